@@ -1,0 +1,280 @@
+// Package attr keeps names, attributes, listings and absences, each with an age.
+//
+// A Store remembers what a server said and when; how old an answer may be is the caller's to decide. It is bounded: the
+// least recently used directory goes, with all that is known below it but its subdirectories, when there are too many
+// entries. Names are as in package backends; a directory's own attributes stand with its parent's entries.
+package attr
+
+import (
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"pierfs/backends"
+)
+
+// Store is what is known of one tree. Its methods may be called from many goroutines at once and never block on more
+// than its own lock.
+type Store struct {
+	mu      sync.Mutex
+	dirs    *simplelru.LRU[string, *directory]
+	entries int // in all directories together
+	limit   int
+	change  uint64 // counts our own changes to names, in the whole tree
+}
+
+// directory is what is known of the names in one directory.
+type directory struct {
+	known  map[string]record
+	listed time.Time // when a complete listing was asked for; zero if there is none
+	change uint64    // Store.change when we last changed something here, so that an answer can tell that it was overtaken
+}
+
+// record is one name's attributes, packed: a million of them are no rare sight.
+type record struct {
+	size             int64
+	modTime, accTime int64 // nanoseconds since 1970
+	asked            int64 // when the server said so; nanoseconds since 1970
+	id               string
+	mode, uid, gid   uint32
+	nlink            uint32
+	known            backends.Fields
+	absent           bool
+}
+
+// New returns an empty Store that holds about limit entries.
+func New(limit int) *Store {
+	s := &Store{limit: max(limit, 1)}
+	s.dirs, _ = simplelru.NewLRU(1<<30, func(_ string, d *directory) { s.entries -= len(d.known) })
+	return s
+}
+
+// State says what Get knows.
+type State uint8
+
+const (
+	Unknown State = iota
+	Present
+	Absent
+)
+
+// Get returns what is known of name and when the server was asked for it.
+func (s *Store) Get(name string) (info backends.Info, asked time.Time, state State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, base := split(name)
+	d, ok := s.dirs.Get(dir)
+	if !ok {
+		return info, asked, Unknown
+	}
+	r, ok := d.known[base]
+	switch {
+	case ok && r.absent:
+		return info, time.Unix(0, r.asked), Absent
+	case ok && r.unknown():
+		return info, asked, Unknown
+	case ok:
+		return r.info(base), time.Unix(0, r.asked), Present
+	case name != "" && !d.listed.IsZero():
+		return info, d.listed, Absent
+	}
+	return info, asked, Unknown
+}
+
+// Mark is a moment in the life of a directory, taken before a server is asked. An answer that comes after we changed
+// something there ourselves may be older than our change, and is not remembered.
+type Mark struct {
+	dir    string
+	change uint64
+}
+
+// Mark returns the present moment of the directory that holds name.
+func (s *Store) Mark(name string) Mark {
+	dir, _ := split(name)
+	return s.MarkDir(dir)
+}
+
+// MarkDir returns the present moment of the directory dir.
+func (s *Store) MarkDir(dir string) Mark {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Mark{dir, s.dir(dir).change}
+}
+
+// Answer remembers that the server, asked after m, described name so; false if the answer was overtaken.
+func (s *Store) Answer(name string, info backends.Info, asked time.Time, m Mark) bool {
+	return s.answer(name, pack(info, asked), m)
+}
+
+// AnswerAbsent remembers that the server, asked after m, had no such name; false if the answer was overtaken.
+func (s *Store) AnswerAbsent(name string, asked time.Time, m Mark) bool {
+	return s.answer(name, record{asked: asked.UnixNano(), absent: true}, m)
+}
+
+func (s *Store) answer(name string, r record, m Mark) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dir(m.dir)
+	if d.change != m.change {
+		return false
+	}
+	_, base := split(name)
+	d.set(s, base, r)
+	s.shrink()
+	return true
+}
+
+// Put remembers that we made name what info says.
+func (s *Store) Put(name string, info backends.Info) {
+	s.changed(name, pack(info, time.Now()))
+}
+
+// PutAbsent remembers that we removed name.
+func (s *Store) PutAbsent(name string) {
+	s.changed(name, record{asked: time.Now().UnixNano(), absent: true})
+}
+
+// Forget drops what is known of name, whose fate is uncertain: the next question asks.
+func (s *Store) Forget(name string) {
+	s.changed(name, record{})
+}
+
+// changed is what every change of ours comes down to: the record r stands, what was on its way is overtaken, and the
+// directory's own time is no longer what it was.
+func (s *Store) changed(name string, r record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, base := split(name)
+	d := s.dir(dir)
+	s.change++
+	d.change = s.change
+	d.set(s, base, r)
+	if name != "" {
+		s.expire(dir)
+	}
+	s.shrink()
+}
+
+// expire makes what is known of name too old to be used; the caller holds the lock.
+func (s *Store) expire(name string) {
+	dir, base := split(name)
+	if d, ok := s.dirs.Peek(dir); ok {
+		if r, ok := d.known[base]; ok {
+			r.asked = 0
+			d.known[base] = r
+		}
+	}
+}
+
+// ForgetBelow drops all that is known of name and below it.
+func (s *Store) ForgetBelow(name string) {
+	s.Forget(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, dir := range s.dirs.Keys() {
+		if dir == name || strings.HasPrefix(dir, name+"/") {
+			s.dirs.Remove(dir)
+		}
+	}
+}
+
+// AnswerList remembers infos as all that the directory of m held when asked; not if they were overtaken. If complete is
+// false the server may have left names out, and what is not listed stays unknown.
+func (s *Store) AnswerList(infos []backends.Info, asked time.Time, m Mark, complete bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dir(m.dir)
+	if d.change != m.change {
+		return
+	}
+	fresh := make(map[string]record, len(infos))
+	for _, info := range infos {
+		fresh[info.Name] = pack(info, asked)
+	}
+	if self, ok := d.known[""]; ok { // the root's own attributes stand here too
+		fresh[""] = self
+	}
+	s.entries += len(fresh) - len(d.known)
+	d.known, d.listed = fresh, time.Time{}
+	if complete {
+		d.listed = asked
+	}
+	s.shrink()
+}
+
+// Listing returns all entries of dir if a complete listing is known, in no order, and when it was asked for.
+func (s *Store) Listing(dir string) (infos []backends.Info, asked time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.dirs.Get(dir)
+	if !ok || d.listed.IsZero() {
+		return nil, time.Time{}, false
+	}
+	infos = make([]backends.Info, 0, len(d.known))
+	for name, r := range d.known {
+		if r.unknown() && name != "" {
+			return nil, time.Time{}, false
+		}
+		if !r.absent && name != "" {
+			infos = append(infos, r.info(name))
+		}
+	}
+	return infos, d.listed, true
+}
+
+// Len returns the number of entries held.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries
+}
+
+// dir returns the directory, making it if it is new; the caller holds the lock.
+func (s *Store) dir(name string) *directory {
+	if d, ok := s.dirs.Get(name); ok {
+		return d
+	}
+	d := &directory{known: map[string]record{}, change: s.change}
+	s.dirs.Add(name, d)
+	return d
+}
+
+func (d *directory) set(s *Store, name string, r record) {
+	if _, ok := d.known[name]; !ok {
+		s.entries++
+	}
+	d.known[name] = r
+}
+
+// shrink drops the least recently used directories, but never the last one, until the limit holds.
+func (s *Store) shrink() {
+	for s.entries > s.limit && s.dirs.Len() > 1 {
+		s.dirs.RemoveOldest()
+	}
+}
+
+func pack(i backends.Info, asked time.Time) record {
+	return record{
+		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime), asked: asked.UnixNano(), id: i.ID,
+		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known,
+	}
+}
+
+// unknown reports whether r only says that its name's fate is uncertain.
+func (r record) unknown() bool { return r.asked == 0 && !r.absent && r.known == 0 }
+
+func (r record) info(name string) backends.Info {
+	return backends.Info{
+		Name: name, Mode: fileMode(r.mode), Size: r.size, ModTime: instant(r.modTime), AccTime: instant(r.accTime),
+		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: r.id, Known: r.known,
+	}
+}
+
+// split returns the directory that holds name and name's last element; the root is the element "" of itself.
+func split(name string) (dir, base string) {
+	dir, base = path.Split(name)
+	return strings.TrimSuffix(dir, "/"), base
+}

@@ -1,0 +1,140 @@
+package attr_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache/attr"
+)
+
+func info(name string, size int64) backends.Info {
+	return backends.Info{Name: name, Size: size, ModTime: time.Unix(1_000_000, 5), Known: backends.HasSize | backends.HasModTime}
+}
+
+func TestAnswerIsRememberedWithItsAge(t *testing.T) {
+	s := attr.New(100)
+	asked := time.Now().Add(-time.Minute)
+	if !s.Answer("a/b", info("b", 7), asked, s.Mark("a/b")) {
+		t.Fatal("an answer that nothing overtook was refused")
+	}
+	got, at, state := s.Get("a/b")
+	if state != attr.Present || !at.Equal(asked) || got != info("b", 7) {
+		t.Errorf("Get = %+v, %v, %v; want what was put", got, at, state)
+	}
+	if _, _, state := s.Get("a/c"); state != attr.Unknown {
+		t.Errorf("a name nobody spoke of is %v, want unknown", state)
+	}
+}
+
+func TestOvertakenAnswerIsNotRemembered(t *testing.T) {
+	s := attr.New(100)
+	mark, list := s.Mark("a/b"), s.MarkDir("a")
+	s.Put("a/b", info("b", 9)) // our own change, made while the server was asked
+	if s.Answer("a/b", info("b", 1), time.Now(), mark) {
+		t.Error("an answer older than our own change was taken")
+	}
+	s.AnswerList([]backends.Info{info("b", 1)}, time.Now(), list, true)
+	if got, _, _ := s.Get("a/b"); got.Size != 9 {
+		t.Errorf("size %d after an overtaken listing, want our own 9", got.Size)
+	}
+}
+
+func TestMarkSurvivesEviction(t *testing.T) {
+	s := attr.New(2)
+	mark := s.Mark("a/b")
+	s.Put("a/b", info("b", 9))
+	s.Put("x/1", info("1", 1))
+	s.Put("y/1", info("1", 1))
+	s.Put("z/1", info("1", 1)) // by now the directory a is forgotten
+	if s.Answer("a/b", info("b", 1), time.Now(), mark) {
+		t.Error("an answer older than our own change was taken after its directory had been forgotten")
+	}
+}
+
+func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
+	for _, complete := range []bool{true, false} {
+		s := attr.New(100)
+		s.AnswerList([]backends.Info{info("b", 1)}, time.Now(), s.MarkDir("a"), complete)
+		want := map[bool]attr.State{true: attr.Absent, false: attr.Unknown}[complete]
+		if _, _, state := s.Get("a/missing"); state != want {
+			t.Errorf("complete=%v: absent name is %v, want %v", complete, state, want)
+		}
+	}
+}
+
+func TestOwnChangesKeepAListingComplete(t *testing.T) {
+	s := attr.New(100)
+	s.AnswerList([]backends.Info{info("b", 1), info("c", 1)}, time.Now(), s.MarkDir("a"), true)
+	s.Put("a/new", info("new", 1))
+	s.PutAbsent("a/b")
+	infos, _, ok := s.Listing("a")
+	if !ok || len(infos) != 2 {
+		t.Fatalf("Listing = %v, %v; want c and new", infos, ok)
+	}
+	s.Forget("a/c")
+	if _, _, ok := s.Listing("a"); ok {
+		t.Error("a listing with a name of uncertain fate was served as complete")
+	}
+}
+
+func TestChangeMakesTheDirectoryItselfStale(t *testing.T) {
+	s := attr.New(100)
+	s.Answer("a", info("a", 0), time.Now(), s.Mark("a"))
+	s.Put("a/b", info("b", 1))
+	if _, asked, _ := s.Get("a"); time.Since(asked) < time.Hour {
+		t.Error("the directory's own time is still believed after a name in it changed")
+	}
+}
+
+func TestForgetBelowSparesTheNeighbours(t *testing.T) {
+	s := attr.New(100)
+	for _, name := range []string{"a", "a/b", "a/b/c", "ab", "ab/c"} {
+		s.Put(name, info("x", 1))
+	}
+	s.ForgetBelow("a")
+	for name, want := range map[string]attr.State{"a": attr.Unknown, "a/b": attr.Unknown, "a/b/c": attr.Unknown, "ab": attr.Present, "ab/c": attr.Present} {
+		if _, _, state := s.Get(name); state != want {
+			t.Errorf("%s is %v, want %v", name, state, want)
+		}
+	}
+}
+
+func TestStoreIsBounded(t *testing.T) {
+	s := attr.New(1000)
+	for i := range 100 {
+		var infos []backends.Info
+		for j := range 100 {
+			infos = append(infos, info(fmt.Sprint(j), 1))
+		}
+		dir := fmt.Sprint("dir", i)
+		s.AnswerList(infos, time.Now(), s.MarkDir(dir), true)
+	}
+	if n := s.Len(); n > 1000 || n < 900 {
+		t.Errorf("%d entries held, want at most 1000 and no fewer than needed", n)
+	}
+	if _, _, ok := s.Listing("dir99"); !ok {
+		t.Error("the latest directory was dropped")
+	}
+}
+
+// BenchmarkMemory tells the bytes of heap that a known entry costs.
+func BenchmarkMemory(b *testing.B) {
+	const n = 200_000
+	for b.Loop() {
+		s := attr.New(2 * n)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for i := range n {
+			name := fmt.Sprintf("d%d/file-%06d", i/10_000, i)
+			s.Put(name, info("", 1))
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/entry")
+		runtime.KeepAlive(s)
+	}
+}

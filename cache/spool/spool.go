@@ -1,0 +1,167 @@
+// Package spool keeps content on local disk and knows which ranges of it are real.
+//
+// A File is a sparse local file. It begins as the image of something elsewhere, its base, of which nothing is here yet;
+// ranges become real when they are written by a program or filled from the base, and what a program wrote is never
+// overwritten by a fill. Reading a range that is not real is the caller's to prevent: Missing tells what to fill first.
+//
+// A File knows no server and no name. Its one lock guards the ranges and the size, and is held over local disk only.
+package spool
+
+import (
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// File is content on local disk. Its methods may be called from many goroutines at once.
+type File struct {
+	disk *os.File
+
+	mu   sync.Mutex
+	size int64
+	base int64  // from here on everything is real: the base holds nothing there that counts
+	real Ranges // within [0, base)
+}
+
+// Create makes the file path (0600, it must not exist) as the image of a base of size bytes.
+func Create(path string, size int64) (*File, error) {
+	disk, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := disk.Truncate(size); err != nil {
+		disk.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return &File{disk: disk, size: size, base: size}, nil
+}
+
+// Path returns where the file lies.
+func (f *File) Path() string { return f.disk.Name() }
+
+// Size returns the length of the content.
+func (f *File) Size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size
+}
+
+// Missing returns the parts of the n bytes at off that are not real yet, in order; nil if all are.
+func (f *File) Missing(off, n int64) []Range {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(f.real.Missing(Range{off, min(off+n, f.base)}))
+}
+
+// ReadAt follows io.ReaderAt within the content's size. Ranges that are not real read as zeros.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	size := f.Size()
+	if off >= size {
+		return 0, io.EOF
+	}
+	short := int64(len(p)) > size-off
+	if short {
+		p = p[:size-off]
+	}
+	n, err := f.disk.ReadAt(p, off)
+	if err == nil && short {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// WriteAt writes p at off and makes it real; a gap between the old end and off reads as zeros.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writeAt(p, off)
+}
+
+// Append writes p at the end, wherever that is by then, and returns where it was.
+func (f *File) Append(p []byte) (off int64, n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	off = f.size
+	n, err = f.writeAt(p, off)
+	return off, n, err
+}
+
+func (f *File) writeAt(p []byte, off int64) (int, error) {
+	n, err := f.disk.WriteAt(p, off)
+	end := off + int64(n)
+	f.real.Add(Range{off, min(end, f.base)})
+	if n > 0 {
+		f.size = max(f.size, end)
+	}
+	return n, err
+}
+
+// Fill writes what the base holds at off, but only where nothing is real yet, and makes that real.
+func (f *File) Fill(p []byte, off int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	end := min(off+int64(len(p)), f.base)
+	for _, r := range slices.Collect(f.real.Missing(Range{off, end})) {
+		if _, err := f.disk.WriteAt(p[r.Off-off:r.End-off], r.Off); err != nil {
+			return err
+		}
+		f.real.Add(r)
+	}
+	return nil
+}
+
+// Truncate sets the size. What is cut off is gone, also from the base; what is added is zeros and real.
+func (f *File) Truncate(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.disk.Truncate(size); err != nil {
+		return err
+	}
+	f.size = size
+	f.base = min(f.base, size)
+	f.real.Cut(size)
+	return nil
+}
+
+// Allocate reserves n bytes of disk at off; the size grows to off+n unless keepSize.
+func (f *File) Allocate(off, n int64, keepSize bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	const fallocKeepSize = 1 // FALLOC_FL_KEEP_SIZE
+	if err := syscall.Fallocate(int(f.disk.Fd()), fallocKeepSize, off, n); err != nil {
+		return err
+	}
+	if end := off + n; !keepSize && end > f.size {
+		if err := f.disk.Truncate(end); err != nil {
+			return err
+		}
+		f.size = end
+	}
+	return nil
+}
+
+// Sync returns when the content is on this machine's disk.
+func (f *File) Sync() error { return syscall.Fdatasync(int(f.disk.Fd())) }
+
+// Remove closes the file and removes it from the disk.
+func (f *File) Remove() error {
+	err := os.Remove(f.disk.Name())
+	if closeErr := f.disk.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// Keep closes the file and moves it to path, for good.
+func (f *File) Keep(path string) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.disk.Name(), path); err != nil {
+		return err
+	}
+	return f.disk.Close()
+}
