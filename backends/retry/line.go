@@ -1,0 +1,260 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+)
+
+const (
+	longestProbePause  = 30 * time.Second
+	firstRefusalPause  = 15 * time.Minute
+	longestRefusalWait = 4 * time.Hour
+)
+
+// State is whether the server can be reached, as far as calls and probes have shown.
+type State struct {
+	Online bool
+	Since  time.Time
+	Err    error // why it is offline; nil when Online
+}
+
+// condition is what is known of the connection.
+type condition int
+
+const (
+	unknown condition = iota // nothing was answered yet
+	online
+	offline
+	refused // offline, and nothing may probe it
+)
+
+// line is the breaker: it knows whether the server answers and keeps calls from finding out one by one that it does not.
+type line struct {
+	backend backends.Backend
+	policy  Policy
+	tell    func(State)
+
+	ctx    context.Context // ended by close
+	cancel context.CancelFunc
+	probes sync.WaitGroup
+
+	mu        sync.Mutex
+	condition condition
+	since     time.Time
+	err       error
+	answered  time.Time     // when a call was last answered
+	pulse     chan struct{} // closed and replaced at every answer that somebody waits for; nil if nobody does
+	refusals  int           // in a row
+	nextTry   time.Time     // when a call may try a refused login again
+	news      []State       // not yet told
+	telling   bool          // somebody is telling
+	closed    bool
+}
+
+func newLine(b backends.Backend, p Policy, tell func(State)) *line {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &line{backend: b, policy: p, tell: tell, ctx: ctx, cancel: cancel}
+}
+
+// admit lets a call through, keeps one that is under way waiting until the connection is back, or fails.
+func (l *line) admit(ctx context.Context, u *budget, op, name string) error {
+	for {
+		l.mu.Lock()
+		if l.closed {
+			l.mu.Unlock()
+			return shutdown(op, name)
+		}
+		switch {
+		case l.condition == refused && time.Now().Before(l.nextTry):
+			err := l.refusal(op, name)
+			l.mu.Unlock()
+			return err
+		case l.condition == refused:
+			l.nextTry = time.Now().Add(l.refusalPause()) // this call tries, the others do not
+		case l.condition == offline:
+			err, pulse := l.outage(op, name), l.waitChannel()
+			l.mu.Unlock()
+			left := time.Until(u.deadline(0))
+			if !u.wasSent() || left <= 0 || !l.sleep(ctx, left, pulse) {
+				return err
+			}
+			continue
+		}
+		l.mu.Unlock()
+		u.markSent()
+		return nil
+	}
+}
+
+// sleep is sleep that also ends with the line; it reports whether both still live.
+func (l *line) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
+	return sleep(ctx, d, wake)
+}
+
+// pause waits before a repetition: at least least, and then until d is over or anybody was answered.
+func (l *line) pause(ctx context.Context, least, d time.Duration) bool {
+	least = min(least, d)
+	if !l.sleep(ctx, least, nil) {
+		return false
+	}
+	l.mu.Lock()
+	pulse := l.waitChannel()
+	l.mu.Unlock()
+	return l.sleep(ctx, d-least, pulse)
+}
+
+// waitChannel returns what the next answer closes. l.mu is held.
+func (l *line) waitChannel() <-chan struct{} {
+	if l.pulse == nil {
+		l.pulse = make(chan struct{})
+	}
+	return l.pulse
+}
+
+// answer notes that the server answered.
+func (l *line) answer() {
+	l.mu.Lock()
+	l.answered = time.Now()
+	if l.pulse != nil {
+		close(l.pulse)
+		l.pulse = nil
+	}
+	l.refusals = 0
+	l.become(online, nil)
+	l.tellNews()
+}
+
+// giveUp notes that a call whose last attempt began at began has spent its budget on err.
+func (l *line) giveUp(began time.Time, err error) {
+	l.mu.Lock()
+	// A server that answered somebody meanwhile is not away, and one that is full is not either.
+	if l.closed || l.answered.After(began) || backends.CauseOf(err) == backends.CauseTooManySessions ||
+		l.condition == offline || l.condition == refused {
+		l.mu.Unlock()
+		return
+	}
+	l.become(offline, err)
+	l.probes.Go(l.probe)
+	l.tellNews()
+}
+
+// refuse notes that the login was refused.
+func (l *line) refuse(err error) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.nextTry = time.Now().Add(l.refusalPause())
+	l.refusals++
+	l.become(refused, err)
+	l.tellNews()
+}
+
+// refusalPause is how long nothing is sent after a refusal. l.mu is held.
+func (l *line) refusalPause() time.Duration {
+	return min(firstRefusalPause<<min(l.refusals, 8), longestRefusalWait)
+}
+
+// become changes the condition and queues the news of it. l.mu is held.
+func (l *line) become(c condition, err error) {
+	if l.condition == c {
+		return
+	}
+	l.condition, l.since, l.err = c, time.Now(), err
+	l.news = append(l.news, State{Online: c == online, Since: l.since, Err: err})
+}
+
+// tellNews unlocks l.mu and tells what is queued, in order, without holding it.
+func (l *line) tellNews() {
+	defer l.mu.Unlock()
+	if l.telling {
+		return // whoever tells sees what we queued
+	}
+	l.telling = true
+	for len(l.news) > 0 {
+		state := l.news[0]
+		l.news = l.news[1:]
+		if l.tell == nil {
+			continue
+		}
+		l.mu.Unlock()
+		l.tell(state)
+		l.mu.Lock()
+	}
+	l.telling = false
+}
+
+// probe asks for the working directory until the server answers. It is started by giveUp, alone, and ends with the line.
+func (l *line) probe() {
+	pause := firstPause
+	for l.sleep(l.ctx, jitter(pause), nil) {
+		if !l.isOffline() {
+			return // a call that was under way got through first
+		}
+		ctx, cancel := context.WithTimeout(l.ctx, l.policy.timeout())
+		_, err := l.backend.Stat(ctx, "")
+		cancel()
+		switch class := backends.ClassOf(err); {
+		case l.ctx.Err() != nil:
+			return
+		case err == nil || class == backends.Final && !isContext(err):
+			l.answer()
+			return
+		case class == backends.Refused && !l.policy.Auth:
+			l.refuse(err)
+			return
+		}
+		pause = min(2*pause, longestProbePause)
+	}
+}
+
+func (l *line) isOffline() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.condition == offline
+}
+
+// outage is what a call gets that is not sent because the connection is offline. l.mu is held.
+func (l *line) outage(op, name string) error {
+	e := failure(op, name, syscall.EHOSTDOWN, backends.Transient, backends.CauseOffline,
+		fmt.Errorf("offline since %s: %w", l.since.Format(time.RFC3339), l.err))
+	e.Hint = "the server is asked in the background until it answers; nothing needs to be restarted"
+	return e
+}
+
+// refusal is what a call gets that is not sent because the login was refused. l.mu is held.
+func (l *line) refusal(op, name string) error {
+	last, _ := errors.AsType[*backends.Error](l.err)
+	e := *last
+	e.Op, e.Name = op, name
+	e.Err = fmt.Errorf("refused since %s, not asked again before %s: %w",
+		l.since.Format(time.RFC3339), l.nextTry.Format(time.RFC3339), l.err)
+	return &e
+}
+
+// close ends the probe and every pause.
+func (l *line) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.cancel()
+}
+
+func shutdown(op, name string) error {
+	return failure(op, name, syscall.ESHUTDOWN, backends.Final, "", nil)
+}
+
+// isContext reports whether err only tells that a context ended.
+func isContext(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
