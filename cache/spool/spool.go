@@ -8,11 +8,14 @@
 package spool
 
 import (
+	"errors"
 	"io"
+	"iter"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // File is content on local disk. Its methods may be called from many goroutines at once.
@@ -130,8 +133,7 @@ func (f *File) Truncate(size int64) error {
 func (f *File) Allocate(off, n int64, keepSize bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	const fallocKeepSize = 1 // FALLOC_FL_KEEP_SIZE
-	if err := syscall.Fallocate(int(f.disk.Fd()), fallocKeepSize, off, n); err != nil {
+	if err := unix.Fallocate(int(f.disk.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
 		return err
 	}
 	if end := off + n; !keepSize && end > f.size {
@@ -143,8 +145,44 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 	return nil
 }
 
+// Data yields the parts of r that may hold something else than zeros, in order, as far as the local file system knows
+// its holes (SEEK_DATA, lseek(2)); elsewhere all of r.
+func (f *File) Data(r Range) iter.Seq[Range] {
+	return func(yield func(Range) bool) {
+		for off := r.Off; off < r.End; {
+			data, ok := f.data(off)
+			if !ok || data.Off >= r.End {
+				return
+			}
+			data.End = min(data.End, r.End)
+			if !yield(data) {
+				return
+			}
+			off = data.End
+		}
+	}
+}
+
+// data returns the first run of data that ends behind off; false if there is only a hole.
+func (f *File) data(off int64) (Range, bool) {
+	f.mu.Lock() // the seeks move a position that nothing else uses
+	defer f.mu.Unlock()
+	begin, err := f.disk.Seek(off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return Range{}, false
+	}
+	if err != nil {
+		return Range{off, f.size}, true
+	}
+	end, err := f.disk.Seek(begin, unix.SEEK_HOLE)
+	if err != nil {
+		end = f.size
+	}
+	return Range{begin, end}, true
+}
+
 // Sync returns when the content is on this machine's disk.
-func (f *File) Sync() error { return syscall.Fdatasync(int(f.disk.Fd())) }
+func (f *File) Sync() error { return unix.Fdatasync(int(f.disk.Fd())) }
 
 // Remove closes the file and removes it from the disk.
 func (f *File) Remove() error {

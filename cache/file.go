@@ -1,0 +1,472 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache/spool"
+)
+
+// smallFile is the size up to which a file is read whole in one flight and kept in memory while it is open: what one
+// READ of OpenSSH carries (limits@openssh.com: 261,120 bytes).
+const smallFile = 255 << 10
+
+// smallFiles is how much of small files may be in memory at a time, in one tree. Beyond it they are read as large ones.
+const smallFiles = 64 << 20
+
+// fillBlock is how much is fetched at least when a part of a staged file is missing.
+const fillBlock = 256 << 10
+
+// File is the content that bears a name, shared by all who have it open. It follows its name through Tree.Rename; after
+// Tree.Remove it bears none and goes on. Its methods may be called from many goroutines at once.
+type File struct {
+	tree *Tree
+	turn turn // held by whoever publishes, renames or removes the file
+
+	opens int // guarded by tree.mu; 0 means that the file is finished
+
+	mu      sync.Mutex
+	name    string
+	gone    bool // removed: there is nothing to publish to
+	stale   bool // somebody else gave the name to another content: publishing would undo that
+	version uint64
+
+	info backends.Info // as programs see the file
+	base backends.Info // what the server has and the content builds on; Known is 0 if it has nothing
+
+	torn error // a write that failed half done: what is here is not what the program meant, and is not published
+
+	reader backends.Reader // of base; nil until something is read
+	whole  []byte          // all of base, if that is small and was read
+	staged *spool.File     // nil until something is written; whole and reader only fill it then
+	writer backends.Writer // holds a name that was created exclusively, until the first publication
+	temp   string          // the writer's temporary name
+
+	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that
+	// changed, pending what a program set of attributes.
+	change, published uint64
+	tail              int64
+	pending           backends.Attr
+}
+
+func newFile(t *Tree, name string, info backends.Info) *File {
+	return &File{tree: t, turn: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
+}
+
+// turn is a lock that a context can stop waiting for.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) give() { <-t }
+
+// Name returns the name that the file bears; ok is false once it was removed.
+func (f *File) Name() (name string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.name, !f.gone
+}
+
+// Dirty reports whether Publish would have something to do: the file was created, cut, written or given attributes, and
+// the server does not know it yet.
+func (f *File) Dirty() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.gone && f.change != f.published
+}
+
+// Stat describes the file as programs see it. An unchanged file is asked for at the server when what is known is too old.
+func (f *File) Stat(ctx context.Context) (Entry, error) {
+	name, ok := f.Name()
+	if !ok || f.tree.live(name) != f {
+		return f.entry(), nil // its name, if any, is another's
+	}
+	e, err := f.tree.Stat(ctx, name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return f.entry(), nil
+	case err == nil && e.Version != f.entry().Version:
+		return f.entry(), nil
+	}
+	return e, err
+}
+
+// entry is what is known of the file without asking.
+func (f *File) entry() Entry {
+	name, ok := f.Name()
+	var links Entry
+	if ok {
+		f.tree.countLinks(name, &links)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := Entry{Info: f.info, Version: f.version, Valid: f.tree.options.MetadataTTL}
+	if f.staged != nil {
+		e.Size = f.staged.Size()
+	}
+	switch {
+	case links.Nlink > 0:
+		e.Nlink = links.Nlink
+		e.Known |= backends.HasNlink
+	case f.gone:
+		e.Nlink = 0
+		e.Known |= backends.HasNlink
+	}
+	return e
+}
+
+// agrees reports whether info is the version that the file builds on.
+func (f *File) agrees(info backends.Info) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.base.SameVersion(info)
+}
+
+// observe takes what the server says of the file's name by now, and reports whether that is still this content.
+func (f *File) observe(ctx context.Context, info backends.Info) bool {
+	f.mu.Lock()
+	base, dirty := f.base, f.change != f.published
+	same := dirty || base.SameVersion(info)
+	if same && !dirty {
+		f.base, f.info = info, info
+	}
+	f.mu.Unlock()
+	if same {
+		return true
+	}
+	return f.grew(ctx, base, info)
+}
+
+// grew reports whether info is base with something appended, and if so goes on with it: a reader of a log that another
+// host writes sees the new lines. A file that was replaced by a longer one is not taken for it: what is known of the old
+// content is compared with the new.
+func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
+	if !base.Mode.IsRegular() || !info.Mode.IsRegular() || info.Size <= base.Size || base.ID != info.ID {
+		return false
+	}
+	f.mu.Lock()
+	reader, whole, staged := f.reader, f.whole, f.staged
+	f.mu.Unlock()
+	switch {
+	case staged != nil:
+		return false
+	case whole != nil:
+		if !f.beginsWith(ctx, whole) {
+			return false
+		}
+	case reader != nil:
+		if open, err := reader.Stat(ctx); err != nil || open.Size < info.Size {
+			return false // the open file did not grow: another one bears the name
+		}
+	default:
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.change != f.published || !f.base.SameVersion(base) {
+		return false
+	}
+	f.base, f.info = info, info
+	f.dropWhole()
+	return true
+}
+
+// beginsWith reports whether what bears the file's name on the server begins with content.
+func (f *File) beginsWith(ctx context.Context, content []byte) bool {
+	name, ok := f.Name()
+	if !ok {
+		return false
+	}
+	r, err := f.tree.backend.Open(ctx, name)
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	begin := make([]byte, len(content))
+	if _, _, err := r.ReadLast(ctx, begin, 0); err != nil && err != io.EOF {
+		return false
+	}
+	return string(begin) == string(content)
+}
+
+// WriteAt writes p at off, into the staging file. It does not touch the server, but for what a part of a block needs.
+func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return f.write(ctx, func(staged *spool.File) (int64, int, error) {
+		n, err := staged.WriteAt(p, off)
+		return off, n, err
+	})
+}
+
+// Append writes p at the end, wherever others have moved it meanwhile.
+func (f *File) Append(ctx context.Context, p []byte) (int, error) {
+	return f.write(ctx, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
+}
+
+func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n int, err error)) (int, error) {
+	if err := f.writable(); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.stageLocked(); err != nil {
+		return 0, f.fault("write", err)
+	}
+	end := f.staged.Size() // a write beyond the end changes the gap as well
+	off, n, err := write(f.staged)
+	if n > 0 {
+		f.changed(min(off, end))
+	}
+	if err != nil {
+		f.torn = f.fault("write", err)
+		return n, f.torn
+	}
+	return n, nil
+}
+
+// Allocate reserves room for n bytes at off in the staging file; the size grows to off+n unless keepSize.
+func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+	if err := f.writable(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.stageLocked(); err != nil {
+		return f.fault("allocate", err)
+	}
+	end := f.staged.Size()
+	if err := f.staged.Allocate(off, n, keepSize); err != nil {
+		return f.fault("allocate", err)
+	}
+	if f.staged.Size() > end {
+		f.changed(end)
+	}
+	return nil
+}
+
+// truncate sets the size; n < 0 never comes from a kernel and is EINVAL.
+func (f *File) truncate(ctx context.Context, size int64) error {
+	if err := f.writable(); err != nil {
+		return err
+	}
+	if size < 0 {
+		return f.fault("truncate", syscall.EINVAL)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if size == 0 && f.staged == nil {
+		f.forgetBase()
+	}
+	if err := f.stageLocked(); err != nil {
+		return f.fault("truncate", err)
+	}
+	end := f.staged.Size()
+	if err := f.staged.Truncate(size); err != nil {
+		return f.fault("truncate", err)
+	}
+	if size == 0 {
+		f.torn = nil
+	}
+	f.changed(min(size, end))
+	return nil
+}
+
+// writable returns the error of changing a file of a tree that allows none.
+func (f *File) writable() error {
+	if f.tree.Caps().ReadOnly {
+		return f.fault("write", syscall.EROFS)
+	}
+	return nil
+}
+
+// changed notes that bytes from off on are not what the server has; the caller holds mu.
+func (f *File) changed(off int64) {
+	f.change++
+	f.tail = min(f.tail, off)
+	f.info.ModTime = time.Now()
+	f.info.Size = f.staged.Size()
+	f.pending.ModTime = nil
+}
+
+// stage makes the staging file, if there is none.
+func (f *File) stage() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stageLocked()
+}
+
+func (f *File) stageLocked() error {
+	if f.staged != nil {
+		return nil
+	}
+	staged, err := f.tree.newStaging(f.name, f.info.Size)
+	if err != nil {
+		return err
+	}
+	if f.whole != nil {
+		if err := staged.Fill(f.whole, 0); err != nil {
+			return errors.Join(err, staged.Remove())
+		}
+	}
+	f.staged = staged
+	f.dropWhole()
+	return nil
+}
+
+// dropWhole gives the memory of a small file back; the caller holds mu.
+func (f *File) dropWhole() {
+	f.tree.small.Add(-int64(len(f.whole)))
+	f.whole = nil
+}
+
+// forgetBase lets go of the old content, which is about to be cut away; the caller holds mu.
+func (f *File) forgetBase() {
+	f.info.Size = 0
+	f.dropWhole()
+	if f.reader != nil {
+		f.reader.Close()
+		f.reader = nil
+	}
+}
+
+// SetAttr changes what a names. While the file has something unpublished the change is published with it; otherwise the
+// server is asked at once. Size cuts or stretches the file, and is published with the next Publish.
+func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
+	if err := f.writable(); err != nil {
+		return Entry{}, err
+	}
+	if a.Size != nil {
+		if err := f.truncate(ctx, *a.Size); err != nil {
+			return Entry{}, err
+		}
+		a.Size = nil
+	}
+	if a.Empty() || f.postpone(a) {
+		return f.entry(), nil
+	}
+	if err := f.turn.take(ctx); err != nil {
+		return Entry{}, err
+	}
+	defer f.turn.give()
+	if f.postpone(a) {
+		return f.entry(), nil
+	}
+	name, _ := f.Name()
+	info, err := f.tree.backend.SetAttr(ctx, name, a)
+	if err != nil {
+		return Entry{}, err
+	}
+	f.mu.Lock()
+	if f.change == f.published {
+		f.base, f.info = info, info
+	}
+	f.mu.Unlock()
+	f.tree.attrs.Put(name, info)
+	f.tree.forgetLinks(name)
+	return f.entry(), nil
+}
+
+// postpone remembers a for the next publication and reports true, if there is something to publish or nothing that could
+// be asked.
+func (f *File) postpone(a backends.Attr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.change == f.published && !f.gone {
+		return false
+	}
+	if a.Perm != nil {
+		f.info.Mode = f.info.Mode&^permBits | *a.Perm&permBits
+		f.pending.Perm = a.Perm
+	}
+	if a.UID != nil {
+		f.info.UID, f.pending.UID = *a.UID, a.UID
+	}
+	if a.GID != nil {
+		f.info.GID, f.pending.GID = *a.GID, a.GID
+	}
+	if a.ModTime != nil {
+		f.info.ModTime, f.pending.ModTime = *a.ModTime, a.ModTime
+	}
+	if a.AccTime != nil {
+		f.info.AccTime, f.pending.AccTime = *a.AccTime, a.AccTime
+	}
+	if !f.gone {
+		f.change++
+	}
+	return true
+}
+
+// permBits are the bits of a mode that chmod changes.
+const permBits = os.ModePerm | os.ModeSetuid | os.ModeSetgid | os.ModeSticky
+
+// Close ends one Open. The last one publishes what is still unpublished, such as pages that came after the last Publish,
+// and puts it into quarantine if that fails; told says that a program was already told of the last Publish's failure,
+// and then nothing is kept.
+func (f *File) Close(ctx context.Context, told bool) error {
+	t := f.tree
+	t.mu.Lock()
+	last := f.opens == 1
+	t.mu.Unlock()
+	var err error
+	if last && !told && f.Dirty() {
+		if err = f.Publish(ctx); err != nil {
+			err = f.quarantine(err)
+		}
+	}
+	t.part(f)
+	return err
+}
+
+// remove notes that the file bears no name any more.
+func (f *File) remove() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = true
+}
+
+// discard lets go of everything, after the last Close.
+func (f *File) discard() {
+	f.mu.Lock()
+	reader, staged, writer, temp := f.reader, f.staged, f.writer, f.temp
+	f.reader, f.staged, f.writer = nil, nil, nil
+	f.dropWhole()
+	f.gone = true
+	f.mu.Unlock()
+	if reader != nil {
+		reader.Close()
+	}
+	if writer != nil {
+		f.warn("abort of an upload", writer.Abort())
+		f.tree.freeTemp(temp)
+	}
+	if staged != nil {
+		f.warn("removal of a staging file", f.tree.dropStaging(staged))
+	}
+}
+
+// warn logs an error that nobody can be told of any more and that costs nothing but a leftover.
+func (f *File) warn(what string, err error) {
+	if err != nil {
+		f.tree.log.Warn("cleaning up", "what", what, "name", f.name, "err", err)
+	}
+}
+
+// fault returns err as the error of op on the file; the caller may hold mu.
+func (f *File) fault(op string, err error) error {
+	return &backends.Error{Op: op, Name: f.name, Code: backends.Errno(err), Err: err}
+}

@@ -1,0 +1,275 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"pierfs/backends"
+)
+
+// Mkdir makes a directory.
+func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry, error) {
+	if t.live(name) != nil {
+		return Entry{}, &backends.Error{Op: "mkdir", Name: name, Code: syscall.EEXIST}
+	}
+	if err := t.backend.Mkdir(ctx, name, perm); err != nil {
+		t.attrs.Forget(name)
+		return Entry{}, err
+	}
+	t.attrs.ForgetBelow(name)
+	return t.Refresh(ctx, name)
+}
+
+// Symlink makes the link name with the content target.
+func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) {
+	if t.live(name) != nil {
+		return Entry{}, &backends.Error{Op: "symlink", Name: name, Code: syscall.EEXIST}
+	}
+	err := t.backend.Symlink(ctx, target, name)
+	t.attrs.Forget(name)
+	if err != nil {
+		return Entry{}, err
+	}
+	return t.Refresh(ctx, name)
+}
+
+// Readlink returns what the link name holds.
+func (t *Tree) Readlink(ctx context.Context, name string) (string, error) {
+	return t.backend.Readlink(ctx, name)
+}
+
+// Remove removes a file or link. Who has the file open goes on with it.
+func (t *Tree) Remove(ctx context.Context, name string) error {
+	f := t.live(name)
+	if f == nil {
+		return t.removed(name, t.backend.Remove(ctx, name))
+	}
+	if err := f.turn.take(ctx); err != nil {
+		return err
+	}
+	defer f.turn.give()
+	if n, ok := f.Name(); !ok || n != name {
+		return t.removed(name, t.backend.Remove(ctx, name)) // renamed while we waited, or one of several names
+	}
+	if err := f.hold(ctx); err != nil {
+		return err
+	}
+	if f.onServer() {
+		if err := t.removed(name, t.backend.Remove(ctx, name)); err != nil {
+			return err
+		}
+	}
+	if t.live(name) == f { // no other name took it over
+		t.detach(f)
+		f.remove()
+	}
+	f.abortClaim()
+	return nil
+}
+
+// removed notes the outcome of removing name.
+func (t *Tree) removed(name string, err error) error {
+	switch {
+	case err == nil, errors.Is(err, os.ErrNotExist):
+		t.unlink(name)
+		t.attrs.PutAbsent(name)
+	default:
+		t.attrs.Forget(name)
+	}
+	return err
+}
+
+// Rmdir removes an empty directory. One in which a file waits to be published is not empty.
+func (t *Tree) Rmdir(ctx context.Context, name string) error {
+	for _, f := range t.below(name) {
+		if f.Dirty() {
+			return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
+		}
+	}
+	err := t.removed(name, t.backend.Rmdir(ctx, name))
+	if err == nil {
+		t.attrs.ForgetBelow(name)
+		t.attrs.PutAbsent(name)
+	}
+	return err
+}
+
+// Rename gives from the name to. What is unpublished under from is published first, so that the server renames what the
+// program sees; who has a replaced file open goes on with it.
+func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.RenameMode) error {
+	for _, name := range []string{from, to} {
+		if err := backends.CheckName("rename", name); err != nil {
+			return err
+		}
+	}
+	if from == to {
+		_, err := t.Stat(ctx, from)
+		return err
+	}
+	moving, target := t.live(from), t.live(to)
+	if t.sameFile(from, to) {
+		return nil // rename(2): two names of one file stay as they are
+	}
+	if target != nil && mode == backends.NoReplace {
+		return &backends.Error{Op: "rename", Name: to, Code: syscall.EEXIST}
+	}
+	for _, f := range t.below(from) {
+		if err := f.Publish(ctx); err != nil {
+			return err
+		}
+	}
+	release, err := takeTurns(ctx, moving, target)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if target != nil {
+		if err := target.hold(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.backend.Rename(ctx, from, to, mode); err != nil {
+		t.attrs.Forget(from)
+		t.attrs.Forget(to)
+		return err
+	}
+	t.unlink(to)
+	if target != nil && t.live(to) == target {
+		t.detach(target)
+		target.remove()
+		target.abortClaim()
+	}
+	t.moved(from, to)
+	return nil
+}
+
+// takeTurns takes the turns of the files that are not nil, in an order that all callers share.
+func takeTurns(ctx context.Context, files ...*File) (release func(), err error) {
+	files = slices.DeleteFunc(files, func(f *File) bool { return f == nil })
+	slices.SortFunc(files, func(a, b *File) int { return strings.Compare(a.sortKey(), b.sortKey()) })
+	files = slices.Compact(files)
+	for i, f := range files {
+		if err := f.turn.take(ctx); err != nil {
+			give(files[:i])
+			return nil, err
+		}
+	}
+	return func() { give(files) }, nil
+}
+
+func give(files []*File) {
+	for _, f := range files {
+		f.turn.give()
+	}
+}
+
+// moved carries what is known, and the open files, from one name to another.
+func (t *Tree) moved(from, to string) {
+	info, _, state := t.attrs.Get(from)
+	t.attrs.ForgetBelow(from)
+	t.attrs.ForgetBelow(to)
+	t.attrs.PutAbsent(from)
+	if state != 0 && info.Known != 0 {
+		info.Name = lastElement(to)
+		t.attrs.Put(to, info)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.renameLinks(from, to)
+	moves := map[string]*File{}
+	for name, f := range t.files {
+		if name == from || strings.HasPrefix(name, from+"/") {
+			moves[to+name[len(from):]] = f
+			delete(t.files, name)
+		}
+	}
+	for name, f := range moves {
+		f.mu.Lock()
+		f.name, f.info.Name, f.base.Name = name, lastElement(name), lastElement(name)
+		f.mu.Unlock()
+		t.files[name] = f
+	}
+}
+
+func lastElement(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
+
+// SetAttr changes what a names; Size cuts or stretches the file and is published before SetAttr returns, for nobody
+// will close it.
+func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry, error) {
+	if f := t.live(name); f != nil && t.join(f) {
+		e, err := f.SetAttr(ctx, a)
+		if err == nil && a.Size != nil {
+			err = f.Publish(ctx)
+			e = f.entry()
+		}
+		return e, errors.Join(err, f.Close(ctx, err != nil))
+	}
+	if a.Size != nil && !t.Caps().Truncate {
+		return t.truncate(ctx, name, a)
+	}
+	info, err := t.backend.SetAttr(ctx, name, a)
+	if err != nil {
+		t.attrs.Forget(name)
+		return Entry{}, err
+	}
+	t.attrs.Put(name, info)
+	t.forgetLinks(name)
+	return t.Stat(ctx, name)
+}
+
+// truncate changes a file's size, and what else a names, on a server that cannot: by writing it anew.
+func (t *Tree) truncate(ctx context.Context, name string, a backends.Attr) (Entry, error) {
+	f, _, err := t.Open(ctx, name, OpenMode{Write: true})
+	if err != nil {
+		return Entry{}, err
+	}
+	_, err = f.SetAttr(ctx, a)
+	if err == nil {
+		err = f.Publish(ctx)
+	}
+	e := f.entry()
+	return e, errors.Join(err, f.Close(ctx, true))
+}
+
+// hold makes sure that the content outlives its name: opened, or here. The caller has the turn.
+func (f *File) hold(ctx context.Context) error {
+	f.mu.Lock()
+	need := f.reader == nil && f.whole == nil && f.base.Size > 0 &&
+		(f.staged == nil || len(f.staged.Missing(0, f.staged.Size())) > 0)
+	f.mu.Unlock()
+	if !need {
+		return nil
+	}
+	_, err := f.source(ctx)
+	if backends.Errno(err) == syscall.EACCES || backends.Errno(err) == syscall.ESTALE {
+		return nil // nobody here can read it anyway
+	}
+	return err
+}
+
+// onServer reports whether the server has something under the file's name.
+func (f *File) onServer() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.base.Known != 0
+}
+
+// abortClaim gives up the name that an exclusive creation holds on the server. The caller has the turn.
+func (f *File) abortClaim() {
+	f.mu.Lock()
+	j := &job{writer: f.writer, temp: f.temp}
+	f.writer, f.temp = nil, ""
+	f.mu.Unlock()
+	f.abort(j)
+}
+
+// sortKey orders files for takeTurns.
+func (f *File) sortKey() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.name
+}

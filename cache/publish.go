@@ -1,0 +1,341 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/cache/spool"
+)
+
+// uploadChunk is how much is read from staging and handed to a Writer at a time.
+const uploadChunk = 1 << 20
+
+// job is one publication: the state of a File when it began.
+type job struct {
+	name    string
+	change  uint64
+	staged  *spool.File
+	size    int64
+	tail    int64
+	attr    backends.Attr // to be set on the content
+	perm    os.FileMode
+	base    backends.Info
+	linked  bool // has further names: rewritten in place
+	inPlace bool // only grew: its end is sent
+	writer  backends.Writer
+	temp    string
+	pending backends.Attr
+}
+
+// changedElsewhere is why a content cannot be published that builds on one that is no more.
+var changedElsewhere = errors.Join(syscall.ESTALE, errors.New("somebody else changed the file meanwhile"))
+
+// Publish returns when the server has, under the file's name, all that was written before it was called; nil at once if
+// there is nothing to publish. After an error everything is still here, still unpublished, and may be published again.
+// A write that comes while Publish is under way may be part of it, and is published again by the next.
+func (f *File) Publish(ctx context.Context) error {
+	if !f.Dirty() {
+		return nil
+	}
+	if err := f.turn.take(ctx); err != nil {
+		return err
+	}
+	defer f.turn.give()
+	for {
+		j, err := f.begin()
+		if j == nil {
+			return err
+		}
+		j.linked = f.tree.linked(j.name)
+		info, err := f.upload(ctx, j)
+		f.tree.forgetLinks(j.name)
+		if f.end(j, info, err) {
+			continue // a directory above was renamed meanwhile
+		}
+		return err
+	}
+}
+
+// Sync is Publish, for a caller that will not take a bare file for nothing. The server makes content durable where it
+// can before it says that it has it, so there is nothing else to ask for.
+func (f *File) Sync(ctx context.Context) error { return f.Publish(ctx) }
+
+// begin takes the state to be published; nil if there is nothing to do.
+func (f *File) begin() (*job, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.gone || f.change == f.published:
+		return nil, nil
+	case f.stale:
+		return nil, f.fault("publish", changedElsewhere)
+	case f.torn != nil:
+		return nil, f.torn
+	}
+	if err := f.stageLocked(); err != nil { // only attributes may have changed
+		return nil, f.fault("publish", err)
+	}
+	j := &job{
+		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
+		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending,
+	}
+	j.attr = f.attrToSet()
+	f.writer, f.temp = nil, ""
+	f.tail, f.pending = math.MaxInt64, backends.Attr{}
+	return j, nil
+}
+
+// attrToSet is what the new content must be given, for it begins as a file of its own: the permissions that programs
+// see, the owner that the replaced file had, and what a program set. The caller holds mu.
+func (f *File) attrToSet() backends.Attr {
+	a := f.pending
+	if f.info.Known.Has(backends.HasPerm) {
+		perm := f.info.Mode & permBits
+		a.Perm = &perm
+	}
+	caps := f.tree.Caps()
+	if f.base.Known.Has(backends.HasOwner) && caps.HasLogin && caps.SetOwner {
+		if uid := f.base.UID; a.UID == nil && uid != caps.UID {
+			a.UID = &uid
+		}
+		if gid := f.base.GID; a.GID == nil && gid != caps.GID {
+			a.GID = &gid
+		}
+	}
+	return a
+}
+
+// end notes what became of j, and reports whether it must be tried again under the name that the file bears by now.
+func (f *File) end(j *job, info backends.Info, err error) (again bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.tail = min(f.tail, j.tail)
+		f.pending = merge(j.pending, f.pending)
+		f.tree.attrs.Forget(j.name)
+		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
+	}
+	f.published, f.base = j.change, info
+	if f.change == j.change {
+		f.info = info
+	}
+	f.forgetReader()
+	f.tree.attrs.Put(j.name, info)
+	return false
+}
+
+// forgetReader closes the reader of a base that is no more: all that counts of it is in staging. The caller holds mu.
+func (f *File) forgetReader() {
+	if f.reader != nil && len(f.staged.Missing(0, f.staged.Size())) == 0 {
+		f.reader.Close()
+		f.reader = nil
+	}
+}
+
+// merge returns older with newer laid over it.
+func merge(older, newer backends.Attr) backends.Attr {
+	if newer.Perm == nil {
+		newer.Perm = older.Perm
+	}
+	if newer.UID == nil {
+		newer.UID = older.UID
+	}
+	if newer.GID == nil {
+		newer.GID = older.GID
+	}
+	if newer.ModTime == nil {
+		newer.ModTime = older.ModTime
+	}
+	if newer.AccTime == nil {
+		newer.AccTime = older.AccTime
+	}
+	return newer
+}
+
+// upload brings j to the server, as often as the policy allows.
+func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err error) {
+	if j.inPlace = f.onlyGrew(j); j.inPlace {
+		info, err := f.uploadTail(ctx, j)
+		if !errors.Is(err, os.ErrPermission) {
+			return info, err
+		}
+		j.inPlace = false // a file that allows no writing can still be replaced
+	}
+	if err := f.fill(ctx, j.staged, 0, j.size); err != nil {
+		f.abort(j)
+		return info, err
+	}
+	if j.linked {
+		return f.rewrite(ctx, j)
+	}
+	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
+		info, err = f.replace(ctx, j)
+		return err
+	})
+	return info, err
+}
+
+// onlyGrew reports whether j only adds to what the server has, so that sending the end is enough.
+func (f *File) onlyGrew(j *job) bool {
+	return j.base.Known != 0 && j.tail >= j.base.Size && j.writer == nil && f.tree.Caps().RandomWrite
+}
+
+// replace uploads the whole of j under a temporary name and gives it its own.
+func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
+	t := f.tree
+	w, temp := j.writer, j.temp
+	j.writer, j.temp = nil, ""
+	if w == nil {
+		temp = t.tempName(j.name)
+		var err error
+		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm})
+		if err != nil {
+			t.freeTemp(temp)
+			return backends.Info{}, err
+		}
+	}
+	defer t.freeTemp(temp)
+	info, err := send(ctx, w, j, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	if err != nil && temp != "" && backends.ClassOf(err) != backends.Final {
+		t.removeTemp(ctx, temp) // its session is gone, so that its Writer could not
+	}
+	return info, err
+}
+
+// abort gives up the writer that an exclusive creation left in j.
+func (f *File) abort(j *job) {
+	if j.writer == nil {
+		return
+	}
+	f.warn("abort of an upload", j.writer.Abort())
+	f.tree.freeTemp(j.temp)
+	j.writer, j.temp = nil, ""
+}
+
+// rewrite uploads the whole of j into the file itself, for a new file would part it from its other names.
+func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err error) {
+	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
+		w, err := f.tree.backend.Update(ctx, j.name)
+		if err != nil {
+			return err
+		}
+		info, err = send(ctx, w, j, slices.Values([]spool.Range{{Off: 0, End: j.size}})) // holes as well: old bytes lie there
+		return err
+	})
+	return info, err
+}
+
+// uploadTail adds what j has beyond its base to the file on the server, if that is still what j builds on.
+func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
+	first := true
+	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
+		now, err := f.tree.backend.Stat(ctx, j.name)
+		if err != nil {
+			return err
+		}
+		ours := !first && now.Size >= j.base.Size && now.Size <= j.size // what a lost attempt may have left
+		if !now.SameVersion(j.base) && !ours {
+			return f.fault("publish", changedElsewhere)
+		}
+		first = false
+		w, err := f.tree.backend.Update(ctx, j.name)
+		if err != nil {
+			return err
+		}
+		info, err = send(ctx, w, j, f.tree.worthSending(j.staged, spool.Range{Off: j.base.Size, End: j.size}))
+		return err
+	})
+	return info, err
+}
+
+// worthSending yields the parts of r that must be sent to a place that holds nothing yet. Holes are not, where the server
+// can make them itself: a file of many gigabytes that holds little must not cost its size.
+func (t *Tree) worthSending(staged *spool.File, r spool.Range) iter.Seq[spool.Range] {
+	if caps := t.Caps(); caps.RandomWrite && caps.Truncate {
+		return staged.Data(r)
+	}
+	return slices.Values([]spool.Range{r})
+}
+
+// send writes the given parts of j to w, gives it j's size and commits, or aborts.
+func send(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) (backends.Info, error) {
+	if err := copyOut(ctx, w, j, parts); err != nil {
+		w.Abort() // its error would add nothing to this one
+		return backends.Info{}, err
+	}
+	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: j.attr})
+}
+
+func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {
+	buf := make([]byte, min(j.size, uploadChunk))
+	end := j.base.Size // of what the place holds; at least that of a place that is new
+	if !j.inPlace {
+		end = 0
+	}
+	for part := range parts {
+		for off := part.Off; off < part.End; {
+			p := buf[:min(part.End-off, int64(len(buf)))]
+			n, err := j.staged.ReadAt(p, off)
+			if n < len(p) {
+				return errors.Join(cutWhileSent, err)
+			}
+			if _, err := w.WriteAt(ctx, p, off); err != nil {
+				return err
+			}
+			off += int64(n)
+			end = off
+		}
+	}
+	if end != j.size || j.linked {
+		return w.Truncate(ctx, j.size)
+	}
+	return nil
+}
+
+// cutWhileSent ends an attempt to send a file that a program cut meanwhile; the next attempt sends what is left.
+var cutWhileSent = &backends.Error{Op: "publish", Code: syscall.EAGAIN, Class: backends.Transient,
+	Err: errors.New("the file was cut while it was being sent")}
+
+// tempName returns a new temporary name beside name and reserves it; "" if the connection has none.
+func (t *Tree) tempName(name string) string {
+	if t.options.TempName == TempNone {
+		return ""
+	}
+	base := path.Base(name)
+	random := fmt.Sprintf("%08x", rand.Uint32())
+	with := func(base string) string {
+		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
+	}
+	if over := len(with(base)) - backends.MaxElement; over > 0 {
+		base = base[:max(0, len(base)-over)]
+	}
+	temp := join(parent(name), with(base))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.temps[temp] = struct{}{}
+	return temp
+}
+
+// freeTemp ends the reservation of a temporary name.
+func (t *Tree) freeTemp(temp string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.temps, temp)
+}
+
+// removeTemp removes what a lost upload may have left on the server.
+func (t *Tree) removeTemp(ctx context.Context, temp string) {
+	if err := t.backend.Remove(ctx, temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.log.Warn("a temporary file may be left on the server", "name", temp, "err", err)
+	}
+}

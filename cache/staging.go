@@ -1,0 +1,99 @@
+package cache
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pierfs/cache/spool"
+)
+
+// Every staging file has a note beside it, so that a person who finds it in quarantine knows what it is.
+const (
+	dataSuffix = ".data"
+	noteSuffix = ".json"
+)
+
+// note says what a kept content is.
+type note struct {
+	Name   string    `json:"name"` // under which it was to be published
+	Begun  time.Time `json:"begun"`
+	Kept   time.Time `json:"kept,omitzero"` // when it was put into quarantine
+	Reason string    `json:"reason,omitempty"`
+}
+
+// newStaging makes a staging file for name, the image of a base of size bytes.
+func (t *Tree) newStaging(name string, size int64) (*spool.File, error) {
+	stem := filepath.Join(t.options.Staging, fmt.Sprintf("%d-%d", time.Now().UnixNano(), t.staged.Add(1)))
+	if err := writeNote(stem+noteSuffix, note{Name: name, Begun: time.Now()}); err != nil {
+		return nil, err
+	}
+	staged, err := spool.Create(stem+dataSuffix, size)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(stem+noteSuffix))
+	}
+	return staged, nil
+}
+
+// dropStaging removes a staging file whose content nobody wants any more.
+func (t *Tree) dropStaging(staged *spool.File) error {
+	return errors.Join(staged.Remove(), os.Remove(noteOf(staged.Path())))
+}
+
+// quarantine keeps the file's unpublished content for a person to look at, because of reason, and returns the error
+// that tells where. The file itself is left without content to publish.
+func (f *File) quarantine(reason error) error {
+	f.mu.Lock()
+	staged, name := f.staged, f.name
+	f.staged, f.gone = nil, true
+	f.mu.Unlock()
+	if staged == nil {
+		return reason
+	}
+	t := f.tree
+	kept := filepath.Join(t.options.Quarantine, filepath.Base(staged.Path()))
+	err := errors.Join(
+		staged.Keep(kept),
+		writeNote(noteOf(kept), note{Name: name, Begun: time.Now(), Kept: time.Now(), Reason: reason.Error()}),
+		os.Remove(noteOf(staged.Path())),
+	)
+	err = errors.Join(fmt.Errorf("%q is kept as %s: %w", name, kept, reason), err)
+	t.quarantined.Add(1)
+	t.lastError.Store(&err)
+	t.log.Error("content could not be published", "name", name, "kept", kept, "err", reason)
+	return err
+}
+
+// recoverStaging makes the directories and moves what a former daemon left in staging into quarantine.
+func (t *Tree) recoverStaging() error {
+	for _, dir := range []string{t.options.Staging, t.options.Quarantine} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	left, err := os.ReadDir(t.options.Staging)
+	if err != nil {
+		return err
+	}
+	for _, entry := range left {
+		if err := os.Rename(filepath.Join(t.options.Staging, entry.Name()), filepath.Join(t.options.Quarantine, entry.Name())); err != nil {
+			return err
+		}
+	}
+	kept, err := filepath.Glob(filepath.Join(t.options.Quarantine, "*"+dataSuffix))
+	t.quarantined.Store(int64(len(kept)))
+	return err
+}
+
+func noteOf(data string) string { return data[:len(data)-len(dataSuffix)] + noteSuffix }
+
+func writeNote(path string, n note) error {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o600)
+}

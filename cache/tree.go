@@ -1,0 +1,564 @@
+// Package cache is one connection's tree as this machine knows it, and its word of honour.
+//
+// A Tree answers questions about names from what the server said a short while ago, reads content through open files,
+// and keeps what programs write in staging files until it is published: gathered on the server under a temporary name,
+// verified there, and only then given its name. Publish returns when the server has the content, or with the reason why
+// not; nothing is acknowledged before.
+//
+// Both doors, the kernel's (package fs) and the operator's (file verbs), open into the same Tree. A Tree knows neither.
+//
+// Its parts: attr remembers names and attributes with their age; spool keeps content on local disk and knows which
+// ranges of it are real. A File is the content that bears a name, shared by everybody who has it open; what was written
+// to it and is not yet published lies over all answers about its name.
+//
+// Locks, in the order in which they are taken: a File's turn (held over the network by whoever publishes, renames or
+// removes the file; a channel, so that waiting for it ends with the context), Tree.mu, File.mu. The latter two are held
+// over memory and local disk only.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/retry"
+	"pierfs/cache/attr"
+)
+
+// Options are what New needs besides the backend.
+type Options struct {
+	// Staging is a directory of this tree alone, under the state directory and never under the cache directory, for the
+	// cache may be deleted at any time and what is staged may not. New makes it (0700). What a former daemon left in it
+	// is moved to Quarantine and never published: nobody can tell whether it was complete.
+	Staging    string
+	Quarantine string
+
+	// TempName is the pattern of the names under which uploads gather, with NAME and XXXX for the name and a random
+	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
+	TempName string
+
+	MetadataTTL time.Duration // how long an answer of the server may be used again; 0 asks every time
+	NegativeTTL time.Duration // the same for absent names
+	MaxEntries  int           // names remembered at most; 0 is DefaultMaxEntries
+
+	Retry  retry.Policy // for whole uploads; single calls are repeated below the seam
+	Logger *slog.Logger // nil logs nothing
+}
+
+// Defaults of Options.
+const (
+	DefaultTempName   = ".NAME.pierfs-XXXX"
+	TempNone          = "none"
+	DefaultMaxEntries = 5_000_000
+)
+
+// Entry is what the tree knows of a name.
+type Entry struct {
+	backends.Info
+
+	// Valid is how long this answer may be used without asking again; beside ENOENT it is that of the absence.
+	Valid time.Duration
+
+	// Version tells contents apart: two Entries of one name with different versions must not share cached pages, for
+	// somebody else changed the content on the server. What is written through this tree, and what others only append,
+	// keeps the version as long as the file is open.
+	Version uint64
+}
+
+// Tree is one connection's directory tree. Its methods may be called from many goroutines at once. Names are those of
+// package backends, and so are the errors.
+type Tree struct {
+	backend backends.Backend
+	options Options
+	log     *slog.Logger
+	attrs   *attr.Store
+	staged  atomic.Uint64 // numbers staging files
+
+	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
+	cancel context.CancelFunc
+	work   sync.WaitGroup // goroutines of listings
+
+	mu     sync.Mutex
+	files  map[string]*File    // open files by the name they bear; a removed file is in nobody's way here
+	links  map[string]*names   // files of several names, by each of these; see link.go
+	temps  map[string]struct{} // temporary names of uploads under way
+	closed bool
+
+	small       atomic.Int64 // bytes of small files held in memory, at most smallFiles
+	quarantined atomic.Int64
+	lastError   atomic.Pointer[error]
+}
+
+// New returns the tree of b, which it owns from then on. It does not touch the server.
+func New(b backends.Backend, o Options) (*Tree, error) {
+	if o.TempName == "" {
+		o.TempName = DefaultTempName
+	}
+	if o.MaxEntries == 0 {
+		o.MaxEntries = DefaultMaxEntries
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := &Tree{
+		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries),
+		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]struct{}{},
+	}
+	if err := t.recoverStaging(); err != nil {
+		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t, nil
+}
+
+// Caps tells what the server can do.
+func (t *Tree) Caps() backends.Caps { return t.backend.Caps() }
+
+// StatFS tells the room on the server. It asks every time.
+func (t *Tree) StatFS(ctx context.Context) (backends.Space, error) { return t.backend.StatFS(ctx) }
+
+// Stat describes name without following a link. What is written here and not yet published lies over what the server
+// said, and that is asked for only when what is known is older than its lifetime. ENOENT comes with Entry.Valid.
+func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
+	if f := t.live(name); f != nil && f.Dirty() {
+		return f.entry(), nil
+	}
+	info, asked, state := t.attrs.Get(name)
+	switch {
+	case state == attr.Present && time.Since(asked) < t.options.MetadataTTL:
+		return t.entry(ctx, name, info, asked), nil
+	case state == attr.Absent && time.Since(asked) < t.options.NegativeTTL:
+		return t.absent(name, asked)
+	}
+	return t.Refresh(ctx, name)
+}
+
+// Refresh is Stat that asks the server, whatever is known.
+func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
+	for {
+		mark, asked := t.attrs.Mark(name), time.Now()
+		info, err := t.backend.Stat(ctx, name)
+		if f := t.live(name); f != nil && f.Dirty() {
+			return f.entry(), nil
+		}
+		switch {
+		case err == nil && t.attrs.Answer(name, info, asked, mark):
+			return t.entry(ctx, name, info, asked), nil
+		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
+			t.vanished(name)
+			return t.absent(name, asked)
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			return Entry{}, err
+		}
+		// We changed something in this directory while the server was asked: the answer may be older than that.
+		if known, asked, state := t.attrs.Get(name); state == attr.Present {
+			return t.entry(ctx, name, known, asked), nil
+		}
+		if err := ctx.Err(); err != nil {
+			return Entry{}, err
+		}
+	}
+}
+
+// entry joins the server's answer with the open file that bears the name, if there is one.
+func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked time.Time) Entry {
+	e := Entry{Info: info, Version: fingerprint(info), Valid: max(0, t.options.MetadataTTL-time.Since(asked))}
+	e.Name = path.Base(name)
+	t.countLinks(name, &e)
+	f := t.live(name)
+	if f == nil {
+		return e
+	}
+	if f.observe(ctx, info) {
+		own := f.entry()
+		own.Name, own.Valid = e.Name, e.Valid
+		return own
+	}
+	t.detach(f)
+	return e
+}
+
+// absent is the answer for a name that the server did not have when asked.
+func (t *Tree) absent(name string, asked time.Time) (Entry, error) {
+	e := Entry{Valid: max(0, t.options.NegativeTTL-time.Since(asked))}
+	return e, &backends.Error{Op: "stat", Name: name, Code: syscall.ENOENT}
+}
+
+// vanished takes the name from an open file whose name somebody else removed on the server.
+func (t *Tree) vanished(name string) {
+	t.unlink(name)
+	if f := t.live(name); f != nil && !f.Dirty() {
+		t.detach(f)
+		f.remove()
+	}
+}
+
+// live returns the open file that bears name, nil if there is none.
+func (t *Tree) live(name string) *File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.liveLocked(name)
+}
+
+// below returns the open files that bear dir or a name below it.
+func (t *Tree) below(dir string) []*File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var files []*File
+	for name, f := range t.files {
+		if dir == "" || name == dir || strings.HasPrefix(name, dir+"/") {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// detach makes f bear no name in this tree any more, because the name is another content's by now. Who has it open goes
+// on reading it; what is still written to it cannot be published.
+func (t *Tree) detach(f *File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.files[f.name] == f {
+		delete(t.files, f.name)
+	}
+	f.stale = true
+}
+
+// fingerprint is the Version of a content that nobody here has open.
+func fingerprint(i backends.Info) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %d %d %s", i.Mode.Type(), i.Size, i.ModTime.UnixNano(), i.ID)
+	return h.Sum64()
+}
+
+// OpenMode says how a file is opened.
+type OpenMode struct {
+	Read, Write bool
+	Truncate    bool        // O_TRUNC
+	Create      bool        // O_CREAT
+	Exclusive   bool        // O_EXCL, with Create
+	Perm        os.FileMode // of a file that Create makes
+}
+
+// Open opens name, which must be a regular file or, with Create, may be absent. Each successful Open is ended by one
+// File.Close. All opens of one name and version share one File, which follows its name through Rename and outlives its
+// Remove.
+//
+// The server is asked for the file's state at every Open, in the flight that opens it, so that an Open never serves a
+// version older than itself: an Entry whose Version is not what the caller knew means that somebody else changed it.
+// A file that Create makes is on the server when it is published; with Exclusive its empty name is there at once, where
+// the server can decide that (Caps.Exclusive).
+func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Entry, error) {
+	if err := backends.CheckName("open", name); err != nil {
+		return nil, Entry{}, err
+	}
+	if mode.Create && mode.Exclusive {
+		return t.create(ctx, name, mode)
+	}
+	f, err := t.openExisting(ctx, name, mode)
+	if mode.Create && errors.Is(err, os.ErrNotExist) {
+		return t.create(ctx, name, mode)
+	}
+	if err != nil {
+		return nil, Entry{}, err
+	}
+	return f, f.entry(), nil
+}
+
+func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode) (*File, error) {
+	if f := t.live(name); f != nil && f.Dirty() {
+		if t.join(f) {
+			return t.opened(ctx, f, mode)
+		}
+	}
+	// Asking for the state and opening go out together, so that both cost one flight.
+	reader := t.openAhead(ctx, name, mode)
+	ask := t.Refresh
+	if mode.Truncate {
+		ask = t.Stat // the content does not matter, so neither does its last second
+	}
+	e, err := ask(ctx, name)
+	if err == nil {
+		err = openable(name, e.Info)
+	}
+	if err != nil {
+		reader.drop()
+		return nil, err
+	}
+	f, err := t.joinOrAdd(name, e)
+	if err != nil {
+		reader.drop()
+		return nil, err
+	}
+	if err := reader.hand(f); err != nil {
+		t.part(f)
+		return nil, err
+	}
+	return t.opened(ctx, f, mode)
+}
+
+// opened finishes an Open of f.
+func (t *Tree) opened(ctx context.Context, f *File, mode OpenMode) (*File, error) {
+	if mode.Truncate {
+		if err := f.truncate(ctx, 0); err != nil {
+			t.part(f)
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// openable returns the error of opening what info describes as a file.
+func openable(name string, info backends.Info) error {
+	var code syscall.Errno
+	switch {
+	case info.Mode.IsDir():
+		code = syscall.EISDIR
+	case info.Mode&os.ModeSymlink != 0:
+		code = syscall.ELOOP
+	case !info.Mode.IsRegular():
+		code = syscall.ENXIO
+	default:
+		return nil
+	}
+	return &backends.Error{Op: "open", Name: name, Code: code}
+}
+
+// ahead is a reader being opened while the file's state is asked for.
+type ahead struct {
+	done   chan struct{}
+	reader backends.Reader
+	err    error
+}
+
+// openAhead starts to open name for reading, if mode wants that and nothing of it is here yet.
+func (t *Tree) openAhead(ctx context.Context, name string, mode OpenMode) *ahead {
+	if !mode.Read || mode.Truncate {
+		return nil
+	}
+	if f := t.live(name); f != nil && f.readable() {
+		return nil
+	}
+	a := &ahead{done: make(chan struct{})}
+	go func() { // ends with the context, which the caller outlives or drop waits for
+		defer close(a.done)
+		a.reader, a.err = t.backend.Open(ctx, name)
+	}()
+	return a
+}
+
+// hand gives the reader to f, or returns why the server would not open it.
+func (a *ahead) hand(f *File) error {
+	if a == nil {
+		return nil
+	}
+	<-a.done
+	if a.err != nil {
+		return a.err
+	}
+	f.adopt(a.reader)
+	return nil
+}
+
+// drop closes the reader, when it has come, that nobody wants any more.
+func (a *ahead) drop() {
+	if a == nil {
+		return
+	}
+	go func() {
+		<-a.done
+		if a.err == nil {
+			a.reader.Close()
+		}
+	}()
+}
+
+// create makes the file name, which is not there, or must not be there with mode.Exclusive.
+func (t *Tree) create(ctx context.Context, name string, mode OpenMode) (*File, Entry, error) {
+	if t.Caps().ReadOnly {
+		return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EROFS}
+	}
+	if name == "" {
+		return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EISDIR}
+	}
+	var writer backends.Writer
+	var temp string
+	if mode.Exclusive {
+		var err error
+		if writer, temp, err = t.claim(ctx, name, mode.Perm); err != nil {
+			return nil, Entry{}, err
+		}
+	}
+	f := newFile(t, name, t.blank(name, mode.Perm))
+	f.writer, f.temp = writer, temp
+	if err := f.stage(); err != nil {
+		f.discard()
+		return nil, Entry{}, err
+	}
+	f.change++ // its bare existence is unpublished
+	t.mu.Lock()
+	if other := t.files[name]; other != nil || t.closed {
+		closed := t.closed
+		t.mu.Unlock()
+		f.discard()
+		switch {
+		case closed:
+			return nil, Entry{}, shutDown("create", name)
+		case mode.Exclusive:
+			return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EEXIST}
+		}
+		return t.Open(ctx, name, mode) // somebody was faster: it exists now
+	}
+	f.opens = 1
+	t.files[name] = f
+	t.mu.Unlock()
+	return f, f.entry(), nil
+}
+
+// claim makes sure that name is ours alone, by the server's decision where it can take one.
+func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backends.Writer, string, error) {
+	exists := &backends.Error{Op: "create", Name: name, Code: syscall.EEXIST}
+	if t.live(name) != nil {
+		return nil, "", exists
+	}
+	if !t.Caps().Exclusive {
+		_, err := t.Refresh(ctx, name)
+		switch {
+		case err == nil:
+			return nil, "", exists
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, "", err
+		}
+		return nil, "", nil
+	}
+	temp := t.tempName(name)
+	w, err := t.backend.Create(ctx, name, backends.WriteMode{TempName: temp, Perm: perm, Exclusive: true})
+	if err != nil {
+		t.freeTemp(temp)
+		t.attrs.Forget(name)
+		return nil, "", err
+	}
+	return w, temp, nil
+}
+
+// blank is what a file that is just being created looks like.
+func (t *Tree) blank(name string, perm os.FileMode) backends.Info {
+	now := time.Now()
+	info := backends.Info{
+		Name: path.Base(name), Mode: perm, ModTime: now, AccTime: now, Nlink: 1,
+		Known: backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime | backends.HasAccTime,
+	}
+	if caps := t.Caps(); caps.HasLogin {
+		info.UID, info.GID = caps.UID, caps.GID
+		info.Known |= backends.HasOwner
+	}
+	return info
+}
+
+// joinOrAdd returns the open file that bears name, with one more open, making it if there is none.
+func (t *Tree) joinOrAdd(name string, e Entry) (*File, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, shutDown("open", name)
+	}
+	f := t.liveLocked(name)
+	if f == nil {
+		f = newFile(t, name, e.Info)
+		f.base, f.version = e.Info, e.Version
+		t.files[name] = f
+	}
+	f.opens++
+	return f, nil
+}
+
+// join counts one more open of f, unless its last one has just ended.
+func (t *Tree) join(f *File) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.opens == 0 || t.closed {
+		return false
+	}
+	f.opens++
+	return true
+}
+
+// part counts one open of f less, and reports whether it was the last.
+func (t *Tree) part(f *File) (last bool) {
+	t.mu.Lock()
+	f.opens--
+	last = f.opens == 0
+	if last {
+		f.mu.Lock()
+		if t.files[f.name] == f {
+			delete(t.files, f.name)
+		}
+		f.mu.Unlock()
+	}
+	t.mu.Unlock()
+	if last {
+		f.discard()
+	}
+	return last
+}
+
+// Owed is what was written here and is not on the server, and what could never be brought there.
+type Owed struct {
+	Files       int // open files with something unpublished
+	Bytes       int64
+	Quarantined int   // contents kept in Options.Quarantine for a person to look at
+	LastError   error // of the last publication whose failure no program was told of; nil if there is none
+}
+
+// Owed counts what is owed now.
+func (t *Tree) Owed() Owed {
+	o := Owed{Quarantined: int(t.quarantined.Load())}
+	if err := t.lastError.Load(); err != nil {
+		o.LastError = *err
+	}
+	for _, f := range t.below("") {
+		if f.Dirty() {
+			o.Files++
+			o.Bytes += f.entry().Size
+		}
+	}
+	return o
+}
+
+// Close publishes what open files still hold until ctx ends, quarantines the rest and closes the backend. Calls that
+// come later get ESHUTDOWN. The error names what had to be quarantined.
+func (t *Tree) Close(ctx context.Context) error {
+	t.mu.Lock()
+	already := t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if already {
+		return nil
+	}
+	var errs []error
+	for _, f := range t.below("") {
+		if err := f.Publish(ctx); err != nil {
+			errs = append(errs, f.quarantine(err))
+		}
+	}
+	t.cancel()
+	t.work.Wait()
+	errs = append(errs, t.backend.Close())
+	return errors.Join(errs...)
+}
+
+func shutDown(op, name string) error {
+	return &backends.Error{Op: op, Name: name, Code: syscall.ESHUTDOWN, Err: errors.New("the connection is being closed")}
+}
