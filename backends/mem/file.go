@@ -1,0 +1,317 @@
+package mem
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path"
+	"syscall"
+
+	"pierfs/backends"
+)
+
+// handle is an open file of one era; the zero name of an op is the file's.
+type handle struct {
+	backend *Backend
+	file    *inode
+	name    string
+	era     int
+	closed  bool // Backend.mu guards it
+}
+
+// call is Backend.call for an open file.
+func (h *handle) call(ctx context.Context, op string, do func() syscall.Errno) error {
+	b := h.backend
+	if err := b.enter(ctx, op, h.name); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	lost := h.era != b.era
+	b.mu.Unlock()
+	if lost {
+		return &backends.Error{
+			Op: op, Name: h.name, Code: syscall.ECONNRESET, Class: backends.Lost, Cause: backends.CauseConnLost,
+			Err: errors.New("the connection that the file was opened by is gone"),
+		}
+	}
+	return b.leave(ctx, op, h.name, b.locked(op, h.name, func() syscall.Errno {
+		if h.closed {
+			return syscall.EBADF
+		}
+		return do()
+	}))
+}
+
+func (h *handle) close() {
+	h.backend.mu.Lock()
+	defer h.backend.mu.Unlock()
+	h.closed = true
+}
+
+// Open opens a file, through links wherever they lead: confining is another's duty.
+func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error) {
+	r := &reader{handle{backend: b, name: name}}
+	err := b.call(ctx, "open", name, func() (code syscall.Errno) {
+		r.era = b.era
+		r.file, code = b.follow(name)
+		if code == 0 && r.file.mode.IsDir() {
+			code = syscall.EISDIR
+		}
+		return code
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// reader keeps the file it was opened on, whatever bears the name by now.
+type reader struct{ handle }
+
+func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	n, _, err = r.read(ctx, "readat", p, off)
+	return n, err
+}
+
+func (r *reader) ReadLast(ctx context.Context, p []byte, off int64) (int, backends.Info, error) {
+	return r.read(ctx, "readlast", p, off)
+}
+
+func (r *reader) read(ctx context.Context, op string, p []byte, off int64) (n int, info backends.Info, err error) {
+	err = r.call(ctx, op, func() syscall.Errno {
+		if off < 0 {
+			return syscall.EINVAL
+		}
+		n = r.file.read(p, off)
+		info = r.backend.info(path.Base(r.name), r.file)
+		return 0
+	})
+	switch {
+	case err != nil:
+		return 0, backends.Info{}, err
+	case n < len(p):
+		return n, info, io.EOF
+	}
+	return n, info, nil
+}
+
+func (r *reader) Stat(ctx context.Context) (info backends.Info, err error) {
+	err = r.call(ctx, "fstat", func() syscall.Errno {
+		info = r.backend.info(path.Base(r.name), r.file)
+		return 0
+	})
+	return info, err
+}
+
+func (r *reader) Close() error {
+	r.close()
+	return nil
+}
+
+// Create begins a content.
+func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
+	if err := backends.CheckName("create", mode.TempName); err != nil {
+		return nil, err
+	}
+	w := &writer{handle: handle{backend: b, name: name}, mode: mode}
+	err := b.call(ctx, "create", name, func() syscall.Errno {
+		w.era = b.era
+		return w.create()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Update opens a file to change it in place.
+func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, error) {
+	w := &writer{handle: handle{backend: b, name: name}, inPlace: true, appending: !b.caps.RandomWrite}
+	err := b.call(ctx, "update", name, func() (code syscall.Errno) {
+		if !b.caps.RandomWrite && !b.caps.Append {
+			return syscall.EOPNOTSUPP
+		}
+		w.era = b.era
+		if w.file, code = b.follow(name); code != 0 {
+			return code
+		}
+		if w.file.mode.IsDir() {
+			return syscall.EISDIR
+		}
+		w.next = w.file.size
+		return 0
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// writer is content on its way into file, which bears the temporary name, or the name itself.
+type writer struct {
+	handle
+	mode      backends.WriteMode
+	inPlace   bool
+	appending bool // each write must be where the last ended
+	claim     *inode
+	next      int64
+	failed    syscall.Errno
+}
+
+// create makes the files that the mode asks for. Backend.mu is held.
+func (w *writer) create() syscall.Errno {
+	b := w.backend
+	dir, element, code := b.parent(w.name)
+	if code != 0 {
+		return code
+	}
+	old := dir.children[element]
+	switch {
+	case old != nil && w.mode.Exclusive:
+		return syscall.EEXIST
+	case old != nil && old.mode.IsDir():
+		return syscall.EISDIR
+	}
+	w.appending = !b.caps.RandomWrite
+	if w.mode.TempName == "" {
+		w.file, code = w.begin(w.name)
+		w.claim = w.file
+		return code
+	}
+	if w.file, code = w.begin(w.mode.TempName); code != 0 {
+		return code
+	}
+	if w.mode.Exclusive && b.caps.Exclusive {
+		w.claim = b.newInode(w.mode.Perm & permBits)
+		b.attach(dir, element, w.claim)
+	}
+	return 0
+}
+
+// begin makes name an empty file.
+func (w *writer) begin(name string) (*inode, syscall.Errno) {
+	b := w.backend
+	if i, code := b.follow(name); code == 0 {
+		if i.mode.IsDir() {
+			return nil, syscall.EISDIR
+		}
+		return i, b.resize(i, 0)
+	}
+	dir, element, code := b.parent(name)
+	if code != 0 {
+		return nil, code
+	}
+	i := b.newInode(w.mode.Perm & permBits)
+	b.attach(dir, element, i)
+	return i, 0
+}
+
+// change is call for what a writer that has failed does not do any more.
+func (w *writer) change(ctx context.Context, op string, do func() syscall.Errno) error {
+	return w.call(ctx, op, func() syscall.Errno {
+		if w.failed == 0 {
+			w.failed = do()
+		}
+		return w.failed
+	})
+}
+
+func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	err := w.change(ctx, "writeat", func() syscall.Errno {
+		if off < 0 || w.appending && off != w.next {
+			return syscall.EINVAL
+		}
+		w.next = off + int64(len(p))
+		return w.backend.write(w.file, p, off)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (w *writer) Truncate(ctx context.Context, size int64) error {
+	return w.change(ctx, "truncate", func() syscall.Errno {
+		switch {
+		case !w.backend.caps.Truncate:
+			return syscall.EOPNOTSUPP
+		case size < 0:
+			return syscall.EINVAL
+		}
+		w.next = size
+		return w.backend.resize(w.file, size)
+	})
+}
+
+func (w *writer) Sync(ctx context.Context) error {
+	return w.change(ctx, "sync", func() syscall.Errno { return 0 })
+}
+
+func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.Info, err error) {
+	err = w.change(ctx, "commit", func() syscall.Errno {
+		b := w.backend
+		if code := b.set(w.file, b.possible(c.Attr)); code != 0 {
+			return code
+		}
+		if w.file.size != c.Size {
+			return syscall.EIO
+		}
+		if code := w.publish(); code != 0 {
+			return code
+		}
+		info = b.info(path.Base(w.name), w.file)
+		return 0
+	})
+	if err == nil || backends.ClassOf(err) == backends.Final {
+		w.end(err == nil)
+	}
+	if err != nil {
+		return backends.Info{}, err
+	}
+	return info, nil
+}
+
+// publish gives the content its name. Backend.mu is held.
+func (w *writer) publish() syscall.Errno {
+	if w.mode.TempName == "" {
+		return 0
+	}
+	how := backends.Replace
+	if w.mode.Exclusive && w.claim == nil {
+		how = backends.NoReplace
+	}
+	return w.backend.rename(w.mode.TempName, w.name, how)
+}
+
+// Abort removes the temporary name, and the name of an exclusive Create.
+func (w *writer) Abort() error {
+	if err := w.call(context.Background(), "abort", func() syscall.Errno { return 0 }); err != nil {
+		return err
+	}
+	w.end(false)
+	return nil
+}
+
+// end closes the writer; unless it was committed, nothing of it stays.
+func (w *writer) end(committed bool) {
+	b := w.backend
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.closed = true
+	if committed || w.inPlace {
+		return
+	}
+	w.drop(w.mode.TempName, w.file)
+	w.drop(w.name, w.claim)
+}
+
+// drop removes name if it still bears i.
+func (w *writer) drop(name string, i *inode) {
+	dir, element, code := w.backend.parent(name)
+	if code == 0 && i != nil && dir.children[element] == i {
+		w.backend.detach(dir, element)
+	}
+}
