@@ -1,0 +1,228 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pierfs/cache"
+)
+
+func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	mode := openMode(in.Flags)
+	r := s.begin(cancel, in.Pid)
+	defer s.end(r)
+	switch {
+	case s.draining.Load():
+		return statusShutdown
+	case (mode.Write || mode.Truncate) && s.readOnly():
+		return fuse.EROFS
+	}
+	h := &handle{node: in.NodeId, pid: in.Pid, write: mode.Write}
+	keep, err := s.open(r, h, mode)
+	if err != nil {
+		return status(err)
+	}
+	s.opened(h, keep, out)
+	return fuse.OK
+}
+
+// open opens h.node. keep reports whether the kernel's pages of it are still good.
+func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool, err error) {
+	if _, named := s.nodes.path(h.node); !named {
+		// By way of /proc/PID/fd, after its name was removed.
+		c, ok := s.nodes.reopens(h.node, h.write)
+		if !ok {
+			return false, syscall.ESTALE
+		}
+		h.content = c
+		if mode.Truncate {
+			if _, err := s.change(r, h.node, truncated()); err != nil {
+				s.release(r, h)
+				return false, err
+			}
+		}
+		return true, nil
+	}
+	var (
+		ctx  context.Context = r
+		file *cache.File
+		e    cache.Entry
+	)
+	if mode.Truncate {
+		changing := s.begun()
+		defer s.end(changing)
+		ctx = changing
+	}
+	err = s.at(h.node, func(name string) (err error) {
+		file, e, err = s.tree.Open(ctx, name, mode)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	return s.hold(ctx, h, file, e, mode.Truncate)
+}
+
+// hold makes file the content of h, or closes it if the node has other content by now (ESTALE: the kernel then looks the
+// name up again and comes back with the node for it).
+func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry, written bool) (keep bool, err error) {
+	h.content = &content{file: file}
+	keep, ok := s.nodes.opens(h.node, h.content, e, h.write)
+	if !ok {
+		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
+	}
+	if written {
+		s.nodes.wrote(h.node)
+	}
+	return keep, nil
+}
+
+// opened fills out for the open h, which is not released by anybody before this.
+func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
+	if keep {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	if !h.write {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH // nothing to publish: closing it is no request
+	}
+	out.Fh = s.handles.add(h)
+}
+
+// openMode returns what the flags of open(2) ask for.
+func openMode(flags uint32) cache.OpenMode {
+	access := flags & syscall.O_ACCMODE
+	return cache.OpenMode{
+		Read:      access != syscall.O_WRONLY,
+		Write:     access != syscall.O_RDONLY,
+		Truncate:  flags&syscall.O_TRUNC != 0,
+		Create:    flags&syscall.O_CREAT != 0,
+		Exclusive: flags&syscall.O_EXCL != 0 && flags&syscall.O_CREAT != 0,
+	}
+}
+
+func (s *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	r := s.begun()
+	defer s.end(r)
+	mode := openMode(in.Flags)
+	mode.Create = true
+	mode.Perm = permMode(in.Mode)
+	h, code := s.create(r, in.NodeId, name, mode, &out.EntryOut)
+	if code != fuse.OK {
+		return code
+	}
+	h.pid = in.Pid
+	s.opened(h, false, &out.OpenOut)
+	return fuse.OK
+}
+
+// create opens an entry of dir that may have to be made, and gives its node to the kernel.
+func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.OpenMode, out *fuse.EntryOut) (*handle, fuse.Status) {
+	if s.draining.Load() {
+		return nil, statusShutdown
+	}
+	if s.readOnly() {
+		return nil, fuse.EROFS
+	}
+	var (
+		file *cache.File
+		e    cache.Entry
+	)
+	err := s.in(dir, name, func(name string) (err error) {
+		file, e, err = s.tree.Open(r, name, mode)
+		return err
+	})
+	if err != nil {
+		return nil, status(err)
+	}
+	s.nodes.changed(dir)
+	v, ok := s.nodes.look(dir, name, e)
+	if !ok {
+		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
+	}
+	h := &handle{node: v.id, write: mode.Write}
+	if _, err := s.hold(r, h, file, e, mode.Truncate && e.Size == 0); err != nil {
+		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
+		return nil, status(err)
+	}
+	s.entry(out, v, e)
+	return h, fuse.OK
+}
+
+// Mknod makes regular files only. No server makes the others, and they would be of no use here.
+func (s *fileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return fuse.EPERM
+	}
+	r := s.begun()
+	defer s.end(r)
+	mode := cache.OpenMode{Write: true, Create: true, Exclusive: true, Perm: permMode(in.Mode)}
+	h, code := s.create(r, in.NodeId, name, mode, out)
+	if code != fuse.OK {
+		return code
+	}
+	err := h.content.file.Publish(r)
+	s.nodes.tell(h.node, err != nil)
+	s.release(r, h)
+	if err != nil {
+		s.nodes.forget(h.node, 1)
+	}
+	return status(err)
+}
+
+func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	r := s.begun()
+	defer s.end(r)
+	if s.draining.Load() {
+		return statusShutdown
+	}
+	if s.readOnly() {
+		return fuse.EROFS
+	}
+	var (
+		file *cache.File
+		e    cache.Entry
+	)
+	err := s.at(in.NodeId, func(dir string) (err error) {
+		file, e, err = s.tree.Temp(r, dir, permMode(in.Mode))
+		return err
+	})
+	if err != nil {
+		return status(err)
+	}
+	v := s.nodes.unnamed(e)
+	h := &handle{node: v.id, pid: in.Pid, write: true}
+	if _, err := s.hold(r, h, file, e, false); err != nil {
+		s.nodes.forget(v.id, 1)
+		return status(err)
+	}
+	s.entry(&out.EntryOut, v, e)
+	s.opened(h, false, &out.OpenOut)
+	return fuse.OK
+}
+
+func (s *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r := s.begin(cancel, in.Pid)
+	defer s.end(r)
+	h := s.handles.get(in.Fh)
+	if h == nil || h.content == nil {
+		return nil, fuse.EBADF
+	}
+	n, err := h.content.file.ReadAt(r, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, status(err) // never a short read: the kernel takes that for the end of the file
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// Release comes after the last close of a handle, and nobody waits for its answer.
+func (s *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	r := s.begun()
+	defer s.end(r)
+	if h := s.handles.remove(in.Fh); h != nil && h.content != nil {
+		s.release(r, h)
+	}
+}

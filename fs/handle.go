@@ -1,0 +1,215 @@
+package fs
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"pierfs/cache"
+)
+
+// handle is what the kernel calls an open file or directory.
+type handle struct {
+	id    uint64
+	node  nodeID
+	pid   uint32 // thread that opened it; 0 if it is in another pid namespace
+	write bool
+
+	content *content   // of a file
+	listing dirListing // of a directory
+}
+
+// handles is the table of all that is open. Ids are never used twice.
+type handles struct {
+	mu   sync.Mutex
+	last uint64
+	byID map[uint64]*handle
+}
+
+func (t *handles) add(h *handle) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	h.id = t.last
+	t.byID[h.id] = h
+	return h.id
+}
+
+// get returns nil for an id that is not open.
+func (t *handles) get(id uint64) *handle {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+// remove returns nil for an id that is not open.
+func (t *handles) remove(id uint64) *handle {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byID[id]
+	delete(t.byID, id)
+	return h
+}
+
+// files returns the handles of open files.
+func (t *handles) files() []*handle {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var files []*handle
+	for _, h := range t.byID {
+		if h.content != nil {
+			files = append(files, h)
+		}
+	}
+	return files
+}
+
+// opened is what a node has while somebody has it open.
+type opened struct {
+	version  uint64     // of the content that the handles share
+	contents []*content // one for each handle
+	writers  int
+	written  bool // something was written, truncated or allocated since the first open
+	told     bool // a program was told that publishing failed, and nothing was written since
+}
+
+// content is one successful Open of the tree, ended by one Close when neither a handle nor a request uses it any more.
+type content struct {
+	file *cache.File
+	uses int // guarded by nodes.mu
+}
+
+// opens notes that c is open for node id; the node is then not forgotten. keep reports whether the pages that the kernel
+// may still hold are of the same version. ok is false, and nothing noted, if the node is open with other content: whoever
+// opens it must look its name up again.
+func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 {
+		return false, false
+	}
+	o := t.open[i]
+	if o == nil {
+		o = &opened{version: e.Version}
+		t.open[i] = o
+	} else if o.version != e.Version {
+		return false, false
+	}
+	o.contents = append(o.contents, c)
+	c.uses++
+	if write {
+		o.writers++
+		t.touchParents(i)
+	}
+	n := t.at(i)
+	keep = n.flags&hasPages != 0 && n.stamp == e.Version
+	n.stamp, n.flags = e.Version, n.flags|hasPages
+	return keep, true
+}
+
+// reopens is opens for a node that may have no name: it shares what is open already, if anything is.
+func (t *nodes) reopens(id nodeID, write bool) (*content, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.open[t.find(id)]
+	if o == nil {
+		return nil, false
+	}
+	c := o.contents[0]
+	c.uses++
+	o.contents = append(o.contents, c)
+	if write {
+		o.writers++
+	}
+	return c, true
+}
+
+// closes undoes opens, but for the use of c, which the caller lets go after it.
+func (t *nodes) closes(id nodeID, c *content, write bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	o := t.open[i]
+	if o == nil {
+		return
+	}
+	if k := slices.Index(o.contents, c); k >= 0 {
+		o.contents = slices.Delete(o.contents, k, k+1)
+	}
+	if write {
+		o.writers--
+		t.touchParents(i)
+	}
+	if len(o.contents) == 0 {
+		delete(t.open, i)
+		t.drop(i)
+	}
+}
+
+// borrow returns the content that node id is open with, nil if it is not; letGo must follow.
+func (t *nodes) borrow(id nodeID) *content {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.open[t.find(id)]
+	if o == nil {
+		return nil
+	}
+	o.contents[0].uses++
+	return o.contents[0]
+}
+
+// wrote notes that the node's content was changed here.
+func (t *nodes) wrote(id nodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o := t.open[t.find(id)]; o != nil {
+		o.written, o.told = true, false
+	}
+}
+
+func (t *nodes) hasWritten(id nodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.open[t.find(id)]
+	return o != nil && o.written
+}
+
+// tell notes that a program was told how publishing the node's content ended.
+func (t *nodes) tell(id nodeID, failed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o := t.open[t.find(id)]; o != nil {
+		o.told = failed
+	}
+}
+
+func (t *nodes) wasTold(id nodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.open[t.find(id)]
+	return o != nil && o.told
+}
+
+// letGo ends one use of c, and the last use closes it, which may publish.
+func (s *fileSystem) letGo(ctx context.Context, c *content, told bool) error {
+	s.nodes.mu.Lock()
+	c.uses--
+	last := c.uses == 0
+	s.nodes.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return c.file.Close(ctx, told)
+}
+
+// release ends handle h of a file.
+func (s *fileSystem) release(ctx context.Context, h *handle) {
+	told := s.nodes.wasTold(h.node)
+	s.nodes.closes(h.node, h.content, h.write)
+	if err := s.letGo(ctx, h.content, told); err != nil {
+		// No program waits for this answer. The tree has kept the content and counts it (Owed).
+		name, _ := h.content.file.Name()
+		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "name", name, "err", err)
+	}
+}

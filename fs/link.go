@@ -1,0 +1,126 @@
+package fs
+
+import (
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pierfs/backends"
+	"pierfs/cache"
+)
+
+// Flag of renameat2(2); what the others ask for (exchange, whiteout) no server can do.
+const renameNoReplace = 1 << 0
+
+func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	r := s.begun()
+	defer s.end(r)
+	if s.readOnly() {
+		return fuse.EROFS
+	}
+	mode := backends.Replace
+	switch in.Flags {
+	case 0:
+	case renameNoReplace:
+		mode = backends.NoReplace
+	default:
+		return fuse.EINVAL
+	}
+	return status(s.in(in.NodeId, from, func(path string) error {
+		if s.nodes.isDir(in.NodeId, from) {
+			defer s.moves.begin()()
+		}
+		target, ok := s.nodes.pathIn(in.Newdir, to)
+		if !ok {
+			return syscall.ESTALE
+		}
+		if err := s.tree.Rename(r, path, target, mode); err != nil {
+			return err
+		}
+		s.nodes.rename(in.NodeId, from, in.Newdir, to)
+		return nil
+	}))
+}
+
+func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	r := s.begun()
+	defer s.end(r)
+	if s.readOnly() {
+		return fuse.EROFS
+	}
+	var e cache.Entry
+	err := s.in(in.NodeId, name, func(name string) (err error) {
+		e, err = s.link(r, in.Oldnodeid, name)
+		return err
+	})
+	if err != nil {
+		return status(err)
+	}
+	v, ok := s.nodes.link(in.Oldnodeid, in.NodeId, name)
+	if !ok {
+		return statusStale
+	}
+	s.entry(out, v, e)
+	return fuse.OK
+}
+
+// link gives node id the further name: by a name that it has, or, if it has none, through its open file.
+func (s *fileSystem) link(r *request, id nodeID, name string) (cache.Entry, error) {
+	if old, ok := s.nodes.path(id); ok {
+		return s.tree.Link(r, old, name)
+	}
+	c := s.nodes.borrow(id)
+	if c == nil {
+		return cache.Entry{}, syscall.ENOENT
+	}
+	e, err := c.file.Link(r, name)
+	return e, s.gaveBack(c, err)
+}
+
+func (s *fileSystem) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	return s.make(in.NodeId, name, out, func(r *request, path string) (cache.Entry, error) {
+		return s.tree.Symlink(r, target, path)
+	})
+}
+
+// moves counts the renames of directories under way, so that a request that found nothing under a name can wait until it
+// is certain which name that is by now. Renames do not wait for each other here; the kernel orders those that matter.
+type moves struct {
+	mu    sync.Mutex
+	under int
+	still chan struct{} // closed when none is under way any more
+}
+
+// begin notes a rename under way until the returned func is called.
+func (m *moves) begin() (end func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.under++; m.under == 1 {
+		m.still = make(chan struct{})
+	}
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.under--; m.under == 0 {
+			close(m.still)
+		}
+	}
+}
+
+// settle waits until no rename is under way, or for a second: there may always be a next one.
+func (m *moves) settle() {
+	m.mu.Lock()
+	under, still := m.under, m.still
+	m.mu.Unlock()
+	if under == 0 {
+		return
+	}
+	enough := time.NewTimer(time.Second)
+	defer enough.Stop()
+	select {
+	case <-still:
+	case <-enough.C:
+	}
+}

@@ -1,0 +1,48 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pierfs/cache"
+)
+
+func (s *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	r := s.begin(cancel, in.Pid)
+	defer s.end(r)
+	var e cache.Entry
+	err := s.in(in.NodeId, name, func(name string) (err error) {
+		e, err = s.tree.Stat(r, name)
+		return err
+	})
+	if code := status(err); code == fuse.ENOENT && e.Valid > 0 {
+		out.NodeId = 0 // "not there", and may be believed for so long
+		out.SetEntryTimeout(e.Valid)
+		return fuse.OK
+	} else if code != fuse.OK {
+		return code
+	}
+	return s.give(in.NodeId, name, e, out)
+}
+
+// give answers with the node for an entry of dir. After it the kernel knows the node once more.
+func (s *fileSystem) give(dir nodeID, name string, e cache.Entry, out *fuse.EntryOut) fuse.Status {
+	v, ok := s.nodes.look(dir, name, e)
+	if !ok {
+		return statusStale
+	}
+	s.entry(out, v, e)
+	return fuse.OK
+}
+
+func (s *fileSystem) Forget(id, count uint64) { s.nodes.forget(id, count) }
+
+func (s *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) (target []byte, code fuse.Status) {
+	r := s.begin(cancel, in.Pid)
+	defer s.end(r)
+	err := s.at(in.NodeId, func(name string) error {
+		link, err := s.tree.Readlink(r, name)
+		target = []byte(link)
+		return err
+	})
+	return target, status(err)
+}

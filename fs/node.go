@@ -1,0 +1,643 @@
+package fs
+
+import (
+	"encoding/binary"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pierfs/cache"
+)
+
+// nodeID is what the kernel calls a node: a slot of the table, and above it how often the slot was given away before. No
+// id is ever used twice, so the FUSE generation stays 0.
+type nodeID = uint64
+
+const (
+	rootID  nodeID = fuse.FUSE_ROOT_ID
+	rootIno        = 1
+)
+
+// slot is the place of a node in the table; 0 is none.
+type slot = uint32
+
+const rootSlot slot = 1
+
+// node is kept small and free of pointers but its name: a million of them are nothing unusual (BenchmarkNodes).
+type node struct {
+	name    string
+	ino     uint64
+	stamp   uint64 // of a file: the version of the pages that the kernel may hold; of a directory: counts our changes in it
+	lookups uint64 // how often the kernel was given the node and has not yet forgotten it
+	changed int64  // when we last changed an attribute that mtime does not tell of, in nanoseconds; 0 never
+	parent  slot   // 0 if it bears no name
+	age     uint32 // upper half of the id
+	kids    uint32 // nodes that have this for a parent, whose paths lead through it
+	kind    uint16 // S_IFMT bits of the mode
+	flags   nodeFlags
+}
+
+type nodeFlags uint16
+
+const (
+	hasPages  nodeFlags = 1 << iota // stamp is set
+	displaced                       // ino is counted in nodes.away
+)
+
+// place is a name in a directory.
+type place struct {
+	dir  slot
+	name string
+}
+
+// nodes is the table of all nodes that the kernel knows.
+type nodes struct {
+	mu    sync.Mutex
+	slabs [][]node       // slot s is slabs[s/slabSize][s%slabSize]; slabs never move
+	next  slot           // first slot that was never used
+	free  []slot         // used before
+	names map[place]slot // every name of every node
+	more  map[slot][]place
+	open  map[slot]*opened
+	// away counts nodes and entries of moved that bear an ino which is not the natural one of where they are.
+	away map[uint64]int
+	// moved remembers the ino of names that were renamed here and then forgotten by the kernel.
+	moved map[movedKey]uint64
+	live  int
+}
+
+type movedKey struct {
+	dirIno uint64
+	name   string
+}
+
+const (
+	slabSize    = 1024
+	movedAtMost = 1 << 16
+	deepest     = 4096 // PATH_MAX; a longer chain of parents is a broken table
+)
+
+func newNodes() *nodes {
+	t := &nodes{
+		names: map[place]slot{},
+		more:  map[slot][]place{},
+		open:  map[slot]*opened{},
+		away:  map[uint64]int{},
+		moved: map[movedKey]uint64{},
+		next:  rootSlot,
+	}
+	root := t.at(t.take())
+	root.ino, root.kind, root.lookups = rootIno, fuse.S_IFDIR, 1
+	return t
+}
+
+func (t *nodes) at(i slot) *node { return &t.slabs[i/slabSize][i%slabSize] }
+
+// take gives a free slot.
+func (t *nodes) take() slot {
+	t.live++
+	if n := len(t.free); n > 0 {
+		i := t.free[n-1]
+		t.free = t.free[:n-1]
+		return i
+	}
+	i := t.next
+	t.next++
+	if int(i/slabSize) == len(t.slabs) {
+		t.slabs = append(t.slabs, make([]node, slabSize))
+	}
+	return i
+}
+
+func (t *nodes) id(i slot) nodeID { return nodeID(t.at(i).age)<<32 | nodeID(i) }
+
+// find returns the slot of id, 0 if the kernel was not given id or has forgotten it.
+func (t *nodes) find(id nodeID) slot {
+	i := slot(id)
+	if i == 0 || i >= t.next {
+		return 0
+	}
+	if n := t.at(i); n.age != uint32(id>>32) || n.kind == 0 {
+		return 0
+	}
+	return i
+}
+
+// path returns the node's name as the tree knows it; ok is false if it bears none any more.
+func (t *nodes) path(id nodeID) (name string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pathOf(t.find(id), "")
+}
+
+// pathIn returns the name of an entry of dir.
+func (t *nodes) pathIn(dir nodeID, element string) (name string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pathOf(t.find(dir), element)
+}
+
+func (t *nodes) pathOf(i slot, element string) (string, bool) {
+	var array [32]string
+	elements := array[:0]
+	if element != "" {
+		elements = append(elements, element)
+	}
+	size := len(element)
+	for i != rootSlot {
+		if i == 0 || len(elements) > deepest {
+			return "", false
+		}
+		n := t.at(i)
+		elements = append(elements, n.name)
+		size += len(n.name) + 1
+		i = n.parent
+	}
+	var b strings.Builder
+	b.Grow(size)
+	for k := len(elements) - 1; k >= 0; k-- {
+		b.WriteString(elements[k])
+		if k > 0 {
+			b.WriteByte('/')
+		}
+	}
+	return b.String(), true
+}
+
+// view is what an answer to the kernel needs of a node.
+type view struct {
+	id      nodeID
+	ino     uint64
+	names   int // that we know
+	changed int64
+}
+
+func (t *nodes) viewOf(i slot) view {
+	n := t.at(i)
+	v := view{id: t.id(i), ino: n.ino, changed: n.changed, names: len(t.more[i])}
+	if n.parent != 0 || i == rootSlot {
+		v.names++
+	}
+	return v
+}
+
+// view returns the node's view; ok is false if the kernel was not given id.
+func (t *nodes) view(id nodeID) (v view, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 {
+		return view{}, false
+	}
+	return t.viewOf(i), true
+}
+
+// look gives the kernel, once more, the node that stands for an entry of dir; ok is false if dir is gone. A name that by
+// now stands for something else (another type, or other content while somebody has the old open) gets a new node.
+func (t *nodes) look(dir nodeID, name string, e cache.Entry) (v view, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.find(dir)
+	if d == 0 {
+		return view{}, false
+	}
+	i := t.lookSlot(place{d, name}, e)
+	t.at(i).lookups++
+	return t.viewOf(i), true
+}
+
+func (t *nodes) lookSlot(p place, e cache.Entry) slot {
+	kind := kindOf(e.Mode)
+	old := t.names[p]
+	if old == 0 {
+		return t.create(p, kind, t.inoFor(p))
+	}
+	n := t.at(old)
+	if n.kind != kind {
+		t.unname(p, old)
+		return t.create(p, kind, t.inoFor(p))
+	}
+	if o := t.open[old]; o != nil && o.version != e.Version {
+		// Shares its ino with the node that it follows: for programs it is the same file, changed.
+		ino := n.ino
+		t.unname(p, old)
+		return t.create(p, kind, ino)
+	}
+	return old
+}
+
+// create makes a node and gives it the free name p. If ino is not p's natural one that is counted.
+func (t *nodes) create(p place, kind uint16, ino uint64) slot {
+	i := t.take()
+	n := t.at(i)
+	*n = node{name: p.name, ino: ino, parent: p.dir, age: n.age, kind: kind}
+	t.names[p] = i
+	t.at(p.dir).kids++
+	t.settle(i)
+	return i
+}
+
+// kindOf returns the S_IFMT bits of m.
+func kindOf(m os.FileMode) uint16 { return uint16(unixMode(m) & syscall.S_IFMT) }
+
+// unname takes the name p from node i. The node lives on while the kernel remembers it.
+func (t *nodes) unname(p place, i slot) {
+	delete(t.names, p)
+	n := t.at(i)
+	others := t.more[i]
+	if n.parent == p.dir && n.name == p.name {
+		n.parent, n.name = 0, ""
+		if len(others) > 0 {
+			n.parent, n.name = others[0].dir, others[0].name
+			others = others[1:]
+		}
+	} else {
+		for k, o := range others {
+			if o == p {
+				others = append(others[:k:k], others[k+1:]...)
+				break
+			}
+		}
+	}
+	if len(others) == 0 {
+		delete(t.more, i)
+	} else {
+		t.more[i] = others
+	}
+	t.settle(i)
+	t.at(p.dir).kids--
+	t.drop(i)
+	t.drop(p.dir)
+}
+
+// remove is told that the name was removed here.
+func (t *nodes) remove(dir nodeID, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.find(dir)
+	if d == 0 {
+		return
+	}
+	p := place{d, name}
+	t.forgetMoved(p)
+	if i := t.names[p]; i != 0 {
+		t.unname(p, i)
+	}
+	t.touch(d)
+}
+
+// rename is told that a name moved here.
+func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, b := t.find(fromDir), t.find(toDir)
+	if a == 0 || b == 0 {
+		return
+	}
+	p, q := place{a, from}, place{b, to}
+	i := t.names[p]
+	if p == q || i != 0 && i == t.names[q] {
+		return // two names of one file: nothing moved
+	}
+	ino := t.inoFor(p)
+	t.forgetMoved(p)
+	t.forgetMoved(q)
+	if old := t.names[q]; old != 0 {
+		t.unname(q, old)
+	}
+	t.touch(a)
+	t.touch(b)
+	if i == 0 {
+		t.remember(q, ino) // never looked up, or forgotten since
+		return
+	}
+	n := t.at(i)
+	delete(t.names, p)
+	t.names[q] = i
+	if n.parent == a && n.name == from {
+		n.parent, n.name = b, to
+	} else {
+		for k, o := range t.more[i] {
+			if o == p {
+				t.more[i][k] = q
+			}
+		}
+	}
+	t.at(b).kids++
+	t.at(a).kids--
+	n.changed = time.Now().UnixNano()
+	t.settle(i)
+	t.drop(a)
+}
+
+// link is told that node id has got the further name, and gives it to the kernel once more.
+func (t *nodes) link(id, dir nodeID, name string) (v view, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, d := t.find(id), t.find(dir)
+	if i == 0 || d == 0 {
+		return view{}, false
+	}
+	p := place{d, name}
+	t.forgetMoved(p)
+	if old := t.names[p]; old != 0 && old != i {
+		t.unname(p, old)
+	}
+	if t.names[p] == 0 {
+		t.names[p] = i
+		t.at(d).kids++
+		if n := t.at(i); n.parent == 0 {
+			n.parent, n.name = d, name
+		} else {
+			t.more[i] = append(t.more[i], p)
+		}
+		t.settle(i)
+	}
+	t.touch(d)
+	n := t.at(i)
+	n.lookups++
+	n.changed = time.Now().UnixNano()
+	return t.viewOf(i), true
+}
+
+// unnamed gives the kernel a node without a name (O_TMPFILE).
+func (t *nodes) unnamed(e cache.Entry) view {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.take()
+	n := t.at(i)
+	*n = node{age: n.age, kind: kindOf(e.Mode), lookups: 1}
+	for k := uint64(0); n.ino == 0; k++ {
+		// A hash of the id, which no other node ever has: as good as a path.
+		if ino := hashIno(uint64(t.id(i)), "", k); ino > rootIno && t.away[ino] == 0 {
+			n.ino = ino
+		}
+	}
+	t.settle(i)
+	return t.viewOf(i)
+}
+
+// forget is told that the kernel gave back count of its lookups.
+func (t *nodes) forget(id nodeID, count uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 || i == rootSlot {
+		return
+	}
+	n := t.at(i)
+	n.lookups -= min(count, n.lookups)
+	t.drop(i)
+}
+
+// drop frees node i, and the directories above it that only its path kept, if nobody needs them.
+func (t *nodes) drop(i slot) {
+	for i != 0 && i != rootSlot {
+		n := t.at(i)
+		if n.lookups > 0 || n.kids > 0 || t.open[i] != nil || n.kind == 0 {
+			return
+		}
+		parent := n.parent
+		others := t.more[i]
+		delete(t.more, i)
+		if n.flags&displaced != 0 {
+			t.leave(n.ino)
+			if parent != 0 {
+				t.remember(place{parent, n.name}, n.ino)
+			}
+		}
+		if parent != 0 {
+			delete(t.names, place{parent, n.name})
+			t.at(parent).kids--
+		}
+		*n = node{age: n.age + 1}
+		t.free = append(t.free, i)
+		t.live--
+		for _, p := range others {
+			delete(t.names, p)
+			t.at(p.dir).kids--
+			t.drop(p.dir)
+		}
+		i = parent
+	}
+}
+
+// touch notes that the directory d was changed here, so that listings begun before are not to be believed in everything.
+func (t *nodes) touch(d slot) {
+	if n := t.at(d); n.kind == fuse.S_IFDIR {
+		n.stamp++
+	}
+}
+
+// touched is touch for every directory that holds a name of id; attr says that the node's own ctime moves with it.
+func (t *nodes) touched(id nodeID, attr bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 {
+		return
+	}
+	t.touchParents(i)
+	if attr {
+		t.at(i).changed = time.Now().UnixNano()
+	}
+}
+
+func (t *nodes) touchParents(i slot) {
+	if p := t.at(i).parent; p != 0 {
+		t.touch(p)
+	}
+	for _, p := range t.more[i] {
+		t.touch(p.dir)
+	}
+}
+
+// changes returns a number that moves whenever the directory id is changed here.
+func (t *nodes) changes(id nodeID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.find(id); i != 0 {
+		return t.at(i).stamp
+	}
+	return 0
+}
+
+// isOpen reports whether somebody has the entry of dir open.
+func (t *nodes) isOpen(dir nodeID, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.names[place{t.find(dir), name}]
+	return i != 0 && t.open[i] != nil
+}
+
+// ids returns the node of dir and of its entry name, as far as the kernel knows them.
+func (t *nodes) ids(path string) (dir, entry nodeID, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := rootSlot
+	for {
+		first, rest, more := strings.Cut(path, "/")
+		i := t.names[place{d, first}]
+		if !more {
+			if i != 0 {
+				entry = t.id(i)
+			}
+			return t.id(d), entry, first
+		}
+		if i == 0 {
+			return 0, 0, ""
+		}
+		d, path = i, rest
+	}
+}
+
+func (t *nodes) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live
+}
+
+// ino returns the number that an entry of dir has or would get.
+func (t *nodes) ino(dir nodeID, name string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.find(dir); d != 0 {
+		return t.inoFor(place{d, name})
+	}
+	return fuse.FUSE_UNKNOWN_INO
+}
+
+// parentIno returns the number of the directory that id is in; its own for the root.
+func (t *nodes) parentIno(id nodeID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.find(id); i != 0 {
+		if p := t.at(i).parent; p != 0 {
+			return t.at(p).ino
+		}
+	}
+	return rootIno
+}
+
+// The number of a file is a hash of its directory's number and its name, so that it is the same tomorrow, and a renamed
+// directory takes its whole subtree along. Only a node that is not where its number comes from (renamed, linked, removed
+// while open) can hold a number that another name would naturally get, and only these are counted in away. Two names that
+// really hash alike share a number; with 64 bits that is somebody's wish, and harms nobody but him.
+
+// inoFor returns the number of the node at p, or that it would get.
+func (t *nodes) inoFor(p place) uint64 {
+	if i := t.names[p]; i != 0 {
+		return t.at(i).ino
+	}
+	dir := t.at(p.dir).ino
+	if len(t.moved) > 0 {
+		if ino, ok := t.moved[movedKey{dir, p.name}]; ok {
+			return ino
+		}
+	}
+	for k := uint64(0); ; k++ {
+		if ino := hashIno(dir, p.name, k); ino > rootIno && t.away[ino] == 0 {
+			return ino
+		}
+	}
+}
+
+// settle counts node i in away exactly if it is not where its number comes from. A first name wins over further ones.
+func (t *nodes) settle(i slot) {
+	n := t.at(i)
+	home := n.parent != 0 && hashIno(t.at(n.parent).ino, n.name, 0) == n.ino
+	switch {
+	case home && n.flags&displaced != 0:
+		n.flags &^= displaced
+		t.leave(n.ino)
+	case !home && n.flags&displaced == 0:
+		n.flags |= displaced
+		t.away[n.ino]++
+	}
+	if n.parent != 0 {
+		t.forgetMoved(place{n.parent, n.name})
+	}
+}
+
+func (t *nodes) leave(ino uint64) {
+	if t.away[ino]--; t.away[ino] <= 0 {
+		delete(t.away, ino)
+	}
+}
+
+// remember keeps the number of a name that was moved here beyond the kernel's memory of it.
+func (t *nodes) remember(p place, ino uint64) {
+	dir := t.at(p.dir).ino
+	if hashIno(dir, p.name, 0) == ino {
+		return
+	}
+	if len(t.moved) >= movedAtMost {
+		for k, old := range t.moved { // any one
+			delete(t.moved, k)
+			t.leave(old)
+			break
+		}
+	}
+	t.moved[movedKey{dir, p.name}] = ino
+	t.away[ino]++
+}
+
+func (t *nodes) forgetMoved(p place) {
+	if len(t.moved) == 0 {
+		return
+	}
+	k := movedKey{t.at(p.dir).ino, p.name}
+	if ino, ok := t.moved[k]; ok {
+		delete(t.moved, k)
+		t.leave(ino)
+	}
+}
+
+// hashIno is FNV-1a over dir, name and try, and the finalizer of MurmurHash3 so that the low bits are good as well.
+func hashIno(dir uint64, name string, try uint64) uint64 {
+	const prime = 1099511628211
+	h := uint64(14695981039346656037)
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:8], dir)
+	binary.LittleEndian.PutUint64(b[8:], try)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * prime
+	}
+	for k := range len(name) {
+		h = (h ^ uint64(name[k])) * prime
+	}
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// is reports whether id is a node of the given S_IFMT bits.
+func (t *nodes) is(id nodeID, kind uint16) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	return i != 0 && t.at(i).kind == kind
+}
+
+// changed notes that an entry of dir was made here.
+func (t *nodes) changed(dir nodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.find(dir); d != 0 {
+		t.touch(d)
+	}
+}
+
+// isDir reports whether an entry of dir is known to be a directory.
+func (t *nodes) isDir(dir nodeID, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.names[place{t.find(dir), name}]
+	return i != 0 && t.at(i).kind == fuse.S_IFDIR
+}

@@ -1,0 +1,105 @@
+package fs
+
+import (
+	"hash/maphash"
+	"path"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// notifier tells the kernel of what changed behind its back: by the file verbs, or as somebody learned of the server. A
+// notice waits in the kernel for the request that works on the same directory or file, so none is ever given by a handler;
+// a few goroutines give them, each directory always by the same, and one that waits holds up no other.
+type notifier struct {
+	mu    sync.Mutex
+	lanes [notifyLanes]lane
+	seed  maphash.Seed
+	ended bool
+	wake  *sync.Cond
+	done  sync.WaitGroup
+}
+
+type lane struct {
+	queue  []string
+	queued map[string]bool // what is in queue: a name need not be told twice
+}
+
+const notifyLanes = 4
+
+func newNotifier() *notifier {
+	n := &notifier{seed: maphash.MakeSeed()}
+	n.wake = sync.NewCond(&n.mu)
+	return n
+}
+
+// start begins to give notices; tell gives one.
+func (n *notifier) start(tell func(name string)) {
+	for i := range n.lanes {
+		n.lanes[i].queued = map[string]bool{}
+		n.done.Go(func() { n.run(&n.lanes[i], tell) })
+	}
+}
+
+// run ends after end.
+func (n *notifier) run(l *lane, tell func(name string)) {
+	for {
+		n.mu.Lock()
+		for len(l.queue) == 0 && !n.ended {
+			n.wake.Wait()
+		}
+		if n.ended {
+			n.mu.Unlock()
+			return
+		}
+		name := l.queue[0]
+		l.queue = l.queue[1:]
+		delete(l.queued, name)
+		n.mu.Unlock()
+		tell(name)
+	}
+}
+
+// add never blocks.
+func (n *notifier) add(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &n.lanes[maphash.String(n.seed, path.Dir(name))%notifyLanes]
+	if n.ended || l.queued == nil || l.queued[name] {
+		return
+	}
+	l.queued[name] = true
+	l.queue = append(l.queue, name)
+	n.wake.Broadcast()
+}
+
+// end forgets what is queued. It does not wait: a notice under way ends with the mount.
+func (n *notifier) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ended = true
+	n.wake.Broadcast()
+}
+
+// notices is the part of a fuse.Server that tells the kernel.
+type notices interface {
+	InodeNotify(node uint64, off, length int64) fuse.Status
+	EntryNotify(parent uint64, name string) fuse.Status
+}
+
+// tellKernel makes the kernel ask again for a name, its attributes, its pages and its directory's listing. What the kernel
+// answers does not matter: it does not know the name, or it is unmounted.
+func (s *fileSystem) tellKernel(to notices, name string) {
+	dir, entry, element := s.nodes.ids(name)
+	if dir == 0 {
+		return
+	}
+	s.nodes.changed(dir)
+	if element != "" {
+		to.EntryNotify(dir, element)
+	}
+	to.InodeNotify(dir, 0, 0)
+	if entry != 0 {
+		to.InodeNotify(entry, 0, 0)
+	}
+}
