@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Runs every check of the project on a bare Debian with Go, as root: installs what is missing, then gofmt, go vet,
+# staticcheck, all tests, the race detector, and every fuzz target for a moment. Exits non-zero if anything fails; a test
+# that is skipped fails too, for it proves nothing.
+#
+#   integration/test.sh            everything
+#   integration/test.sh install    only install what is missing
+#   integration/test.sh tests      everything but the installing
+#
+# PIERFS_SHARED names the directory with tools/legacy_probe.py; by default it is "shared" beside the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly fuzztime=${FUZZTIME:-5s}
+if [ "$(id -u)" != 0 ]; then
+	echo "integration/test.sh: mounts and servers need root" >&2
+	exit 77
+fi
+
+step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
+
+# packages prints the Debian packages of the programs that are missing.
+packages() {
+	local program package
+	while read -r program package; do
+		command -v "$program" >/dev/null || echo "$package"
+	done <<-'END' | sort -u
+		sshd openssh-server
+		ssh openssh-client
+		ssh-keygen openssh-client
+		ssh-agent openssh-client
+		sftp openssh-client
+		sshfs sshfs
+		fusermount3 fuse3
+		rsync rsync
+		git git
+		sqlite3 sqlite3
+		vim vim
+		python3 python3
+		tar tar
+		perl perl-base
+		nsenter util-linux
+		mount mount
+		ps procps
+		gcc gcc
+		ld binutils
+	END
+	[ -e /usr/include/stdlib.h ] || echo libc6-dev # the race detector is linked with it
+}
+
+install_missing() {
+	local missing policy=/usr/sbin/policy-rc.d had_sshd=
+	missing=$(packages | tr '\n' ' ')
+	if [ -n "${missing// /}" ]; then
+		step "install $missing"
+		command -v sshd >/dev/null && had_sshd=yes
+		# No package may start a service of the system; the tests start their own servers, seen by nobody else.
+		if [ ! -e $policy ]; then
+			printf '#!/bin/sh\nexit 101\n' >$policy
+			chmod 755 $policy
+			trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		fi
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get -q update
+		# shellcheck disable=SC2086
+		apt-get -q -y --no-install-recommends install $missing </dev/null
+		if [ -z "$had_sshd" ]; then
+			rm -f /etc/systemd/system/sshd.service /etc/systemd/system/*.wants/ssh.service /etc/systemd/system/*.wants/ssh.socket
+		fi
+		rm -f $policy
+		trap - EXIT
+	fi
+	if [ ! -e /dev/fuse ]; then
+		modprobe fuse 2>/dev/null || true
+		[ -e /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229
+	fi
+}
+
+# sweep lets go of mounts whose daemon was killed together with its test, then removes the tests' directory.
+sweep() {
+	local point
+	awk -v dir="$TMPDIR/" '$3 ~ /^fuse/ && index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r point; do
+		umount -l "$(printf %b "$point")" || true
+	done
+	rm -rf --one-file-system "$TMPDIR"
+}
+
+# gotest LOG ARGS runs go test and shows its closing lines, and all about what failed or was skipped.
+gotest() {
+	local log=$1 status=0
+	shift
+	go test -v -count=1 "$@" >"$log" 2>&1 </dev/null || status=$?
+	if [ $status != 0 ]; then
+		grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|^\?|^PASS$|^ok ' "$log" | tail -n 400 || true
+	fi
+	if grep -E '^\s*--- SKIP' -A3 "$log"; then
+		echo "FAIL: a skipped test proves nothing"
+		status=1
+	fi
+	grep -E '^(ok|FAIL)\s' "$log" || true
+	return $status
+}
+
+checks() {
+	local failed=()
+	TMPDIR=$(mktemp -d /tmp/pierfs.XXXXXX)
+	export TMPDIR
+	chmod 755 "$TMPDIR"
+	trap sweep EXIT
+	export PIERFS_SHARED=${PIERFS_SHARED:-$(cd .. && pwd)/shared}
+	export GOFLAGS="${GOFLAGS:+$GOFLAGS }-buildvcs=false" # the clone may belong to somebody else than root
+
+	step gofmt
+	local unformatted
+	unformatted=$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l)
+	if [ -n "$unformatted" ]; then
+		printf 'not formatted:\n%s\n' "$unformatted"
+		failed+=(gofmt)
+	fi
+
+	step go vet
+	go vet ./... || failed+=("go vet")
+
+	step staticcheck
+	go tool staticcheck ./... || failed+=(staticcheck)
+
+	local rooms
+	rooms=$(go list ./... | grep -v '^pierfs/integration')
+	step tests of the rooms, with the race detector
+	# shellcheck disable=SC2086
+	gotest "$TMPDIR/rooms.log" -race -timeout 10m $rooms ./integration/link || failed+=("tests of the rooms")
+
+	step black-box tests
+	gotest "$TMPDIR/integration.log" -timeout 20m $(go list ./integration/... | grep -v /link$) || failed+=("black-box tests")
+
+	step fuzz targets, "$fuzztime" each
+	local room target
+	while IFS=: read -r room target; do
+		gotest "$TMPDIR/fuzz.log" -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" "$room" || failed+=("$target in $room")
+	done < <(git grep -lE '^func Fuzz' -- '*_test.go' | while read -r file; do
+		sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|./$(dirname "$file"):\1|p" "$file"
+	done)
+
+	step "closing lines"
+	cat "$TMPDIR"/rooms.log "$TMPDIR"/integration.log | grep -E '^(ok|FAIL)\s' || true
+	if [ ${#failed[@]} -gt 0 ]; then
+		printf 'FAILED after %ds: %s\n' "$SECONDS" "$(IFS=,; echo "${failed[*]}")"
+		return 1
+	fi
+	printf 'all well after %ds\n' "$SECONDS"
+}
+
+case ${1:-all} in
+install) install_missing ;;
+tests) checks ;;
+all)
+	install_missing
+	checks
+	;;
+*)
+	sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+	exit 64
+	;;
+esac
