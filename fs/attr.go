@@ -117,7 +117,7 @@ func (s *fileSystem) shownMode(e cache.Entry) os.FileMode {
 func (s *fileSystem) entry(out *fuse.EntryOut, v view, e cache.Entry) {
 	out.NodeId = v.id
 	out.SetEntryTimeout(max(e.Valid, 0))
-	out.SetAttrTimeout(max(e.Valid, 0))
+	out.SetAttrTimeout(s.attrLife(v, e))
 	s.attr(&out.Attr, v, e)
 }
 
@@ -141,8 +141,26 @@ func (s *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 }
 
 func (s *fileSystem) attrOut(out *fuse.AttrOut, v view, e cache.Entry) {
-	out.SetTimeout(max(e.Valid, 0))
+	out.SetTimeout(s.attrLife(v, e))
 	s.attr(&out.Attr, v, e)
+}
+
+// attrLife returns how long the kernel may use the attributes e of v without asking. Those of what is not published have
+// no life: publishing gives the file the server's times.
+func (s *fileSystem) attrLife(v view, e cache.Entry) time.Duration {
+	if !v.written {
+		return max(e.Valid, 0)
+	}
+	c := s.nodes.borrow(v.id)
+	if c == nil {
+		return 0 // closed just now
+	}
+	dirty := c.file.Dirty()
+	_ = s.gaveBack(c, nil)
+	if dirty {
+		return 0
+	}
+	return max(e.Valid, 0)
 }
 
 // bareRoot is the mount's own directory as long as the server cannot be asked for it.
@@ -155,6 +173,9 @@ func (s *fileSystem) stat(r *request, id nodeID) (cache.Entry, error) {
 	if c := s.nodes.borrow(id); c != nil {
 		e, err := c.file.Stat(r)
 		return e, s.gaveBack(c, err)
+	}
+	if e, ok := s.nodes.lastOf(id); ok {
+		return e, nil
 	}
 	var e cache.Entry
 	err := s.at(id, func(name string) (err error) {
@@ -170,7 +191,7 @@ func (s *fileSystem) stat(r *request, id nodeID) (cache.Entry, error) {
 // gaveBack ends a borrow; err is what the caller has to say himself.
 func (s *fileSystem) gaveBack(c *content, err error) error {
 	// Only if the last handle was released meanwhile does this close, and then the answer belongs to nobody's request.
-	if failed := s.letGo(s.begun(), c, false); failed != nil {
+	if failed := s.letGo(s.owed(), c, false); failed != nil {
 		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "err", failed)
 	}
 	return err

@@ -166,7 +166,10 @@ func (s *fileSystem) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name stri
 }
 
 func (s *fileSystem) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return s.unmake(in.NodeId, name, func(r *request, path string) error { return s.tree.Rmdir(r, path) })
+	return s.unmake(in.NodeId, name, func(r *request, path string) error {
+		s.keepLast(r, in.NodeId, name, path)
+		return s.tree.Rmdir(r, path)
+	})
 }
 
 func (s *fileSystem) unmake(dir nodeID, name string, op func(r *request, path string) error) fuse.Status {

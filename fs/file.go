@@ -41,7 +41,7 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 		h.content = c
 		if mode.Truncate {
 			if _, err := s.change(r, h.node, truncated()); err != nil {
-				s.release(r, h)
+				s.release(h)
 				return false, err
 			}
 		}
@@ -148,6 +148,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
 		return nil, status(err)
 	}
+	v.written = mode.Write
 	s.entry(out, v, e)
 	return h, fuse.OK
 }
@@ -166,7 +167,7 @@ func (s *fileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string
 	}
 	err := h.content.file.Publish(r)
 	s.nodes.tell(h.node, err != nil)
-	s.release(r, h)
+	s.release(h)
 	if err != nil {
 		s.nodes.forget(h.node, 1)
 	}
@@ -199,6 +200,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		s.nodes.forget(v.id, 1)
 		return status(err)
 	}
+	v.written = true
 	s.entry(&out.EntryOut, v, e)
 	s.opened(h, false, &out.OpenOut)
 	return fuse.OK
@@ -218,11 +220,17 @@ func (s *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-// Release comes after the last close of a handle, and nobody waits for its answer.
+// Release comes after the last close of a handle, and nobody waits for its answer: what is unpublished then (pages that a
+// mapping wrote late, a close that Flush passed over) is published beside it.
 func (s *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	r := s.begun()
 	defer s.end(r)
-	if h := s.handles.remove(in.Fh); h != nil && h.content != nil {
-		s.release(r, h)
+	h := s.handles.remove(in.Fh)
+	switch {
+	case h == nil || h.content == nil:
+	case h.content.file.Dirty():
+		s.releasing.Go(func() { s.release(h) }) // Server.releaseAll waits for it
+	default:
+		s.release(h)
 	}
 }

@@ -19,6 +19,7 @@ package fs
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -42,6 +43,8 @@ type fileSystem struct {
 	moves    moves
 	space    space
 	notifier *notifier
+
+	releasing sync.WaitGroup // releases that still publish
 
 	mountID  atomic.Int64  // of our mount in this namespace, for fdinfo; 0 until known
 	inFlight atomic.Int64  // requests being answered

@@ -203,11 +203,11 @@ func (s *fileSystem) letGo(ctx context.Context, c *content, told bool) error {
 	return c.file.Close(ctx, told)
 }
 
-// release ends handle h of a file.
-func (s *fileSystem) release(ctx context.Context, h *handle) {
+// release ends handle h of a file. No program waits for it, nor for what it may have to publish.
+func (s *fileSystem) release(h *handle) {
 	told := s.nodes.wasTold(h.node)
 	s.nodes.closes(h.node, h.content, h.write)
-	if err := s.letGo(ctx, h.content, told); err != nil {
+	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
 		name, _ := h.content.file.Name()
 		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "name", name, "err", err)

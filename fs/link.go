@@ -29,19 +29,32 @@ func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to 
 		return fuse.EINVAL
 	}
 	return status(s.in(in.NodeId, from, func(path string) error {
-		if s.nodes.isDir(in.NodeId, from) {
+		if _, ok := s.nodes.dirNode(in.NodeId, from); ok {
 			defer s.moves.begin()()
 		}
 		target, ok := s.nodes.pathIn(in.Newdir, to)
 		if !ok {
 			return syscall.ESTALE
 		}
+		s.keepLast(r, in.Newdir, to, target)
 		if err := s.tree.Rename(r, path, target, mode); err != nil {
 			return err
 		}
 		s.nodes.rename(in.NodeId, from, in.Newdir, to)
 		return nil
 	}))
+}
+
+// keepLast notes what the directory at path, an entry of dir, is before it goes. What cannot be learned is not needed: only a
+// process that stands in it will ask.
+func (s *fileSystem) keepLast(r *request, dir nodeID, name, path string) {
+	id, ok := s.nodes.dirNode(dir, name)
+	if !ok {
+		return
+	}
+	if e, err := s.tree.Stat(r, path); err == nil {
+		s.nodes.keepLast(id, e)
+	}
 }
 
 func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {

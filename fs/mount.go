@@ -184,13 +184,13 @@ func (s *Server) releaseAll() {
 		lanes <- struct{}{}
 		all.Go(func() {
 			defer func() { <-lanes }()
-			r := &request{done: make(chan struct{})} // not ended by an abort: this is about what is left after it
 			if s.fs.handles.remove(h.id) != nil {
-				s.fs.release(r, h)
+				s.fs.release(h)
 			}
 		})
 	}
 	all.Wait()
+	s.fs.releasing.Wait()
 }
 
 // identify learns what the kernel calls the mount.

@@ -68,6 +68,8 @@ type nodes struct {
 	// moved remembers the ino of names that were renamed here and then forgotten by the kernel.
 	moved map[movedKey]uint64
 	live  int
+	// last is what removed directories were, for those who still stand in them.
+	last map[slot]cache.Entry
 }
 
 type movedKey struct {
@@ -89,6 +91,7 @@ func newNodes() *nodes {
 		away:  map[uint64]int{},
 		moved: map[movedKey]uint64{},
 		next:  rootSlot,
+		last:  map[slot]cache.Entry{},
 	}
 	root := t.at(t.take())
 	root.ino, root.kind, root.lookups = rootIno, fuse.S_IFDIR, 1
@@ -174,6 +177,7 @@ type view struct {
 	ino     uint64
 	names   int // that we know
 	changed int64
+	written bool // somebody has it open for writing
 }
 
 func (t *nodes) viewOf(i slot) view {
@@ -181,6 +185,9 @@ func (t *nodes) viewOf(i slot) view {
 	v := view{id: t.id(i), ino: n.ino, changed: n.changed, names: len(t.more[i])}
 	if n.parent != 0 || i == rootSlot {
 		v.names++
+	}
+	if o := t.open[i]; o != nil {
+		v.written = o.writers > 0
 	}
 	return v
 }
@@ -404,6 +411,7 @@ func (t *nodes) drop(i slot) {
 		parent := n.parent
 		others := t.more[i]
 		delete(t.more, i)
+		delete(t.last, i)
 		if n.flags&displaced != 0 {
 			t.leave(n.ino)
 			if parent != 0 {
@@ -634,10 +642,34 @@ func (t *nodes) changed(dir nodeID) {
 	}
 }
 
-// isDir reports whether an entry of dir is known to be a directory.
-func (t *nodes) isDir(dir nodeID, name string) bool {
+// keepLast remembers what the directory id is, which is about to be removed.
+func (t *nodes) keepLast(id nodeID, e cache.Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.find(id); i != 0 && i != rootSlot {
+		t.last[i] = e
+	}
+}
+
+// lastOf returns what keepLast was told, if the node bears no name any more.
+func (t *nodes) lastOf(id nodeID) (cache.Entry, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 || t.at(i).parent != 0 {
+		return cache.Entry{}, false
+	}
+	e, ok := t.last[i]
+	return e, ok
+}
+
+// dirNode returns the node of an entry of dir, if it is known to be a directory.
+func (t *nodes) dirNode(dir nodeID, name string) (nodeID, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.names[place{t.find(dir), name}]
-	return i != 0 && t.at(i).kind == fuse.S_IFDIR
+	if i == 0 || t.at(i).kind != syscall.S_IFDIR {
+		return 0, false
+	}
+	return t.id(i), true
 }

@@ -51,6 +51,9 @@ func (s *fileSystem) end(r *request) {
 // begun is begin for a change: its context ends only when the mount is aborted.
 func (s *fileSystem) begun() *request { return s.begin(nil, 0) }
 
+// owed is the context of what must be brought to its end also when the mount is aborted, and belongs to no request.
+func (s *fileSystem) owed() *request { return &request{done: make(chan struct{})} }
+
 func (r *request) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (r *request) Value(any) any               { return nil }
 
