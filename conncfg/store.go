@@ -1,0 +1,296 @@
+package conncfg
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Errors of Store, beside those of the file system.
+var (
+	ErrNameTaken = errors.New("there is a connection of that name")
+	ErrNoSuch    = errors.New("there is no connection of that name")
+	ErrLink      = errors.New("the definition is a symbolic link: change the file that it leads to")
+	ErrChanged   = errors.New("somebody else changed the definition at the same time: look at it and try again")
+)
+
+// Store changes definitions below a configuration directory. Each file is replaced as a whole: written beside, synced,
+// renamed, and its directory synced, so that a crash at any moment leaves the old one or the new one. Its methods may be
+// called from many goroutines; another program that edits the same file at the same moment is noticed in most cases.
+type Store struct {
+	dir string
+
+	mu   sync.Mutex
+	step func(string) error // tests fail a step here
+}
+
+// NewStore returns the store of the configuration below dir.
+func NewStore(dir string) *Store {
+	return &Store{dir: dir, step: func(string) error { return nil }}
+}
+
+// SetEnabled writes enabled = true or false into the definition of NAME or PROJECT/NAME, and leaves every other byte as it
+// is. A definition that says so already is not touched.
+func (s *Store) SetEnabled(name string, enabled bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file, info, data, err := s.open(name)
+	if err != nil {
+		return err
+	}
+	changed, err := withEnabled(data, enabled)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if bytes.Equal(changed, data) {
+		return nil
+	}
+	return s.replace(file, changed, info)
+}
+
+// Create writes the definition of a new connection, readable by its owner alone, and makes the project's folder if need
+// be. It fails with ErrNameTaken, and changes nothing, if one of that name exists; the caller has parsed data before.
+func (s *Store) Create(name string, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file, err := s.path(name)
+	if err != nil {
+		return err
+	}
+	// Names that differ by case alone, and a project that bears a connection's name, are taken as well.
+	config, _ := Load(s.dir)
+	if err := config.free(name); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(file); err == nil {
+		return fmt.Errorf("%q: %w", name, ErrNameTaken)
+	}
+	for _, dir := range []string{filepath.Join(s.dir, connectionsDir), filepath.Dir(file)} {
+		if err := os.Mkdir(dir, 0o700); err == nil {
+			err = syncDir(filepath.Dir(dir))
+			if err != nil {
+				return err
+			}
+		} else if !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return s.replace(file, data, nil)
+}
+
+// Replace writes a definition over an existing one and keeps the file's mode and owner.
+func (s *Store) Replace(name string, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file, info, _, err := s.open(name)
+	if err != nil {
+		return err
+	}
+	return s.replace(file, data, info)
+}
+
+// Delete removes a definition.
+func (s *Store) Delete(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file, _, _, err := s.open(name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// free returns ErrNameTaken if a connection or project stands in name's way.
+func (c *Config) free(name string) error {
+	project, _, inProject := strings.Cut(name, "/")
+	for taken := range c.connections {
+		other, _, otherInProject := strings.Cut(taken, "/")
+		switch {
+		case strings.EqualFold(taken, name),
+			inProject && strings.EqualFold(taken, project),
+			!inProject && otherInProject && strings.EqualFold(other, name),
+			inProject && otherInProject && strings.EqualFold(other, project) && other != project:
+			return fmt.Errorf("%q: %w: %q", name, ErrNameTaken, taken)
+		}
+	}
+	return nil
+}
+
+// path is the file of a connection. The name's rules leave nothing in it that leads elsewhere.
+func (s *Store) path(name string) (string, error) {
+	if findings := CheckFullName(name); len(findings) > 0 {
+		return "", fmt.Errorf("%q: %s", name, findings[0].Message)
+	}
+	return filepath.Join(s.dir, fileName(name)), nil
+}
+
+func (s *Store) open(name string) (file string, info os.FileInfo, data []byte, err error) {
+	if file, err = s.path(name); err != nil {
+		return "", nil, nil, err
+	}
+	info, err = os.Lstat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil, nil, fmt.Errorf("%q: %w", name, ErrNoSuch)
+	case err != nil:
+		return "", nil, nil, err
+	case info.Mode()&os.ModeSymlink != 0:
+		return "", nil, nil, fmt.Errorf("%q: %w", name, ErrLink)
+	case !info.Mode().IsRegular() || info.Size() > maxDocument:
+		return "", nil, nil, fmt.Errorf("%s: is no definition", file)
+	}
+	data, err = os.ReadFile(file)
+	return file, info, data, err
+}
+
+// replace puts data at the place of file, whose former state was info, or of a file that does not exist yet.
+func (s *Store) replace(file string, data []byte, info os.FileInfo) (err error) {
+	dir := filepath.Dir(file)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*") // 0600; Load does not look at names with a dot in front
+	if err != nil {
+		return err
+	}
+	defer func() {
+		temp.Close()
+		if err != nil {
+			os.Remove(temp.Name()) // what stays behind after a crash is not looked at either
+		}
+	}()
+	if err := s.fill(temp, data, info); err != nil {
+		return err
+	}
+	if err := s.step("rename"); err != nil {
+		return err
+	}
+	if info == nil {
+		// link(2) and not rename(2): it fails where somebody else has made the file meanwhile.
+		if err := os.Link(temp.Name(), file); err != nil {
+			if errors.Is(err, os.ErrExist) {
+				return fmt.Errorf("%s: %w", file, ErrNameTaken)
+			}
+			return err
+		}
+		os.Remove(temp.Name())
+		return syncDir(dir)
+	}
+	if now, err := os.Lstat(file); err != nil || !os.SameFile(now, info) || !now.ModTime().Equal(info.ModTime()) || now.Size() != info.Size() {
+		return fmt.Errorf("%s: %w", file, ErrChanged)
+	}
+	if err := os.Rename(temp.Name(), file); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func (s *Store) fill(temp *os.File, data []byte, info os.FileInfo) error {
+	if err := s.step("write"); err != nil {
+		return err
+	}
+	if _, err := temp.Write(data); err != nil {
+		return err
+	}
+	if info != nil {
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && (int(owner.Uid) != os.Geteuid() || int(owner.Gid) != os.Getegid()) {
+			if err := temp.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+				return fmt.Errorf("keep the file's owner: %w", err)
+			}
+		}
+		if err := temp.Chmod(info.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	if err := s.step("sync"); err != nil {
+		return err
+	}
+	if err := temp.Sync(); err != nil {
+		return err
+	}
+	return temp.Close()
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// withEnabled returns the definition with its enabled key set.
+func withEnabled(data []byte, enabled bool) ([]byte, error) {
+	body := bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	mark := data[:len(data)-len(body)]
+	value := strconv.FormatBool(enabled)
+	span, found, err := enabledSpan(body)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		value = "enabled = " + value + lineBreak(body)
+	}
+	out := append([]byte(nil), mark...)
+	out = append(out, body[:span.Offset]...)
+	if !found && span.Offset > 0 && body[span.Offset-1] != '\n' {
+		out = append(out, lineBreak(body)...)
+	}
+	out = append(out, value...)
+	return append(out, body[span.Offset+span.Length:]...), nil
+}
+
+// enabledSpan finds the value of the top-level key enabled, or the place where it can be added: below the last top-level
+// key, so that no comment is parted from the table it belongs to.
+func enabledSpan(body []byte) (span unstable.Range, found bool, err error) {
+	var p unstable.Parser
+	p.Reset(body)
+	top := true
+	for p.NextExpression() {
+		n := p.Expression()
+		if n.Kind != unstable.KeyValue {
+			top = false
+			continue
+		}
+		if !top {
+			continue
+		}
+		key := n.Key()
+		key.Next()
+		if string(key.Node().Data) == "enabled" && key.IsLast() {
+			if n.Value().Kind != unstable.Bool {
+				return span, false, errors.New("enabled is neither true nor false: correct it first")
+			}
+			return n.Value().Raw, true, nil
+		}
+		end := int(n.Raw.Offset + n.Raw.Length)
+		if i := bytes.IndexByte(body[end:], '\n'); i >= 0 {
+			end += i + 1
+		} else {
+			end = len(body)
+		}
+		span = unstable.Range{Offset: uint32(end)}
+	}
+	if p.Error() != nil {
+		return span, false, errors.New(syntaxMessage(p.Error()) + ": correct the file first; pierfs check tells the line")
+	}
+	return span, false, nil
+}
+
+// lineBreak is what the file ends its lines with.
+func lineBreak(body []byte) string {
+	if i := bytes.IndexByte(body, '\n'); i > 0 && body[i-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
