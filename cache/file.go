@@ -21,9 +21,6 @@ const smallFile = 255 << 10
 // smallFiles is how much of small files may be in memory at a time, in one tree. Beyond it they are read as large ones.
 const smallFiles = 64 << 20
 
-// fillBlock is how much is fetched at least when a part of a staged file is missing.
-const fillBlock = 256 << 10
-
 // File is the content that bears a name, shared by all who have it open. It follows its name through Tree.Rename; after
 // Tree.Remove it bears none and goes on. Its methods may be called from many goroutines at once.
 type File struct {
@@ -32,11 +29,13 @@ type File struct {
 
 	opens int // guarded by tree.mu; 0 means that the file is finished
 
-	mu      sync.Mutex
-	name    string
-	gone    bool // removed: there is nothing to publish to
-	stale   bool // somebody else gave the name to another content: publishing would undo that
-	version uint64
+	mu       sync.Mutex
+	name     string
+	gone     bool // removed: there is nothing to publish to
+	finished bool // after the last Close
+	stale    bool // somebody else gave the name to another content: publishing would undo that
+	version  uint64
+	changing bool // its attributes, at the server: until that has answered nobody knows what they are
 
 	info backends.Info // as programs see the file
 	base backends.Info // what the server has and the content builds on; Known is 0 if it has nothing
@@ -45,6 +44,8 @@ type File struct {
 
 	reader backends.Reader // of base; nil until something is read
 	whole  []byte          // all of base, if that is small and was read
+	copied *spool.File     // what was read of base, if that is large, in the cache directory; see copy.go
+	flight flight          // of what is being fetched into copied
 	staged *spool.File     // nil until something is written; whole and reader only fill it then
 	writer backends.Writer // holds a name that was created exclusively, until the first publication
 	temp   string          // the writer's temporary name
@@ -141,7 +142,7 @@ func (f *File) agrees(info backends.Info) bool {
 // observe takes what the server says of the file's name by now, and reports whether that is still this content.
 func (f *File) observe(ctx context.Context, info backends.Info) bool {
 	f.mu.Lock()
-	base, dirty := f.base, f.change != f.published
+	base, dirty := f.base, f.change != f.published || f.changing
 	same := dirty || base.SameVersion(info)
 	if same && !dirty {
 		f.base, f.info = info, info
@@ -184,6 +185,9 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 	}
 	f.base, f.info = info, info
 	f.dropWhole()
+	if f.copied != nil && f.copied.Extend(info.Size) != nil {
+		f.dropCopy()
+	}
 	return true
 }
 
@@ -338,6 +342,7 @@ func (f *File) dropWhole() {
 func (f *File) forgetBase() {
 	f.info.Size = 0
 	f.dropWhole()
+	f.dropCopy()
 	if f.reader != nil {
 		f.reader.Close()
 		f.reader = nil
@@ -366,19 +371,32 @@ func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
 	if f.postpone(a) {
 		return f.entry(), nil
 	}
-	name, _ := f.Name()
+	f.mu.Lock()
+	f.changing = true
+	name := f.name
+	f.mu.Unlock()
 	info, err := f.tree.backend.SetAttr(ctx, name, a)
+	f.attrChanged(name, info, err)
 	if err != nil {
 		return Entry{}, err
 	}
+	f.tree.forgetLinks(name)
+	return f.entry(), nil
+}
+
+// attrChanged notes the outcome of changing the file's attributes at the server.
+func (f *File) attrChanged(name string, info backends.Info, err error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changing = false
+	if err != nil {
+		f.tree.attrs.Forget(name)
+		return
+	}
 	if f.change == f.published {
 		f.base, f.info = info, info
 	}
-	f.mu.Unlock()
 	f.tree.attrs.Put(name, info)
-	f.tree.forgetLinks(name)
-	return f.entry(), nil
 }
 
 // postpone remembers a for the next publication and reports true, if there is something to publish or nothing that could
@@ -445,7 +463,8 @@ func (f *File) discard() {
 	reader, staged, writer, temp := f.reader, f.staged, f.writer, f.temp
 	f.reader, f.staged, f.writer = nil, nil, nil
 	f.dropWhole()
-	f.gone = true
+	f.dropCopy()
+	f.gone, f.finished = true, true
 	f.mu.Unlock()
 	if reader != nil {
 		reader.Close()

@@ -148,9 +148,9 @@ func (t *Tree) unlink(name string) {
 	delete(n.set, name)
 	for other := range n.set {
 		if f := t.files[name]; f != nil {
-			delete(t.files, name)
-			t.files[other] = f
 			f.mu.Lock()
+			t.free(f)
+			t.files[other] = f
 			f.name, f.info.Name, f.base.Name = other, path.Base(other), path.Base(other)
 			f.mu.Unlock()
 		}

@@ -108,7 +108,7 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 
 // list fetches dir into l and into what is known.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
-	mark, asked := t.attrs.MarkDir(dir), time.Now()
+	mark, asked := t.attrs.Mark(), time.Now()
 	var infos []backends.Info
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
@@ -119,7 +119,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 	}
 	over.rest(l)
 	limit := t.Caps().ListLimit
-	t.attrs.AnswerList(infos, asked, mark, limit == 0 || len(infos) < limit)
+	t.attrs.AnswerList(dir, infos, asked, mark, limit == 0 || len(infos) < limit)
 	return nil
 }
 

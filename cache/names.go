@@ -184,7 +184,9 @@ func (t *Tree) moved(from, to string) {
 	for name, f := range t.files {
 		if name == from || strings.HasPrefix(name, from+"/") {
 			moves[to+name[len(from):]] = f
-			delete(t.files, name)
+			f.mu.Lock()
+			t.free(f)
+			f.mu.Unlock()
 		}
 	}
 	for name, f := range moves {

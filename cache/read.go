@@ -28,6 +28,14 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	case base.Size <= smallFile && f.tree.small.Load() < smallFiles:
 		return f.readWhole(ctx, p, off)
 	}
+	if copied := f.copy(); copied != nil {
+		return f.readCopy(ctx, copied, p, off)
+	}
+	return f.readThrough(ctx, p, off, base)
+}
+
+// readThrough reads from the server and keeps nothing.
+func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backends.Info) (int, error) {
 	reader, err := f.source(ctx)
 	if err != nil {
 		return 0, err
@@ -188,16 +196,15 @@ func readBytes(content, p []byte, off int64) (int, error) {
 
 // fill makes n bytes of staged at off real, fetching what is missing from the server.
 func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error {
-	from := off &^ (fillBlock - 1)
-	missing := staged.Missing(off, n)
-	if len(missing) == 0 {
+	if len(staged.Missing(off, n)) == 0 {
 		return nil
 	}
 	reader, err := f.source(ctx)
 	if err != nil {
 		return err
 	}
-	for _, r := range staged.Missing(from, (off+n+fillBlock-1)&^(fillBlock-1)-from) {
+	around := f.tree.blocks(spool.Range{Off: off, End: off + n})
+	for _, r := range staged.Missing(around.Off, around.Len()) {
 		if err := fetch(ctx, reader, staged, r); err != nil {
 			return err
 		}

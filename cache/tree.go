@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"log/slog"
 	"os"
 	"path"
@@ -43,6 +44,12 @@ type Options struct {
 	Staging    string
 	Quarantine string
 
+	// Cache is a directory of this tree alone, which New empties: content of large files that are open for reading is
+	// kept there, and nothing that is owed. It may be deleted at any time. Empty: nothing is kept.
+	Cache string
+	// CacheSize is how many bytes Cache may hold; 0 is DefaultCacheSize.
+	CacheSize int64
+
 	// TempName is the pattern of the names under which uploads gather, with NAME and XXXX for the name and a random
 	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
 	TempName string
@@ -60,6 +67,7 @@ const (
 	DefaultTempName   = ".NAME.pierfs-XXXX"
 	TempNone          = "none"
 	DefaultMaxEntries = 5_000_000
+	DefaultCacheSize  = 4 << 30
 )
 
 // Entry is what the tree knows of a name.
@@ -86,15 +94,18 @@ type Tree struct {
 
 	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
 	cancel context.CancelFunc
-	work   sync.WaitGroup // goroutines of listings
+	work   sync.WaitGroup // goroutines of listings and of reading ahead
 
 	mu     sync.Mutex
+	ended  [256]uint64         // counts the Files that ended, by a hash of their names; see era
 	files  map[string]*File    // open files by the name they bear; a removed file is in nobody's way here
 	links  map[string]*names   // files of several names, by each of these; see link.go
 	temps  map[string]struct{} // temporary names of uploads under way
 	closed bool
 
 	small       atomic.Int64 // bytes of small files held in memory, at most smallFiles
+	copied      atomic.Int64 // bytes in the cache directory, at most Options.CacheSize and a window
+	aheads      atomic.Int64 // fetches ahead of readers under way, at most maxAheads
 	quarantined atomic.Int64
 	lastError   atomic.Pointer[error]
 }
@@ -107,6 +118,9 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	if o.MaxEntries == 0 {
 		o.MaxEntries = DefaultMaxEntries
 	}
+	if o.CacheSize == 0 {
+		o.CacheSize = DefaultCacheSize
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -116,6 +130,9 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
+	}
+	if err := t.emptyCache(); err != nil {
+		return nil, fmt.Errorf("cache %q: %w", o.Cache, err)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
@@ -133,36 +150,47 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 	if f := t.live(name); f != nil && f.Dirty() {
 		return f.entry(), nil
 	}
-	info, asked, state := t.attrs.Get(name)
-	switch {
-	case state == attr.Present && time.Since(asked) < t.options.MetadataTTL:
-		return t.entry(ctx, name, info, asked), nil
-	case state == attr.Absent && time.Since(asked) < t.options.NegativeTTL:
-		return t.absent(name, asked)
+	for {
+		mark := t.attrs.Mark()
+		info, asked, state := t.attrs.Get(name)
+		switch {
+		case state == attr.Present && time.Since(asked) < t.options.MetadataTTL:
+			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
+				return e, nil
+			}
+		case state == attr.Absent && time.Since(asked) < t.options.NegativeTTL:
+			return t.absent(name, asked)
+		default:
+			return t.Refresh(ctx, name)
+		}
 	}
-	return t.Refresh(ctx, name)
 }
 
 // Refresh is Stat that asks the server, whatever is known.
 func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 	for {
-		mark, asked := t.attrs.Mark(name), time.Now()
+		mark, asked := t.attrs.Mark(), time.Now()
 		info, err := t.backend.Stat(ctx, name)
 		if f := t.live(name); f != nil && f.Dirty() {
 			return f.entry(), nil
 		}
 		switch {
 		case err == nil && t.attrs.Answer(name, info, asked, mark):
-			return t.entry(ctx, name, info, asked), nil
+			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
+				return e, nil
+			}
 		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
 			t.vanished(name)
 			return t.absent(name, asked)
 		case err != nil && !errors.Is(err, os.ErrNotExist):
 			return Entry{}, err
 		}
-		// We changed something in this directory while the server was asked: the answer may be older than that.
+		// We changed the name ourselves while the server was asked: the answer may be older than that.
+		mark = t.attrs.Mark()
 		if known, asked, state := t.attrs.Get(name); state == attr.Present {
-			return t.entry(ctx, name, known, asked), nil
+			if e, ok := t.entry(ctx, name, known, asked, mark); ok {
+				return e, nil
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return Entry{}, err
@@ -170,22 +198,25 @@ func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 	}
 }
 
-// entry joins the server's answer with the open file that bears the name, if there is one.
-func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked time.Time) Entry {
+// entry joins what the server said with the open file that bears the name, if there is one; false if we changed the name
+// since mark, so that the answer is too old to be held against the file.
+func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked time.Time, mark attr.Mark) (Entry, bool) {
 	e := Entry{Info: info, Version: fingerprint(info), Valid: max(0, t.options.MetadataTTL-time.Since(asked))}
 	e.Name = path.Base(name)
 	t.countLinks(name, &e)
 	f := t.live(name)
-	if f == nil {
-		return e
-	}
-	if f.observe(ctx, info) {
+	switch {
+	case f == nil:
+		return e, true
+	case f.observe(ctx, info):
 		own := f.entry()
 		own.Name, own.Valid = e.Name, e.Valid
-		return own
+		return own, true
+	case t.attrs.Changed(name, mark):
+		return Entry{}, false
 	}
 	t.detach(f)
-	return e
+	return e, true
 }
 
 // absent is the answer for a name that the server did not have when asked.
@@ -230,10 +261,16 @@ func (t *Tree) detach(f *File) {
 	defer t.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	t.free(f)
+	f.stale = true
+}
+
+// free takes f's name from it, if it bears it, and ends the name's era; the caller holds mu and f.mu.
+func (t *Tree) free(f *File) {
 	if t.files[f.name] == f {
 		delete(t.files, f.name)
+		*t.endedLocked(f.name)++
 	}
-	f.stale = true
 }
 
 // fingerprint is the Version of a content that nobody here has open.
@@ -264,20 +301,52 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 	if err := backends.CheckName("open", name); err != nil {
 		return nil, Entry{}, err
 	}
-	if mode.Create && mode.Exclusive {
-		return t.create(ctx, name, mode)
+	for {
+		f, err := t.open(ctx, name, mode, t.era(name))
+		switch {
+		case err == nil:
+			return f, f.entry(), nil
+		case err != errOvertaken:
+			return nil, Entry{}, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, Entry{}, err
+		}
 	}
-	f, err := t.openExisting(ctx, name, mode)
-	if mode.Create && errors.Is(err, os.ErrNotExist) {
-		return t.create(ctx, name, mode)
-	}
-	if err != nil {
-		return nil, Entry{}, err
-	}
-	return f, f.entry(), nil
 }
 
-func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode) (*File, error) {
+// era is the time between two ends of Files of one name. What the server said of a name in one era does not hold in the
+// next, for the File that ended may have been published in between.
+type era uint64
+
+// errOvertaken says that an era ended while the server was asked.
+var errOvertaken = errors.New("the name was changed meanwhile")
+
+func (t *Tree) era(name string) era {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return era(*t.endedLocked(name))
+}
+
+// endedLocked returns the count of ends for name, which other names may share; the caller holds mu.
+func (t *Tree) endedLocked(name string) *uint64 {
+	h := fnv.New32a()
+	io.WriteString(h, name)
+	return &t.ended[h.Sum32()%uint32(len(t.ended))]
+}
+
+func (t *Tree) open(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
+	if mode.Create && mode.Exclusive {
+		return t.create(ctx, name, mode, now)
+	}
+	f, err := t.openExisting(ctx, name, mode, now)
+	if mode.Create && errors.Is(err, os.ErrNotExist) {
+		return t.create(ctx, name, mode, now)
+	}
+	return f, err
+}
+
+func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
 	if f := t.live(name); f != nil && f.Dirty() {
 		if t.join(f) {
 			return t.opened(ctx, f, mode)
@@ -297,7 +366,7 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode) (*F
 		reader.drop()
 		return nil, err
 	}
-	f, err := t.joinOrAdd(name, e)
+	f, err := t.joinOrAdd(name, e, now)
 	if err != nil {
 		reader.drop()
 		return nil, err
@@ -386,45 +455,50 @@ func (a *ahead) drop() {
 }
 
 // create makes the file name, which is not there, or must not be there with mode.Exclusive.
-func (t *Tree) create(ctx context.Context, name string, mode OpenMode) (*File, Entry, error) {
+func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
 	if t.Caps().ReadOnly {
-		return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EROFS}
+		return nil, &backends.Error{Op: "create", Name: name, Code: syscall.EROFS}
 	}
 	if name == "" {
-		return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EISDIR}
+		return nil, &backends.Error{Op: "create", Name: name, Code: syscall.EISDIR}
 	}
 	var writer backends.Writer
 	var temp string
 	if mode.Exclusive {
 		var err error
 		if writer, temp, err = t.claim(ctx, name, mode.Perm); err != nil {
-			return nil, Entry{}, err
+			return nil, err
 		}
 	}
 	f := newFile(t, name, t.blank(name, mode.Perm))
 	f.writer, f.temp = writer, temp
 	if err := f.stage(); err != nil {
 		f.discard()
-		return nil, Entry{}, err
+		return nil, err
 	}
 	f.change++ // its bare existence is unpublished
-	t.mu.Lock()
-	if other := t.files[name]; other != nil || t.closed {
-		closed := t.closed
-		t.mu.Unlock()
-		f.discard()
-		switch {
-		case closed:
-			return nil, Entry{}, shutDown("create", name)
-		case mode.Exclusive:
-			return nil, Entry{}, &backends.Error{Op: "create", Name: name, Code: syscall.EEXIST}
-		}
-		return t.Open(ctx, name, mode) // somebody was faster: it exists now
-	}
 	f.opens = 1
-	t.files[name] = f
-	t.mu.Unlock()
-	return f, f.entry(), nil
+	if err := t.add(f, mode, now); err != nil {
+		f.discard()
+		return nil, err
+	}
+	return f, nil
+}
+
+// add makes a file that is being created bear its name, unless somebody was faster.
+func (t *Tree) add(f *File, mode OpenMode, now era) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch taken := t.files[f.name] != nil; {
+	case t.closed:
+		return shutDown("create", f.name)
+	case taken && mode.Exclusive:
+		return &backends.Error{Op: "create", Name: f.name, Code: syscall.EEXIST}
+	case taken, !mode.Exclusive && era(*t.endedLocked(f.name)) != now:
+		return errOvertaken
+	}
+	t.files[f.name] = f
+	return nil
 }
 
 // claim makes sure that name is ours alone, by the server's decision where it can take one.
@@ -468,7 +542,7 @@ func (t *Tree) blank(name string, perm os.FileMode) backends.Info {
 }
 
 // joinOrAdd returns the open file that bears name, with one more open, making it if there is none.
-func (t *Tree) joinOrAdd(name string, e Entry) (*File, error) {
+func (t *Tree) joinOrAdd(name string, e Entry, now era) (*File, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -476,6 +550,9 @@ func (t *Tree) joinOrAdd(name string, e Entry) (*File, error) {
 	}
 	f := t.liveLocked(name)
 	if f == nil {
+		if era(*t.endedLocked(name)) != now {
+			return nil, errOvertaken
+		}
 		f = newFile(t, name, e.Info)
 		f.base, f.version = e.Info, e.Version
 		t.files[name] = f
@@ -502,9 +579,7 @@ func (t *Tree) part(f *File) (last bool) {
 	last = f.opens == 0
 	if last {
 		f.mu.Lock()
-		if t.files[f.name] == f {
-			delete(t.files, f.name)
-		}
+		t.free(f)
 		f.mu.Unlock()
 	}
 	t.mu.Unlock()

@@ -29,16 +29,18 @@ type Store struct {
 // directory is what is known of the names in one directory.
 type directory struct {
 	known  map[string]record
-	listed time.Time // when a complete listing was asked for; zero if there is none
-	change uint64    // Store.change when we last changed something here, so that an answer can tell that it was overtaken
+	ids    map[string]string // identities, of the names that have one; nil if none has
+	listed time.Time         // when a complete listing was asked for; zero if there is none
+	change uint64            // Store.change when we last changed a name here; no less than when the directory was made
+	born   uint64            // Store.change when the directory was made
 }
 
 // record is one name's attributes, packed: a million of them are no rare sight.
 type record struct {
 	size             int64
-	modTime, accTime int64 // nanoseconds since 1970
-	asked            int64 // when the server said so; nanoseconds since 1970
-	id               string
+	modTime, accTime int64  // nanoseconds since 1970
+	asked            int64  // when the server said so; nanoseconds since 1970
+	change           uint64 // Store.change when we last changed the name; 0 if never
 	mode, uid, gid   uint32
 	nlink            uint32
 	known            backends.Fields
@@ -77,81 +79,82 @@ func (s *Store) Get(name string) (info backends.Info, asked time.Time, state Sta
 	case ok && r.unknown():
 		return info, asked, Unknown
 	case ok:
-		return r.info(base), time.Unix(0, r.asked), Present
+		return d.info(base, r), time.Unix(0, r.asked), Present
 	case name != "" && !d.listed.IsZero():
 		return info, d.listed, Absent
 	}
 	return info, asked, Unknown
 }
 
-// Mark is a moment in the life of a directory, taken before a server is asked. An answer that comes after we changed
-// something there ourselves may be older than our change, and is not remembered.
-type Mark struct {
-	dir    string
-	change uint64
-}
+// Mark is a moment in the life of a Store, taken before a server is asked. An answer that comes after we changed the name
+// ourselves may be older than our change, and is not remembered.
+type Mark uint64
 
-// Mark returns the present moment of the directory that holds name.
-func (s *Store) Mark(name string) Mark {
-	dir, _ := split(name)
-	return s.MarkDir(dir)
-}
-
-// MarkDir returns the present moment of the directory dir.
-func (s *Store) MarkDir(dir string) Mark {
+// Mark returns the present moment.
+func (s *Store) Mark() Mark {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Mark{dir, s.dir(dir).change}
+	return Mark(s.change)
 }
 
 // Answer remembers that the server, asked after m, described name so; false if the answer was overtaken.
 func (s *Store) Answer(name string, info backends.Info, asked time.Time, m Mark) bool {
-	return s.answer(name, pack(info, asked), m)
+	return s.answer(name, pack(info, asked), info.ID, m)
 }
 
 // AnswerAbsent remembers that the server, asked after m, had no such name; false if the answer was overtaken.
 func (s *Store) AnswerAbsent(name string, asked time.Time, m Mark) bool {
-	return s.answer(name, record{asked: asked.UnixNano(), absent: true}, m)
+	return s.answer(name, record{asked: asked.UnixNano(), absent: true}, "", m)
 }
 
-func (s *Store) answer(name string, r record, m Mark) bool {
+func (s *Store) answer(name string, r record, id string, m Mark) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.dir(m.dir)
-	if d.change != m.change {
+	dir, base := split(name)
+	d := s.dir(dir)
+	r.change = d.known[base].change
+	if Mark(d.born) > m || Mark(r.change) > m {
 		return false
 	}
-	_, base := split(name)
-	d.set(s, base, r)
+	d.set(s, base, r, id)
 	s.shrink()
 	return true
 }
 
+// Changed reports whether we changed name since m, or may have.
+func (s *Store) Changed(name string, m Mark) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, base := split(name)
+	d := s.dir(dir)
+	return Mark(d.born) > m || Mark(d.known[base].change) > m
+}
+
 // Put remembers that we made name what info says.
 func (s *Store) Put(name string, info backends.Info) {
-	s.changed(name, pack(info, time.Now()))
+	s.changed(name, pack(info, time.Now()), info.ID)
 }
 
 // PutAbsent remembers that we removed name.
 func (s *Store) PutAbsent(name string) {
-	s.changed(name, record{asked: time.Now().UnixNano(), absent: true})
+	s.changed(name, record{asked: time.Now().UnixNano(), absent: true}, "")
 }
 
 // Forget drops what is known of name, whose fate is uncertain: the next question asks.
 func (s *Store) Forget(name string) {
-	s.changed(name, record{})
+	s.changed(name, record{}, "")
 }
 
 // changed is what every change of ours comes down to: the record r stands, what was on its way is overtaken, and the
 // directory's own time is no longer what it was.
-func (s *Store) changed(name string, r record) {
+func (s *Store) changed(name string, r record, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, base := split(name)
 	d := s.dir(dir)
 	s.change++
-	d.change = s.change
-	d.set(s, base, r)
+	d.change, r.change = s.change, s.change
+	d.set(s, base, r, id)
 	if name != "" {
 		s.expire(dir)
 	}
@@ -181,24 +184,27 @@ func (s *Store) ForgetBelow(name string) {
 	}
 }
 
-// AnswerList remembers infos as all that the directory of m held when asked; not if they were overtaken. If complete is
-// false the server may have left names out, and what is not listed stays unknown.
-func (s *Store) AnswerList(infos []backends.Info, asked time.Time, m Mark, complete bool) {
+// AnswerList remembers infos as all that dir held when the server was asked, after m; not if we changed a name there since.
+// If complete is false the server may have left names out, and what is not listed stays unknown.
+func (s *Store) AnswerList(dir string, infos []backends.Info, asked time.Time, m Mark, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.dir(m.dir)
-	if d.change != m.change {
+	d := s.dir(dir)
+	if Mark(d.change) > m {
 		return
 	}
-	fresh := make(map[string]record, len(infos))
+	old := d.known
+	s.entries -= len(old)
+	d.known, d.ids = make(map[string]record, len(infos)), nil
 	for _, info := range infos {
-		fresh[info.Name] = pack(info, asked)
+		r := pack(info, asked)
+		r.change = old[info.Name].change
+		d.set(s, info.Name, r, info.ID)
 	}
-	if self, ok := d.known[""]; ok { // the root's own attributes stand here too
-		fresh[""] = self
+	if self, ok := old[""]; ok { // the root's own attributes stand here too
+		d.set(s, "", self, "")
 	}
-	s.entries += len(fresh) - len(d.known)
-	d.known, d.listed = fresh, time.Time{}
+	d.listed = time.Time{}
 	if complete {
 		d.listed = asked
 	}
@@ -219,7 +225,7 @@ func (s *Store) Listing(dir string) (infos []backends.Info, asked time.Time, ok 
 			return nil, time.Time{}, false
 		}
 		if !r.absent && name != "" {
-			infos = append(infos, r.info(name))
+			infos = append(infos, d.info(name, r))
 		}
 	}
 	return infos, d.listed, true
@@ -237,16 +243,24 @@ func (s *Store) dir(name string) *directory {
 	if d, ok := s.dirs.Get(name); ok {
 		return d
 	}
-	d := &directory{known: map[string]record{}, change: s.change}
+	d := &directory{known: map[string]record{}, change: s.change, born: s.change}
 	s.dirs.Add(name, d)
 	return d
 }
 
-func (d *directory) set(s *Store, name string, r record) {
+func (d *directory) set(s *Store, name string, r record, id string) {
 	if _, ok := d.known[name]; !ok {
 		s.entries++
 	}
 	d.known[name] = r
+	switch {
+	case id == "":
+		delete(d.ids, name)
+	case d.ids == nil:
+		d.ids = map[string]string{name: id}
+	default:
+		d.ids[name] = id
+	}
 }
 
 // shrink drops the least recently used directories, but never the last one, until the limit holds.
@@ -258,7 +272,7 @@ func (s *Store) shrink() {
 
 func pack(i backends.Info, asked time.Time) record {
 	return record{
-		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime), asked: asked.UnixNano(), id: i.ID,
+		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime), asked: asked.UnixNano(),
 		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known,
 	}
 }
@@ -266,10 +280,10 @@ func pack(i backends.Info, asked time.Time) record {
 // unknown reports whether r only says that its name's fate is uncertain.
 func (r record) unknown() bool { return r.asked == 0 && !r.absent && r.known == 0 }
 
-func (r record) info(name string) backends.Info {
+func (d *directory) info(name string, r record) backends.Info {
 	return backends.Info{
 		Name: name, Mode: fileMode(r.mode), Size: r.size, ModTime: instant(r.modTime), AccTime: instant(r.accTime),
-		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: r.id, Known: r.known,
+		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: d.ids[name], Known: r.known,
 	}
 }
 

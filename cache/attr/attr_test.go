@@ -17,7 +17,7 @@ func info(name string, size int64) backends.Info {
 func TestAnswerIsRememberedWithItsAge(t *testing.T) {
 	s := attr.New(100)
 	asked := time.Now().Add(-time.Minute)
-	if !s.Answer("a/b", info("b", 7), asked, s.Mark("a/b")) {
+	if !s.Answer("a/b", info("b", 7), asked, s.Mark()) {
 		t.Fatal("an answer that nothing overtook was refused")
 	}
 	got, at, state := s.Get("a/b")
@@ -31,12 +31,18 @@ func TestAnswerIsRememberedWithItsAge(t *testing.T) {
 
 func TestOvertakenAnswerIsNotRemembered(t *testing.T) {
 	s := attr.New(100)
-	mark, list := s.Mark("a/b"), s.MarkDir("a")
+	mark := s.Mark()
+	if !s.Answer("a/c", info("c", 1), time.Now(), mark) {
+		t.Error("an answer was refused because of nothing")
+	}
 	s.Put("a/b", info("b", 9)) // our own change, made while the server was asked
+	if !s.Answer("a/c", info("c", 2), time.Now(), mark) {
+		t.Error("an answer was refused because of another name's change")
+	}
 	if s.Answer("a/b", info("b", 1), time.Now(), mark) {
 		t.Error("an answer older than our own change was taken")
 	}
-	s.AnswerList([]backends.Info{info("b", 1)}, time.Now(), list, true)
+	s.AnswerList("a", []backends.Info{info("b", 1)}, time.Now(), mark, true)
 	if got, _, _ := s.Get("a/b"); got.Size != 9 {
 		t.Errorf("size %d after an overtaken listing, want our own 9", got.Size)
 	}
@@ -44,7 +50,7 @@ func TestOvertakenAnswerIsNotRemembered(t *testing.T) {
 
 func TestMarkSurvivesEviction(t *testing.T) {
 	s := attr.New(2)
-	mark := s.Mark("a/b")
+	mark := s.Mark()
 	s.Put("a/b", info("b", 9))
 	s.Put("x/1", info("1", 1))
 	s.Put("y/1", info("1", 1))
@@ -57,7 +63,7 @@ func TestMarkSurvivesEviction(t *testing.T) {
 func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 	for _, complete := range []bool{true, false} {
 		s := attr.New(100)
-		s.AnswerList([]backends.Info{info("b", 1)}, time.Now(), s.MarkDir("a"), complete)
+		s.AnswerList("a", []backends.Info{info("b", 1)}, time.Now(), s.Mark(), complete)
 		want := map[bool]attr.State{true: attr.Absent, false: attr.Unknown}[complete]
 		if _, _, state := s.Get("a/missing"); state != want {
 			t.Errorf("complete=%v: absent name is %v, want %v", complete, state, want)
@@ -67,7 +73,7 @@ func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 
 func TestOwnChangesKeepAListingComplete(t *testing.T) {
 	s := attr.New(100)
-	s.AnswerList([]backends.Info{info("b", 1), info("c", 1)}, time.Now(), s.MarkDir("a"), true)
+	s.AnswerList("a", []backends.Info{info("b", 1), info("c", 1)}, time.Now(), s.Mark(), true)
 	s.Put("a/new", info("new", 1))
 	s.PutAbsent("a/b")
 	infos, _, ok := s.Listing("a")
@@ -82,7 +88,7 @@ func TestOwnChangesKeepAListingComplete(t *testing.T) {
 
 func TestChangeMakesTheDirectoryItselfStale(t *testing.T) {
 	s := attr.New(100)
-	s.Answer("a", info("a", 0), time.Now(), s.Mark("a"))
+	s.Answer("a", info("a", 0), time.Now(), s.Mark())
 	s.Put("a/b", info("b", 1))
 	if _, asked, _ := s.Get("a"); time.Since(asked) < time.Hour {
 		t.Error("the directory's own time is still believed after a name in it changed")
@@ -110,7 +116,7 @@ func TestStoreIsBounded(t *testing.T) {
 			infos = append(infos, info(fmt.Sprint(j), 1))
 		}
 		dir := fmt.Sprint("dir", i)
-		s.AnswerList(infos, time.Now(), s.MarkDir(dir), true)
+		s.AnswerList(dir, infos, time.Now(), s.Mark(), true)
 	}
 	if n := s.Len(); n > 1000 || n < 900 {
 		t.Errorf("%d entries held, want at most 1000 and no fewer than needed", n)

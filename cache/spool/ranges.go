@@ -2,6 +2,7 @@ package spool
 
 import (
 	"iter"
+	"math"
 	"slices"
 	"sort"
 )
@@ -30,15 +31,27 @@ func (s *Ranges) Add(r Range) {
 	s.list = slices.Replace(s.list, from, to, r)
 }
 
-// Cut takes everything from size on out of the set.
-func (s *Ranges) Cut(size int64) {
-	keep := sort.Search(len(s.list), func(i int) bool { return s.list[i].Off >= size })
-	s.list = s.list[:keep]
-	if keep > 0 {
-		last := &s.list[keep-1]
-		last.End = min(last.End, size)
+// Remove takes r out of the set.
+func (s *Ranges) Remove(r Range) {
+	if r.Len() <= 0 {
+		return
 	}
+	from := sort.Search(len(s.list), func(i int) bool { return s.list[i].End > r.Off })
+	to := from
+	var left []Range // of the ranges that r cuts into
+	for ; to < len(s.list) && s.list[to].Off < r.End; to++ {
+		if cut := s.list[to]; cut.Off < r.Off {
+			left = append(left, Range{cut.Off, r.Off})
+		}
+		if cut := s.list[to]; cut.End > r.End {
+			left = append(left, Range{r.End, cut.End})
+		}
+	}
+	s.list = slices.Replace(s.list, from, to, left...)
 }
+
+// Cut takes everything from size on out of the set.
+func (s *Ranges) Cut(size int64) { s.Remove(Range{size, math.MaxInt64}) }
 
 // Missing yields, in order, the parts of r that are not in the set.
 func (s *Ranges) Missing(r Range) iter.Seq[Range] {
@@ -62,6 +75,14 @@ func (s *Ranges) Has(r Range) bool {
 		return false
 	}
 	return true
+}
+
+// Len returns how many bytes are in the set.
+func (s *Ranges) Len() (n int64) {
+	for _, r := range s.list {
+		n += r.Len()
+	}
+	return n
 }
 
 // All yields the ranges in order.

@@ -22,7 +22,7 @@ import (
 type File struct {
 	disk *os.File
 
-	mu   sync.Mutex
+	mu   sync.RWMutex // readers of ReadReal share it
 	size int64
 	base int64  // from here on everything is real: the base holds nothing there that counts
 	real Ranges // within [0, base)
@@ -52,6 +52,13 @@ func (f *File) Size() int64 {
 	return f.size
 }
 
+// Real returns how many bytes of the base are here.
+func (f *File) Real() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.real.Len()
+}
+
 // Missing returns the parts of the n bytes at off that are not real yet, in order; nil if all are.
 func (f *File) Missing(off, n int64) []Range {
 	f.mu.Lock()
@@ -74,6 +81,25 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		err = io.EOF
 	}
 	return n, err
+}
+
+// ReadReal is ReadAt for a file of which Drop may take something away at any time: ok is false, and nothing was read, if
+// not all that p asks for is real.
+func (f *File) ReadReal(p []byte, off int64) (n int, ok bool, err error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	end := min(off+int64(len(p)), f.size)
+	if off >= end {
+		return 0, true, io.EOF
+	}
+	if !f.real.Has(Range{off, min(end, f.base)}) {
+		return 0, false, nil
+	}
+	n, err = f.disk.ReadAt(p[:end-off], off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, true, err
 }
 
 // WriteAt writes p at off and makes it real; a gap between the old end and off reads as zeros.
@@ -114,6 +140,26 @@ func (f *File) Fill(p []byte, off int64) error {
 		f.real.Add(r)
 	}
 	return nil
+}
+
+// Extend makes the file the image of a base that has grown to size bytes since. It is not for files that were written to.
+func (f *File) Extend(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.disk.Truncate(size); err != nil {
+		return err
+	}
+	f.size, f.base = size, size
+	return nil
+}
+
+// Drop forgets what lies in r, so that it is missing again, and gives its disk back as far as the file system can. It is
+// not for files that were written to.
+func (f *File) Drop(r Range) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.real.Remove(r)
+	return unix.Fallocate(int(f.disk.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r.Off, r.Len())
 }
 
 // Truncate sets the size. What is cut off is gone, also from the base; what is added is zeros and real.

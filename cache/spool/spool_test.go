@@ -19,10 +19,14 @@ func TestRangesAgreeWithAMap(t *testing.T) {
 	for step := range 20_000 {
 		off := random.Int64N(width)
 		end := off + random.Int64N(width-off+1)
-		if random.IntN(4) == 0 {
+		switch random.IntN(4) {
+		case 0:
 			set.Cut(off)
 			clear(model[off:])
-		} else {
+		case 1:
+			set.Remove(spool.Range{Off: off, End: end})
+			clear(model[off:end])
+		default:
 			set.Add(spool.Range{Off: off, End: end})
 			for i := off; i < end; i++ {
 				model[i] = true
