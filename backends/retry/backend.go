@@ -66,11 +66,12 @@ func (b *Backend) run(ctx context.Context, op, name string, n int64, attempt fun
 		case !b.policy.mayRepeat(err):
 			return err
 		}
-		if last != nil && isTimeout(err) {
+		ours := isTimeout(err)
+		if last != nil && ours {
 			err = last // it tells why, where the end of our patience does not
 		}
 		last = err
-		pause, ok := u.failed(n >= 0)
+		pause, ok := u.failed(n >= 0 && !ours)
 		if !ok {
 			b.line.giveUp(began, err)
 			return u.spent(err)
