@@ -1,0 +1,267 @@
+package control
+
+import (
+	"time"
+
+	"pierfs/conncfg"
+)
+
+// The verbs. docs/CLI.md shows each answer as `pierfs VERB --json` prints it.
+var (
+	Apply    = Verb[ApplyRequest, ApplyAnswer]{Name: "apply", Within: 5 * time.Minute}
+	List     = Verb[ListRequest, ListAnswer]{Name: "list"}
+	Status   = Verb[StatusRequest, StatusAnswer]{Name: "status"}
+	Show     = Verb[ShowRequest, ShowAnswer]{Name: "show"}
+	Enable   = Verb[EnableRequest, ApplyAnswer]{Name: "enable", Within: 5 * time.Minute}
+	Test     = Feed[TestRequest, Step]{Name: "test", Live: true}
+	Mount    = Verb[MountRequest, MountAnswer]{Name: "mount", Within: 5 * time.Minute}
+	MountURL = Verb[MountURLRequest, MountAnswer]{Name: "mount-url", Within: 5 * time.Minute}
+	Umount   = Verb[UmountRequest, MountAnswer]{Name: "umount", Within: 5 * time.Minute}
+	Ls       = Feed[FileRequest, File]{Name: "ls"}
+	Stat     = Verb[FileRequest, File]{Name: "stat"}
+	Get      = Download[FileRequest, File]{Name: "get"}
+	Put      = Upload[PutRequest, File]{Name: "put"}
+	Rm       = Verb[RmRequest, Done]{Name: "rm", Within: time.Hour}
+	Mv       = Verb[MvRequest, Done]{Name: "mv"}
+	Mkdir    = Verb[MkdirRequest, File]{Name: "mkdir"}
+	Trust    = Verb[TrustRequest, TrustAnswer]{Name: "trust"}
+)
+
+// All describes every verb.
+func All() []Description {
+	return []Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
+		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
+		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe()}
+}
+
+// State is where a connection stands in one environment.
+type State string
+
+const (
+	StateDisabled State = "disabled" // switched off, or unmounted by hand
+	StateStarting State = "starting" // being mounted
+	StateReady    State = "ready"    // mounted
+	StateOffline  State = "offline"  // mounted, but the server is away
+	StateDraining State = "draining" // being unmounted: what is written is being published
+	StateFailed   State = "failed"   // not mounted, and being tried again; Reason says why
+)
+
+// Connection is one connection in one environment.
+type Connection struct {
+	Name        string    `json:"name"`        // NAME, PROJECT/NAME, or the directory of an ad-hoc mount
+	Environment string    `json:"environment"` // "" for an ad-hoc mount
+	State       State     `json:"state"`
+	Since       time.Time `json:"since"`
+	Reason      string    `json:"reason,omitempty"`
+	Protocol    string    `json:"protocol,omitempty"`
+	Endpoint    string    `json:"endpoint,omitempty"` // as a URL, without any secret
+	Dir         string    `json:"dir,omitempty"`      // where it is, or would be, mounted
+	ReadOnly    bool      `json:"readOnly,omitempty"`
+	AdHoc       bool      `json:"adHoc,omitempty"`
+}
+
+// Environment is one environment by name.
+type Environment struct {
+	Name   string `json:"name"`
+	Active bool   `json:"active"`
+}
+
+// ApplyRequest asks to read the definitions again and to do what changed.
+type ApplyRequest struct{}
+
+// ApplyAnswer tells what was done. Connections are those that were touched, as they stand afterwards.
+type ApplyAnswer struct {
+	Added       []string          `json:"added"`
+	Changed     []string          `json:"changed"`
+	Removed     []string          `json:"removed"`
+	Unchanged   int               `json:"unchanged"`
+	Connections []Connection      `json:"connections"`
+	Findings    []conncfg.Finding `json:"findings"`
+}
+
+// ListRequest asks for all connections.
+type ListRequest struct{}
+
+// ListAnswer is every connection in every active environment, and the ad-hoc mounts.
+type ListAnswer struct {
+	Environments []Environment `json:"environments"`
+	Connections  []Connection  `json:"connections"`
+}
+
+// StatusRequest asks for the daemon's own state.
+type StatusRequest struct{}
+
+// StatusAnswer is the daemon and, for each connection, what it holds.
+type StatusAnswer struct {
+	Version      string             `json:"version"`
+	PID          int                `json:"pid"`
+	UID          int                `json:"uid"`
+	Started      time.Time          `json:"started"`
+	ConfigDir    string             `json:"configDir"`
+	StateDir     string             `json:"stateDir"`
+	CacheDir     string             `json:"cacheDir"`
+	RuntimeDir   string             `json:"runtimeDir"`
+	MountRoot    string             `json:"mountRoot"`
+	Environments []Environment      `json:"environments"`
+	Findings     int                `json:"findings"` // errors and warnings of the last reading
+	Connections  []ConnectionStatus `json:"connections"`
+}
+
+// ConnectionStatus is a Connection and what is owed to its server.
+type ConnectionStatus struct {
+	Connection
+	Server      string `json:"server,omitempty"` // how the server names itself
+	OpenFiles   int    `json:"openFiles"`
+	OwedFiles   int    `json:"owedFiles"`
+	OwedBytes   int64  `json:"owedBytes"`
+	Quarantined int    `json:"quarantined"`
+	LastError   string `json:"lastError,omitempty"` // of a publication that no program was told of
+}
+
+// ShowRequest asks for one connection; without Environment, in the first active one.
+type ShowRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// ShowAnswer is one connection with every variable resolved. There is no field for a secret.
+type ShowAnswer struct {
+	Connection
+	Host           string `json:"host"`
+	Port           int    `json:"port"`
+	Username       string `json:"username"`
+	HasPassword    bool   `json:"hasPassword"`
+	WorkingDir     string `json:"workingDir"`
+	ConnectTimeout string `json:"connectTimeout"`
+	SocketTimeout  string `json:"socketTimeout"`
+	RetryCount     int    `json:"retryCount"`
+	Encoding       string `json:"encoding"`
+	Owner          string `json:"owner"`
+	Commit         string `json:"commit"`
+	HostKey        string `json:"hostKey,omitempty"`
+	// Definition is the fields as they are written, and the defaults of those that are not.
+	Definition []conncfg.Shown `json:"definition,omitempty"`
+}
+
+// EnableRequest switches a connection on or off, in its definition.
+type EnableRequest struct {
+	Name    string `json:"name"`
+	Enabled bool   `json:"enabled"`
+}
+
+// TestRequest asks to try a connection step by step: a stored one by Name, or the text of a definition.
+type TestRequest struct {
+	Name        string `json:"name,omitempty"`
+	Environment string `json:"environment,omitempty"`
+	Definition  Sealed `json:"definition,omitzero"`
+}
+
+// Step is one step of a test.
+type Step struct {
+	Step   string  `json:"step"` // resolve, dns, tcp, ssh, auth, workingDir, list
+	OK     bool    `json:"ok"`
+	Millis float64 `json:"ms"`
+	Detail string  `json:"detail,omitempty"`
+	Cause  string  `json:"cause,omitempty"`
+	Fix    string  `json:"fix,omitempty"`
+}
+
+// MountRequest mounts a defined connection that was unmounted by hand or has failed.
+type MountRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// MountURLRequest mounts a server without any definition. What it makes ends with the daemon.
+type MountURLRequest struct {
+	URL      string   `json:"url"`
+	Options  []string `json:"options,omitempty"` // FIELD=VALUE
+	Password Sealed   `json:"password,omitzero"`
+	Dir      string   `json:"dir"`
+	HostKey  string   `json:"hostKey,omitempty"`  // the only fingerprint to accept
+	TrustNew bool     `json:"trustNew,omitempty"` // pin a key that nobody has vouched for yet
+}
+
+// UmountRequest unmounts by name or, if Name begins with a slash, by directory. Without Force it is refused while programs
+// have files open there; with it they have some seconds to close them.
+type UmountRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+	Force       bool   `json:"force,omitempty"`
+}
+
+// MountAnswer is the connections that were mounted or unmounted, as they stand afterwards.
+type MountAnswer struct {
+	Connections []Connection `json:"connections"`
+	// Trusted is the host key that TrustNew pinned; nil if none was.
+	Trusted *TrustAnswer `json:"trusted,omitempty"`
+}
+
+// FileRequest names one file of one connection. Path is relative to the working directory; a leading slash does not matter.
+type FileRequest struct {
+	Connection  string `json:"connection"`
+	Environment string `json:"environment,omitempty"`
+	Path        Name   `json:"path"`
+}
+
+// File is what is known of one file.
+type File struct {
+	Name   Name      `json:"name"`
+	Type   string    `json:"type"` // "file", "directory", "symlink" or "other"
+	Size   int64     `json:"size"`
+	Mode   string    `json:"mode"` // octal, such as "0644"
+	Time   time.Time `json:"modTime,omitzero"`
+	UID    *uint32   `json:"uid,omitempty"`
+	GID    *uint32   `json:"gid,omitempty"`
+	Target *Name     `json:"target,omitempty"` // of a symlink that was asked for by name
+}
+
+// PutRequest says where an upload goes.
+type PutRequest struct {
+	FileRequest
+	Mode      uint32 `json:"mode,omitempty"` // permission bits of a new file; 0 is 0644
+	Size      *int64 `json:"size,omitempty"` // that the stream must have, where the hand knows it
+	NoReplace bool   `json:"noReplace,omitempty"`
+	// Into is the name that the file gets if Path is a directory; empty refuses a directory.
+	Into Name `json:"into,omitempty"`
+}
+
+// RmRequest removes a file or link; Dir also an empty directory, Recursive a whole one.
+type RmRequest struct {
+	FileRequest
+	Dir       bool `json:"dir,omitempty"`
+	Recursive bool `json:"recursive,omitempty"`
+}
+
+// MvRequest renames within one connection.
+type MvRequest struct {
+	FileRequest
+	To        Name `json:"to"`
+	NoReplace bool `json:"noReplace,omitempty"`
+}
+
+// MkdirRequest makes a directory, with Parents also those above it.
+type MkdirRequest struct {
+	FileRequest
+	Mode    uint32 `json:"mode,omitempty"` // permission bits; 0 is 0755
+	Parents bool   `json:"parents,omitempty"`
+}
+
+// Done is the answer where there is nothing to tell but success.
+type Done struct {
+	Path Name `json:"path"` // what was done to it is what was asked
+}
+
+// TrustRequest pins the host key that has this fingerprint, if the server shows it.
+type TrustRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+	Fingerprint string `json:"fingerprint"` // "SHA256:..."
+}
+
+// TrustAnswer is a host key that is trusted now.
+type TrustAnswer struct {
+	Address     string `json:"address"`
+	KeyType     string `json:"keyType,omitempty"`
+	Fingerprint string `json:"fingerprint"`
+}

@@ -1,0 +1,525 @@
+// Package daemon keeps connections mounted.
+//
+// It reads what operators wrote, mounts every enabled connection in every active environment, keeps it mounted through
+// outages of the server and of the mount itself, and takes it down in order. It promises:
+//
+//   - A connection whose server is away is mounted all the same, and one that cannot be mounted is tried again for ever; no
+//     connection's trouble touches another's.
+//   - Reading the definitions again touches what changed and nothing else. A definition that became unreadable leaves the
+//     mount as it was.
+//   - Stopping takes no new calls, publishes what is written, and unmounts, each with a deadline; what could not be published
+//     is kept, counted, and told by the error of Run.
+//
+// One connection in one environment is a mount (mount.go), a goroutine with an explicit state:
+//
+//	disabled  starting -> ready <-> offline
+//	             ^          |         |
+//	             |          v         v
+//	           failed <-- draining <--+
+//
+// Locks, in the order in which they are taken: Daemon.changing (held over starts and stops, which may last), Daemon.mu,
+// mount.mu, points.mu. The latter three are held over memory and local disk only.
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
+	"pierfs/conncfg"
+)
+
+// How long the steps of a stop may take.
+const (
+	publishWithin = 60 * time.Second // to bring what is written to the server
+	unmountWithin = 10 * time.Second // until programs let go; then the mount is cut
+	settleWithin  = 60 * time.Second // that apply, mount and enable wait for a mount to stand
+)
+
+// Options are what New needs.
+type Options struct {
+	Dirs    dirs.Dirs
+	Version string
+	Logger  *slog.Logger
+
+	// Plan reads the definitions. Floor is what stands below the daemon. Both are set by Real; tests put their own.
+	Plan  func(ctx context.Context) Plan
+	Floor Floor
+
+	// Notify tells the service manager; nil tells nobody.
+	Notify func(state string)
+	// ExitIdle makes Run return once a mount was there and none is left.
+	ExitIdle bool
+}
+
+// Plan is what operators want, as read at one moment.
+type Plan struct {
+	Environments []control.Environment
+	Wants        []Want // every connection in every active environment, in the order in which they start
+	Findings     []conncfg.Finding
+	Config       *conncfg.Config
+	// Torn says that something could not be read: what seems to be missing may stand there.
+	Torn bool
+}
+
+// Want is one connection in one environment, as it should stand.
+type Want struct {
+	Name        string
+	Environment string // "" for an ad-hoc mount
+	Enabled     bool
+	AdHoc       bool
+	Dir         string
+	Revision    string // changes with the meaning of the definition
+
+	// Resolve looks up everything that is needed to reach the server, secrets included. It is called at every start.
+	Resolve func(ctx context.Context) (conncfg.Target, error)
+	// Refused is why it can never stand as it is defined.
+	Refused error
+}
+
+type key struct{ environment, name string }
+
+func (w Want) key() key { return key{w.Environment, w.Name} }
+
+// same reports whether nothing has to be done to make v out of w.
+func (w Want) same(v Want) bool {
+	return w.Dir == v.Dir && w.Revision == v.Revision && (w.Refused == nil) == (v.Refused == nil)
+}
+
+// Daemon keeps connections mounted. New makes one, Run lives its life.
+type Daemon struct {
+	o       Options
+	log     *slog.Logger
+	points  *points
+	started time.Time
+	idle    chan struct{} // closed when ExitIdle has been reached
+
+	changing sync.Mutex // one apply, mount or umount at a time
+
+	mu      sync.Mutex
+	plan    Plan
+	mounts  map[key]*mount
+	held    map[key]bool // unmounted by hand
+	lost    error        // what mounts that are gone could not publish
+	closing bool
+}
+
+// New returns a Daemon that has claimed nothing yet.
+func New(o Options) *Daemon {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
+	}
+	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}),
+		mounts: map[key]*mount{}, held: map[key]bool{}}
+}
+
+// Run claims the directories, mounts what is wanted and serves the control socket until ctx ends; reload makes it read the
+// definitions again. Its error says what went wrong at the start, or what is still owed at the end.
+func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) (err error) {
+	release, err := d.claim()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	listener, err := control.Listen(d.o.Dirs.Runtime)
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	defer os.Remove(listener.Addr().String())
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	served := make(chan error, 1)
+	server := control.NewServer(d.log)
+	d.serve(server)
+	go func() { served <- server.Run(serving, listener, 2*time.Second) }() // ends with serving; waited for below
+
+	go d.tick(serving)
+	watching, stopWatching := context.WithCancel(ctx)
+	changes := d.watch(watching)
+	d.apply(ctx)
+	d.notify("READY=1")
+	d.log.Info("ready", "mounts", d.count(), "root", d.o.Dirs.MountRoot, "socket", control.SocketPath(d.o.Dirs.Runtime))
+
+	err = d.live(ctx, reload, changes, served)
+	d.o.Notify("STOPPING=1")
+	d.log.Info("stopping")
+	stopWatching()
+	for range changes { // until the watcher has closed it
+	}
+	err = errors.Join(err, d.close())
+	stopServing()
+	<-served
+	d.log.Info("stopped")
+	return err
+}
+
+// live does what comes up until it is time to stop.
+func (d *Daemon) live(ctx context.Context, reload, changes <-chan struct{}, served chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.idle:
+			d.log.Info("nothing is mounted any more")
+			return nil
+		case err := <-served:
+			served <- nil // Run waits for one
+			return fmt.Errorf("control socket: %w", err)
+		case <-reload:
+			d.reload(ctx, "signal")
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil
+				continue
+			}
+			d.reload(ctx, "changed files")
+		}
+	}
+}
+
+func (d *Daemon) reload(ctx context.Context, cause string) {
+	d.log.Info("reading the definitions again", "cause", cause)
+	d.o.Notify(reloading())
+	answer := d.apply(ctx)
+	d.log.Info("read the definitions", "added", len(answer.Added), "changed", len(answer.Changed),
+		"removed", len(answer.Removed), "unchanged", answer.Unchanged, "findings", len(answer.Findings))
+	d.notify("READY=1")
+}
+
+// notify tells the service manager how things stand, besides what.
+func (d *Daemon) notify(what string) {
+	total, ready := 0, 0
+	for _, m := range d.all() {
+		total++
+		if m.status().State == control.StateReady {
+			ready++
+		}
+	}
+	d.o.Notify(fmt.Sprintf("%s\nSTATUS=%d of %d connections ready", what, ready, total))
+}
+
+// tick gives signs of life to the service manager until ctx ends, as long as the daemon can be asked anything.
+func (d *Daemon) tick(ctx context.Context) {
+	every := watchdogEvery()
+	if every == 0 {
+		return
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			d.all() // returns only if nothing holds the lock for ever
+			d.o.Notify("WATCHDOG=1")
+		}
+	}
+}
+
+// claim makes the daemon's directories and locks those that only one daemon may use.
+func (d *Daemon) claim() (release func() error, err error) {
+	for _, dir := range []string{d.o.Dirs.State, d.o.Dirs.Cache, d.o.Dirs.Runtime} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make %s: %w", dir, err)
+		}
+	}
+	if err := os.MkdirAll(d.o.Dirs.MountRoot, 0o755); err != nil {
+		return nil, fmt.Errorf("make the mount root: %w", err)
+	}
+	var locks []*lock
+	release = func() error {
+		var errs []error
+		for _, l := range locks {
+			errs = append(errs, l.release())
+		}
+		return errors.Join(errs...)
+	}
+	for _, dir := range slices.Compact([]string{d.o.Dirs.Runtime, d.o.Dirs.State}) {
+		l, err := takeLock(dir)
+		if err != nil {
+			return nil, errors.Join(err, release())
+		}
+		locks = append(locks, l)
+	}
+	keep := []string{d.o.Dirs.Config, d.o.Dirs.State, d.o.Dirs.Cache, d.o.Dirs.Runtime}
+	d.points, err = openPoints(d.o.Dirs.State, d.o.Dirs.MountRoot, keep, d.log)
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	for dir := range d.points.each() {
+		d.o.Floor.clean(dir, d.log)
+	}
+	return release, nil
+}
+
+// apply reads the definitions and makes the mounts agree with them. It returns when all it touched has settled.
+func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	plan := d.o.Plan(ctx)
+	for _, f := range plan.Findings {
+		d.logFinding(f)
+	}
+	answer := control.ApplyAnswer{Added: []string{}, Changed: []string{}, Removed: []string{},
+		Connections: []control.Connection{}, Findings: nonNil(plan.Findings)}
+	d.refuseNested(plan.Wants)
+	d.mu.Lock()
+	if d.closing {
+		d.mu.Unlock()
+		return answer
+	}
+	d.plan = plan
+	d.mu.Unlock()
+	todo := d.compare(ctx, plan, &answer)
+	d.stopAll(todo.stop)
+	if !plan.Torn {
+		d.points.forget(d.claimed()) // also what was removed while no daemon ran
+	}
+	touched := d.startAll(todo.start)
+	settle(ctx, touched)
+	for _, m := range touched {
+		answer.Connections = append(answer.Connections, m.status())
+	}
+	return answer
+}
+
+// todo is what apply has found to do.
+type todo struct {
+	stop  []*mount // all that must end first
+	start []Want
+}
+
+// compare finds what differs between the mounts and the plan.
+func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAnswer) todo {
+	var t todo
+	defined, wanted := map[key]bool{}, map[key]bool{}
+	for _, w := range plan.Wants {
+		defined[w.key()] = true
+		m, held := d.at(w.key())
+		if !w.Enabled || held {
+			continue
+		}
+		wanted[w.key()] = true
+		switch {
+		case m == nil:
+			answer.Added = append(answer.Added, label(w))
+			t.start = append(t.start, w)
+		case m.want.same(w), m.serving() && !d.usable(ctx, w):
+			answer.Unchanged++
+		default:
+			answer.Changed = append(answer.Changed, label(w))
+			t.stop = append(t.stop, m)
+			t.start = append(t.start, w)
+		}
+	}
+	for _, m := range d.all() {
+		if m.want.AdHoc || wanted[m.want.key()] || plan.Torn && !defined[m.want.key()] {
+			continue
+		}
+		answer.Removed = append(answer.Removed, label(m.want))
+		t.stop = append(t.stop, m)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.held, func(k key, _ bool) bool { return !defined[k] && !plan.Torn })
+	return t
+}
+
+// usable reports whether what is mounted may be given up for w: a definition with errors changes nothing.
+func (d *Daemon) usable(ctx context.Context, w Want) bool {
+	err := w.Refused
+	if err == nil {
+		_, err = w.Resolve(ctx)
+	}
+	if err != nil {
+		d.log.Error("the definition cannot be used; the mount stays as it was", "conn", w.Name, "env", w.Environment, "err", err)
+	}
+	return err == nil
+}
+
+// at returns the mount of k, or nil, and whether it was unmounted by hand.
+func (d *Daemon) at(k key) (m *mount, held bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mounts[k], d.held[k]
+}
+
+// label is how answers name a connection in an environment.
+func label(w Want) string { return w.Environment + "/" + w.Name }
+
+// refuseNested gives an error to every want whose directory lies within that of one before it, of an ad-hoc mount, or over
+// something of the daemon's own.
+func (d *Daemon) refuseNested(wants []Want) {
+	var taken []string
+	for _, m := range d.all() {
+		if m.want.AdHoc {
+			taken = append(taken, m.want.Dir)
+		}
+	}
+	for i := range wants {
+		w := &wants[i]
+		if !w.Enabled || w.Dir == "" {
+			continue
+		}
+		if err := d.points.check(w.Dir, taken); err != nil {
+			w.Refused = err
+			continue
+		}
+		taken = append(taken, w.Dir)
+	}
+}
+
+func (d *Daemon) startAll(wants []Want) []*mount {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var started []*mount
+	for _, w := range wants {
+		if d.closing {
+			break
+		}
+		m := newMount(d, w)
+		d.mounts[w.key()] = m
+		started = append(started, m)
+		m.start()
+	}
+	return started
+}
+
+// stopAll stops mounts side by side and forgets them; what they could not publish is remembered.
+func (d *Daemon) stopAll(mounts []*mount) {
+	for _, m := range mounts {
+		m.cancel()
+	}
+	for _, m := range mounts {
+		<-m.done
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range mounts {
+		if d.mounts[m.want.key()] == m {
+			delete(d.mounts, m.want.key())
+		}
+		d.lost = errors.Join(d.lost, m.left())
+	}
+}
+
+// ended is called by an ad-hoc mount that was taken away from outside.
+func (d *Daemon) ended(m *mount) {
+	d.mu.Lock()
+	if d.mounts[m.want.key()] == m {
+		delete(d.mounts, m.want.key())
+	}
+	d.lost = errors.Join(d.lost, m.left())
+	d.mu.Unlock()
+	d.restore(m.want.Dir)
+	d.checkIdle()
+}
+
+// checkIdle notes when nothing is mounted any more.
+func (d *Daemon) checkIdle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.o.ExitIdle || len(d.mounts) > 0 || d.closing {
+		return
+	}
+	select {
+	case <-d.idle:
+	default:
+		close(d.idle)
+	}
+}
+
+func (d *Daemon) restore(dir string) {
+	if err := d.points.restore(dir); err != nil {
+		d.log.Warn("the mount point stays as it is", "dir", dir, "err", err)
+	}
+}
+
+// claimed returns the directories of everything that is defined or mounted.
+func (d *Daemon) claimed() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []string
+	for _, w := range d.plan.Wants {
+		all = append(all, w.Dir)
+	}
+	for _, m := range d.mounts {
+		if m.want.AdHoc {
+			all = append(all, m.want.Dir)
+		}
+	}
+	return all
+}
+
+// close stops everything. Its error is what is still owed.
+func (d *Daemon) close() error {
+	d.mu.Lock()
+	d.closing = true
+	d.mu.Unlock()
+	d.changing.Lock() // whatever is changing things has ended, and nothing starts any more
+	defer d.changing.Unlock()
+	all := d.all()
+	d.stopAll(all)
+	for _, m := range all {
+		if m.want.AdHoc {
+			d.restore(m.want.Dir)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
+}
+
+// all returns the mounts, in the order of environment and name.
+func (d *Daemon) all() []*mount {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.SortedFunc(maps.Values(d.mounts), func(a, b *mount) int {
+		return cmp.Or(strings.Compare(a.want.Environment, b.want.Environment), strings.Compare(a.want.Name, b.want.Name))
+	})
+}
+
+func (d *Daemon) count() int { return len(d.all()) }
+
+// settle waits until every mount stands or has failed once.
+func settle(ctx context.Context, mounts []*mount) {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	for _, m := range mounts {
+		select {
+		case <-m.settled:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Daemon) logFinding(f conncfg.Finding) {
+	level := slog.LevelWarn
+	if f.Severity == conncfg.Error {
+		level = slog.LevelError
+	}
+	d.log.Log(context.Background(), level, "definition", "conn", f.Connection, "env", f.Environment, "file", f.File, "line", f.Line,
+		"field", f.Field, "finding", f.Message, "hint", f.Hint)
+}
+
+func nonNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}

@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/cmd/internal/control"
+)
+
+// told returns err as the hand is to be told of it: *control.Error as it is, what comes from a server by its cause or code.
+func told(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*control.Error](err); ok {
+		return err
+	}
+	e := &control.Error{Code: codeOf(err), Text: oneLine(err.Error()), Cause: string(backends.CauseOf(err))}
+	if b, ok := errors.AsType[*backends.Error](err); ok {
+		e.Hint = b.Hint
+	}
+	if e.Hint == "" {
+		e.Hint = hintOf(e.Code)
+	}
+	return e
+}
+
+// oneLine keeps joined errors in one line of a terminal or log.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+
+func codeOf(err error) control.Code {
+	if code := codeOfCause(backends.CauseOf(err)); code != "" {
+		return code
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return control.Timeout
+	case errors.Is(err, context.Canceled):
+		return control.Cut
+	}
+	code, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return control.Internal
+	}
+	return codeOfErrno(code)
+}
+
+func codeOfCause(cause backends.Cause) control.Code {
+	switch cause {
+	case backends.CauseDNS, backends.CauseNoRoute, backends.CauseConnRefused:
+		return control.Unreachable
+	case backends.CauseConnTimeout, backends.CauseSilent:
+		return control.Timeout
+	case backends.CauseConnLost, backends.CauseTooManySessions, backends.CauseOffline:
+		return control.Offline
+	case backends.CauseWrongProtocol, backends.CauseAlgorithms, backends.CauseNoSFTP:
+		return control.ProtocolError
+	case backends.CauseHostKeyUnknown:
+		return control.HostKeyUnknown
+	case backends.CauseHostKeyChanged:
+		return control.HostKeyChanged
+	case backends.CauseAuth, backends.CauseAuthMethod:
+		return control.AuthFailed
+	case backends.CauseKeyFile, backends.CauseWorkingDir, backends.CauseWorkingDirFile:
+		return control.ConfigInvalid
+	case backends.CauseWorkingDirPerm, backends.CauseListPermission:
+		return control.PermissionDenied
+	}
+	return ""
+}
+
+func codeOfErrno(code syscall.Errno) control.Code {
+	switch code {
+	case syscall.ENOENT, syscall.ENOTDIR:
+		return control.NotFound
+	case syscall.EEXIST:
+		return control.Exists
+	case syscall.ENOTEMPTY:
+		return control.NotEmpty
+	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
+		return control.NoSpace
+	case syscall.EACCES, syscall.EPERM:
+		return control.PermissionDenied
+	case syscall.EROFS:
+		return control.ReadOnly
+	case syscall.EISDIR, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.EOPNOTSUPP, syscall.ELOOP:
+		return control.Usage
+	case syscall.ETIMEDOUT:
+		return control.Timeout
+	case syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ENOTCONN:
+		return control.Offline
+	case syscall.ESHUTDOWN:
+		return control.NotMounted
+	case syscall.ENODEV, syscall.ENXIO, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE:
+		return control.System
+	}
+	return control.Failed
+}
+
+// hintOf is the way out where nobody below knew a better one.
+func hintOf(code control.Code) string {
+	switch code {
+	case control.NotFound:
+		return "list what is there with `pierfs ls`"
+	case control.Exists:
+		return "choose another name, or remove what is there"
+	case control.NotEmpty:
+		return "remove what is in it first, or use `pierfs rm -r`"
+	case control.NoSpace:
+		return "make room at the server and under the state directory (df)"
+	case control.PermissionDenied:
+		return "ask the server's operator what this login may do there"
+	case control.ReadOnly:
+		return "the definition says readOnly"
+	case control.Offline, control.Timeout, control.Unreachable:
+		return "see which step fails with `pierfs test NAME`"
+	case control.Failed, control.Internal:
+		return "the daemon's log tells more"
+	}
+	return ""
+}
+
+// isAbsent reports whether err says that something local is not there.
+func isAbsent(err error) bool { return errors.Is(err, os.ErrNotExist) }

@@ -1,0 +1,405 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/cache"
+	"pierfs/cmd/internal/control"
+)
+
+// The file verbs go to the very tree that the kernel is shown, so that the two can never disagree.
+
+// transferChunk is what get and put carry at a time.
+const transferChunk = 1 << 20
+
+// place is one file of one mount.
+type place struct {
+	tree *cache.Tree
+	name string
+}
+
+// find returns what q names. The daemon opens no path of this machine for a client; this is a name at the server.
+func (d *Daemon) find(q control.FileRequest) (place, error) {
+	m, err := d.mountOf(q.Connection, q.Environment)
+	if err != nil {
+		return place{}, err
+	}
+	tree, err := m.use()
+	if err != nil {
+		return place{}, err
+	}
+	name := serverName(q.Path)
+	if err := backends.CheckName("find", name); err != nil {
+		return place{}, told(err)
+	}
+	return place{tree, name}, nil
+}
+
+// serverName makes a path of the command line one of the seam: relative to the working directory, clean, and never above it.
+func serverName(p control.Name) string {
+	return strings.TrimPrefix(path.Clean("/"+string(p)), "/")
+}
+
+func (d *Daemon) ls(ctx context.Context, q control.FileRequest, send func(control.File) error) error {
+	p, err := d.find(q)
+	if err != nil {
+		return err
+	}
+	listing, err := p.tree.List(ctx, p.name)
+	if err != nil {
+		return told(err)
+	}
+	defer listing.Close()
+	for i := 0; ; i++ {
+		entry, err := listing.At(ctx, i)
+		switch {
+		case err == io.EOF:
+			return nil
+		case i == 0 && errors.Is(err, syscall.ENOTDIR):
+			file, err := p.stat(ctx)
+			if err != nil {
+				return err
+			}
+			return send(file)
+		case err != nil:
+			return told(err)
+		}
+		if err := send(fileOf(entry)); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Daemon) stat(ctx context.Context, q control.FileRequest) (control.File, error) {
+	p, err := d.find(q)
+	if err != nil {
+		return control.File{}, err
+	}
+	return p.stat(ctx)
+}
+
+func (p place) stat(ctx context.Context) (control.File, error) {
+	entry, err := p.tree.Stat(ctx, p.name)
+	if err != nil {
+		return control.File{}, told(err)
+	}
+	file := fileOf(entry)
+	if entry.Mode.Type() == os.ModeSymlink {
+		if target, err := p.tree.Readlink(ctx, p.name); err == nil { // a link that may not be followed has no target to show
+			name := control.Name(target)
+			file.Target = &name
+		}
+	}
+	return file, nil
+}
+
+// fileOf tells an entry.
+func fileOf(e cache.Entry) control.File {
+	f := control.File{Name: control.Name(e.Name), Type: typeOf(e.Mode), Size: e.Size, Mode: fmt.Sprintf("%04o", unixMode(e.Mode)), Time: e.ModTime.UTC()}
+	if e.ModTime.IsZero() {
+		f.Time = e.ModTime
+	}
+	if e.Known.Has(backends.HasOwner) {
+		uid, gid := e.UID, e.GID
+		f.UID, f.GID = &uid, &gid
+	}
+	return f
+}
+
+func typeOf(mode os.FileMode) string {
+	switch mode.Type() {
+	case 0:
+		return "file"
+	case os.ModeDir:
+		return "directory"
+	case os.ModeSymlink:
+		return "symlink"
+	}
+	return "other"
+}
+
+// unixMode is the permission bits as chmod(1) takes them.
+func unixMode(mode os.FileMode) uint32 {
+	bits := uint32(mode.Perm())
+	for flag, bit := range map[os.FileMode]uint32{os.ModeSetuid: 0o4000, os.ModeSetgid: 0o2000, os.ModeSticky: 0o1000} {
+		if mode&flag != 0 {
+			bits |= bit
+		}
+	}
+	return bits
+}
+
+func (d *Daemon) get(ctx context.Context, q control.FileRequest, start func(control.File) (io.Writer, error)) error {
+	p, err := d.find(q)
+	if err != nil {
+		return err
+	}
+	file, entry, err := p.tree.Open(ctx, p.name, cache.OpenMode{Read: true})
+	if err != nil {
+		return told(err)
+	}
+	defer file.Close(ctx, true) // it was only read
+	w, err := start(fileOf(entry))
+	if err != nil {
+		return err
+	}
+	buffer := make([]byte, transferChunk)
+	for off := int64(0); ; {
+		n, err := file.ReadAt(ctx, buffer, off)
+		if n > 0 {
+			if _, err := w.Write(buffer[:n]); err != nil {
+				return control.Errorf(control.Cut, "the hand went away: %v", err)
+			}
+			off += int64(n)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return told(err)
+		}
+	}
+}
+
+// put gathers the whole stream on this machine before it touches the tree: a hand that is cut in the middle leaves nothing
+// at the server, not even where the server can do no better than to write the name itself.
+func (d *Daemon) put(ctx context.Context, q control.PutRequest, body io.Reader) (control.File, error) {
+	p, err := d.find(q.FileRequest)
+	if err != nil {
+		return control.File{}, err
+	}
+	if p, err = p.into(ctx, q); err != nil {
+		return control.File{}, err
+	}
+	gathered, err := d.gather(body, q.Size)
+	if err != nil {
+		return control.File{}, err
+	}
+	defer gathered.Close()
+	perm := os.FileMode(q.Mode) & os.ModePerm
+	if perm == 0 {
+		perm = 0o644
+	}
+	file, _, err := p.tree.Open(ctx, p.name, cache.OpenMode{Write: true, Create: true, Truncate: true, Exclusive: q.NoReplace, Perm: perm})
+	if err != nil {
+		return control.File{}, told(err)
+	}
+	err = fill(ctx, file, gathered)
+	if err == nil {
+		err = file.Publish(ctx)
+	}
+	if err := errors.Join(err, file.Close(ctx, true)); err != nil { // the hand has the file, and is told: nothing to keep here
+		return control.File{}, told(err)
+	}
+	return p.stat(ctx)
+}
+
+// into follows a name that is a directory to the name within it.
+func (p place) into(ctx context.Context, q control.PutRequest) (place, error) {
+	entry, err := p.tree.Stat(ctx, p.name)
+	slash := strings.HasSuffix(string(q.Path), "/")
+	switch {
+	case err == nil && entry.IsDir() && q.Into != "":
+		if code := backends.CheckElement(string(q.Into)); code != 0 {
+			return p, control.Errorf(control.Usage, "%q is no name for a file", q.Into)
+		}
+		return place{p.tree, path.Join(p.name, string(q.Into))}, nil
+	case err == nil && entry.IsDir():
+		return p, control.Errorf(control.Usage, "%q is a directory", q.Path).WithHint("name the file that is to be made in it")
+	case err == nil && slash, errors.Is(err, os.ErrNotExist) && slash:
+		return p, control.Errorf(control.NotFound, "%q is no directory", q.Path).WithHint("make it with `pierfs mkdir`")
+	case err == nil, errors.Is(err, os.ErrNotExist):
+		return p, nil
+	}
+	return p, told(err)
+}
+
+// gather brings a stream to a file without a name under the state directory, whole or not at all.
+func (d *Daemon) gather(body io.Reader, size *int64) (_ *os.File, err error) {
+	dir := filepath.Join(d.o.Dirs.State, "put")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.CreateTemp(dir, "put-*")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
+	if err := os.Remove(file.Name()); err != nil { // gone with the last handle, also after a crash
+		return nil, err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{file}, body, make([]byte, transferChunk))
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil, control.Errorf(control.NoSpace, "no room under %s to gather the upload", d.o.Dirs.State)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if size != nil && *size != n {
+		return nil, control.Errorf(control.Cut, "%d bytes were announced and %d came; nothing was published", *size, n).
+			WithHint("the local file changed while it was being read: put it again")
+	}
+	return file, nil
+}
+
+// fill writes all of gathered to file.
+func fill(ctx context.Context, file *cache.File, gathered *os.File) error {
+	buffer := make([]byte, transferChunk)
+	for off := int64(0); ; {
+		n, err := gathered.ReadAt(buffer, off)
+		if n > 0 {
+			if _, err := file.WriteAt(ctx, buffer[:n], off); err != nil {
+				return err
+			}
+			off += int64(n)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Daemon) rm(ctx context.Context, q control.RmRequest) (control.Done, error) {
+	p, err := d.find(q.FileRequest)
+	if err != nil {
+		return control.Done{}, err
+	}
+	if p.name == "" {
+		return control.Done{}, control.Errorf(control.Usage, "the working directory itself cannot be removed")
+	}
+	switch {
+	case q.Recursive:
+		err = p.removeAll(ctx)
+	case q.Dir:
+		err = p.tree.Rmdir(ctx, p.name)
+		if errors.Is(err, syscall.ENOTDIR) {
+			err = p.tree.Remove(ctx, p.name)
+		}
+	default:
+		err = p.tree.Remove(ctx, p.name)
+		if errors.Is(err, syscall.EISDIR) {
+			return control.Done{}, control.Errorf(control.Usage, "%q is a directory", q.Path).WithHint("rm -d removes an empty one, rm -r all of it")
+		}
+	}
+	return control.Done{Path: q.Path}, told(err)
+}
+
+// removeAll removes what p names and all below it. Links are removed, never followed.
+func (p place) removeAll(ctx context.Context) error {
+	entry, err := p.tree.Stat(ctx, p.name)
+	if err != nil {
+		return err
+	}
+	if !entry.IsDir() {
+		return p.tree.Remove(ctx, p.name)
+	}
+	names, err := p.names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := (place{p.tree, path.Join(p.name, name)}).removeAll(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return p.tree.Rmdir(ctx, p.name)
+}
+
+func (p place) names(ctx context.Context) ([]string, error) {
+	listing, err := p.tree.List(ctx, p.name)
+	if err != nil {
+		return nil, err
+	}
+	defer listing.Close()
+	var names []string
+	for i := 0; ; i++ {
+		entry, err := listing.At(ctx, i)
+		if err == io.EOF {
+			return names, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, entry.Name)
+	}
+}
+
+func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, error) {
+	p, err := d.find(q.FileRequest)
+	if err != nil {
+		return control.Done{}, err
+	}
+	to := serverName(q.To)
+	if p.name == "" || to == "" {
+		return control.Done{}, control.Errorf(control.Usage, "the working directory itself cannot be renamed")
+	}
+	// As mv(1): into a directory that is there, under the old name.
+	if entry, err := p.tree.Stat(ctx, to); err == nil && entry.IsDir() {
+		to = path.Join(to, path.Base(p.name))
+	}
+	mode := backends.Replace
+	if q.NoReplace {
+		mode = backends.NoReplace
+	}
+	return control.Done{Path: control.Name(to)}, told(p.tree.Rename(ctx, p.name, to, mode))
+}
+
+func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.File, error) {
+	p, err := d.find(q.FileRequest)
+	if err != nil {
+		return control.File{}, err
+	}
+	perm := os.FileMode(q.Mode) & os.ModePerm
+	if perm == 0 {
+		perm = 0o755
+	}
+	if q.Parents {
+		if err := p.makeParents(ctx, perm); err != nil {
+			return control.File{}, told(err)
+		}
+		return p.stat(ctx)
+	}
+	entry, err := p.tree.Mkdir(ctx, p.name, perm)
+	if err != nil {
+		return control.File{}, told(err)
+	}
+	return fileOf(entry), nil
+}
+
+// makeParents makes every directory on the way to p, and p.
+func (p place) makeParents(ctx context.Context, perm os.FileMode) error {
+	if entry, err := p.tree.Stat(ctx, p.name); err == nil {
+		if entry.IsDir() {
+			return nil
+		}
+		return syscall.EEXIST
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if above := path.Dir(p.name); above != "." {
+		if err := (place{p.tree, above}).makeParents(ctx, perm); err != nil {
+			return err
+		}
+	}
+	_, err := p.tree.Mkdir(ctx, p.name, perm)
+	if errors.Is(err, os.ErrExist) {
+		return nil // somebody else was faster
+	}
+	return err
+}

@@ -1,0 +1,435 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/retry"
+	"pierfs/cache"
+	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
+	"pierfs/fs"
+)
+
+// Pauses between attempts to mount what could not be mounted.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// Floor is what stands below the daemon.
+type Floor struct {
+	// Dial makes a Backend without touching the network. online is told when the server goes away and comes back.
+	Dial func(t conncfg.Target, log *slog.Logger, online func(up bool, reason error)) (backends.Backend, error)
+	// Mount shows tree at dir.
+	Mount func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error)
+	// Clean takes a mount of a dead daemon away from dir, if there is one.
+	Clean func(dir string) error
+	// Test tries t step by step.
+	Test func(ctx context.Context, t conncfg.Target, log *slog.Logger, report func(control.Step)) error
+	// Pin trusts the host key that t's server shows: the one with this fingerprint, or with none given whatever it shows,
+	// if nothing is known of the server yet. nil, nil says that the key was trusted already.
+	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
+}
+
+func (f Floor) clean(dir string, log *slog.Logger) {
+	if f.Clean == nil {
+		return
+	}
+	if err := f.Clean(dir); err != nil {
+		log.Warn("a stale mount stays", "dir", dir, "err", err)
+	}
+}
+
+// Mounted is a tree that the kernel shows; tests have one without a kernel.
+type Mounted interface {
+	// Unmount lets programs finish until ctx ends, then cuts them off.
+	Unmount(ctx context.Context) error
+	// OpenFiles counts what programs have open.
+	OpenFiles() int
+	// Done is closed when the mount is gone, whoever took it away.
+	Done() <-chan struct{}
+}
+
+// mount is one connection in one environment, on its way up, up, or on its way down.
+type mount struct {
+	d       *Daemon
+	want    Want
+	log     *slog.Logger
+	ctx     context.Context
+	cancel  context.CancelFunc // asks it to end
+	done    chan struct{}      // closed when it has
+	settled chan struct{}      // closed when it has been up or failed once
+
+	mu     sync.Mutex
+	state  control.State
+	since  time.Time
+	reason string
+	target conncfg.Target // as last resolved, without its secrets
+	tree   *cache.Tree    // nil but in ready and offline
+	server Mounted        // the same
+	owed   cache.Owed     // what was left when it ended
+	err    error          // of the end
+	once   bool           // settled is closed
+}
+
+func newMount(d *Daemon, w Want) *mount {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &mount{d: d, want: w, ctx: ctx, cancel: cancel,
+		log:  d.log.With("conn", w.Name, "env", w.Environment),
+		done: make(chan struct{}), settled: make(chan struct{}),
+		state: control.StateStarting, since: time.Now()}
+}
+
+// start runs m in a goroutine that ends when m.cancel was called, or when an ad-hoc mount was taken away.
+func (m *mount) start() {
+	go func() {
+		m.run()
+		m.settle()
+		close(m.done)
+	}()
+}
+
+func (m *mount) run() {
+	defer m.cancel()
+	pause, last := firstPause, ""
+	for {
+		began := time.Now()
+		err := m.serve()
+		if m.ctx.Err() != nil {
+			return
+		}
+		if m.want.AdHoc {
+			m.end(err)
+			return
+		}
+		m.become(control.StateFailed, err.Error())
+		m.settle()
+		if text := err.Error(); text != last {
+			m.log.Error("not mounted, and tried again", "dir", m.want.Dir, "err", err)
+			last = text
+		}
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// end is what becomes of an ad-hoc mount that failed or was taken away: nothing tries it again.
+func (m *mount) end(err error) {
+	m.mu.Lock()
+	m.err = err
+	m.mu.Unlock()
+	m.become(control.StateFailed, err.Error())
+	m.log.Info("gone", "dir", m.want.Dir, "err", err)
+	m.d.ended(m)
+}
+
+// errTaken says that somebody else unmounted it.
+var errTaken = errors.New("the mount was taken away from outside")
+
+// serve mounts, and returns when the mount is gone again.
+func (m *mount) serve() error {
+	m.become(control.StateStarting, "")
+	target, err := m.resolve()
+	if err != nil {
+		return err
+	}
+	m.d.o.Floor.clean(m.want.Dir, m.log)
+	spot, err := m.d.points.take(m.want.Dir, m.want.AdHoc)
+	if err != nil {
+		return err
+	}
+	defer spot.close() // reading only; nothing to lose
+	tree, err := m.plant(target)
+	if err != nil {
+		return err
+	}
+	server, err := m.show(spot, tree, target)
+	if err != nil {
+		return errors.Join(err, m.fell(tree))
+	}
+	m.stand(tree, server)
+	m.settle()
+	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
+	select {
+	case <-m.ctx.Done():
+	case <-server.Done():
+		err = errTaken
+	}
+	m.become(control.StateDraining, "")
+	return errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
+}
+
+// resolve returns what to reach, asking for secrets anew.
+func (m *mount) resolve() (conncfg.Target, error) {
+	if m.want.Refused != nil {
+		return conncfg.Target{}, m.want.Refused
+	}
+	target, err := m.want.Resolve(m.ctx)
+	if err != nil {
+		return conncfg.Target{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.target = target
+	m.target.Password, m.target.SSH.PrivateKey, m.target.SSH.Passphrase = conncfg.Secret{}, conncfg.Secret{}, conncfg.Secret{}
+	return target, nil
+}
+
+// plant makes the tree of target, with the backend below it.
+func (m *mount) plant(target conncfg.Target) (*cache.Tree, error) {
+	backend, err := m.d.o.Floor.Dial(target, m.log, m.heard)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := cache.New(backend, cache.Options{
+		Staging:     m.d.keep("staging", m.want),
+		Quarantine:  m.d.keep("quarantine", m.want),
+		Cache:       filepath.Join(m.d.o.Dirs.Cache, m.d.corner(m.want)),
+		TempName:    target.TempName,
+		MetadataTTL: target.MetadataTTL,
+		NegativeTTL: target.NegativeTTL,
+		Retry:       retry.Policy{Count: target.RetryCount, Timeout: target.SocketTimeout, Auth: target.RetryAuth},
+		Logger:      m.log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, backend.Close())
+	}
+	return tree, nil
+}
+
+// keep returns a directory of one mount alone below the state directory.
+func (d *Daemon) keep(kind string, w Want) string {
+	return filepath.Join(d.o.Dirs.State, kind, d.corner(w))
+}
+
+// corner is a mount's own relative path below the directories of the daemon. No name in it can leave it: conncfg allows
+// no dots alone and no slash but the project's. A project may not bear a connection's name, so none lies within another.
+func (d *Daemon) corner(w Want) string {
+	if w.AdHoc {
+		return filepath.Join("adhoc", url.PathEscape(w.Dir))
+	}
+	return filepath.Join("env", w.Environment, w.Name)
+}
+
+// show mounts tree with the bare directory unwritable below it.
+func (m *mount) show(spot *spot, tree *cache.Tree, target conncfg.Target) (Mounted, error) {
+	before, after := spot.guard, func() error { return nil }
+	if !privileged() {
+		before, after = spot.unguard, spot.guard
+	}
+	if err := before(); err != nil {
+		return nil, err
+	}
+	server, err := m.d.o.Floor.Mount(m.want.Dir, tree, mountOptions(m.want, target, spot, m.log))
+	if err != nil {
+		return nil, errors.Join(err, after())
+	}
+	if err := after(); err != nil {
+		return nil, errors.Join(err, m.hide(server))
+	}
+	return server, nil
+}
+
+// stand makes the tree reachable for the file verbs.
+func (m *mount) stand(tree *cache.Tree, server Mounted) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tree, m.server = tree, server
+	if m.state == control.StateStarting {
+		m.state, m.since, m.reason = control.StateReady, time.Now(), ""
+	}
+}
+
+// fell closes the tree: what is written is published or quarantined, and counted.
+func (m *mount) fell(tree *cache.Tree) error {
+	ctx, cancel := context.WithTimeout(context.Background(), publishWithin)
+	defer cancel()
+	err := tree.Close(ctx)
+	owed := tree.Owed()
+	m.mu.Lock()
+	m.owed, m.err = owed, errors.Join(m.err, err)
+	m.mu.Unlock()
+	if err != nil || owed.Files > 0 || owed.Quarantined > 0 {
+		m.log.Error("closed with something left", "owed", owed.Files, "bytes", owed.Bytes, "quarantined", owed.Quarantined,
+			"quarantine", m.d.keep("quarantine", m.want), "err", err)
+	}
+	return err
+}
+
+func (m *mount) hide(server Mounted) error {
+	ctx, cancel := context.WithTimeout(context.Background(), unmountWithin)
+	defer cancel()
+	if err := server.Unmount(ctx); err != nil {
+		m.log.Warn("unmount", "dir", m.want.Dir, "err", err)
+		return fmt.Errorf("unmount %s: %w", m.want.Dir, err)
+	}
+	m.log.Info("unmounted", "dir", m.want.Dir)
+	return nil
+}
+
+// heard is told by the backend when the server goes away or comes back. It must not block.
+func (m *mount) heard(up bool, reason error) {
+	m.mu.Lock()
+	before := m.state
+	switch {
+	case up && (m.state == control.StateOffline || m.state == control.StateReady):
+		m.state, m.reason = control.StateReady, ""
+	case !up && (m.state == control.StateOffline || m.state == control.StateReady || m.state == control.StateStarting):
+		m.state, m.reason = control.StateOffline, text(reason)
+	}
+	after := m.state
+	if before != after {
+		m.since = time.Now()
+	}
+	m.mu.Unlock()
+	switch {
+	case before == after:
+	case up:
+		m.log.Info("server is back")
+	default:
+		m.log.Warn("server is away; the mount stays and it is being probed", "err", reason)
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (m *mount) become(state control.State, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != state {
+		m.since = time.Now()
+	}
+	m.state, m.reason = state, reason
+	if state != control.StateReady && state != control.StateOffline {
+		m.tree, m.server = nil, nil
+	}
+}
+
+func (m *mount) settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.once {
+		m.once = true
+		close(m.settled)
+	}
+}
+
+// use returns the tree for one call, or why there is none.
+func (m *mount) use() (*cache.Tree, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tree != nil {
+		return m.tree, nil
+	}
+	if m.state == control.StateFailed {
+		return nil, control.Errorf(control.NotMounted, "%s is not mounted: %s", m.want.Name, m.reason).
+			WithHint("it is tried again; `pierfs test %s` shows what is wrong", m.want.Name)
+	}
+	return nil, control.Errorf(control.NotMounted, "%s is %s", m.want.Name, m.state).WithHint("try again in a moment")
+}
+
+// reach returns the target as last resolved, without its secrets.
+func (m *mount) reach() conncfg.Target {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.target
+}
+
+// why returns what ended an ad-hoc mount, for the hand.
+func (m *mount) why() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		return control.Errorf(control.Timeout, "%s was not mounted in time", m.want.Dir).WithHint("the daemon's log tells more")
+	}
+	return told(m.err)
+}
+
+// openFiles counts what programs have open.
+func (m *mount) openFiles() int {
+	m.mu.Lock()
+	server := m.server
+	m.mu.Unlock()
+	if server == nil {
+		return 0
+	}
+	return server.OpenFiles()
+}
+
+// holds returns what the mount owes now, and to which server.
+func (m *mount) holds() (owed cache.Owed, server string) {
+	m.mu.Lock()
+	tree := m.tree
+	owed = m.owed
+	m.mu.Unlock()
+	if tree == nil {
+		return owed, ""
+	}
+	return tree.Owed(), tree.Caps().Server
+}
+
+// serving reports whether programs can use it now.
+func (m *mount) serving() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tree != nil
+}
+
+// status returns m as it stands.
+func (m *mount) status() control.Connection {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return control.Connection{
+		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since, Reason: m.reason,
+		Protocol: string(m.target.Protocol), Endpoint: endpoint(m.target), Dir: m.want.Dir,
+		ReadOnly: m.target.ReadOnly, AdHoc: m.want.AdHoc,
+	}
+}
+
+func endpoint(t conncfg.Target) string {
+	if t.Host == "" {
+		return ""
+	}
+	return t.Display()
+}
+
+// left tells what a mount that has ended could not bring to its server; nil if nothing.
+func (m *mount) left() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.owed.Files == 0 && m.owed.Quarantined == 0 {
+		return nil
+	}
+	return &LeftError{Connection: m.want.Name, Environment: m.want.Environment, Owed: m.owed}
+}
+
+// LeftError says that a mount ended with something that its server does not have.
+type LeftError struct {
+	Connection, Environment string
+	Owed                    cache.Owed
+}
+
+func (e *LeftError) Error() string {
+	return fmt.Sprintf("%s in %s: %d files (%d bytes) not published, %d kept in quarantine",
+		e.Connection, e.Environment, e.Owed.Files, e.Owed.Bytes, e.Owed.Quarantined)
+}

@@ -1,0 +1,568 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
+)
+
+// serve gives every verb its handler.
+func (d *Daemon) serve(s *control.Server) {
+	control.Apply.Serve(s, func(ctx context.Context, _ control.ApplyRequest) (control.ApplyAnswer, error) {
+		d.o.Notify(reloading())
+		defer d.notify("READY=1")
+		return d.apply(ctx), nil
+	})
+	control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) { return d.list(), nil })
+	control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) { return d.status(), nil })
+	control.Show.Serve(s, d.show)
+	control.Enable.Serve(s, d.enable)
+	control.Test.Serve(s, d.test)
+	control.Mount.Serve(s, d.mountNamed)
+	control.MountURL.Serve(s, d.mountURL)
+	control.Umount.Serve(s, d.umount)
+	control.Trust.Serve(s, d.trust)
+	control.Ls.Serve(s, d.ls)
+	control.Stat.Serve(s, d.stat)
+	control.Get.Serve(s, d.get)
+	control.Put.Serve(s, d.put)
+	control.Rm.Serve(s, d.rm)
+	control.Mv.Serve(s, d.mv)
+	control.Mkdir.Serve(s, d.mkdir)
+}
+
+// connections returns everything that is defined in an active environment or mounted.
+func (d *Daemon) connections() []control.Connection {
+	d.mu.Lock()
+	wants := d.plan.Wants
+	d.mu.Unlock()
+	all := []control.Connection{}
+	seen := map[key]bool{}
+	for _, w := range wants {
+		seen[w.key()] = true
+		all = append(all, d.standing(w))
+	}
+	for _, m := range d.all() {
+		if !seen[m.want.key()] {
+			all = append(all, m.status())
+		}
+	}
+	return all
+}
+
+// standing tells of w as it stands, mounted or not.
+func (d *Daemon) standing(w Want) control.Connection {
+	m, held := d.at(w.key())
+	if m != nil {
+		return m.status()
+	}
+	c := control.Connection{Name: w.Name, Environment: w.Environment, State: control.StateDisabled, Since: d.started, Dir: w.Dir}
+	switch {
+	case !w.Enabled:
+		c.Reason = "enabled = false in its definition"
+	case held:
+		c.Reason = "unmounted by hand"
+	}
+	return c
+}
+
+func (d *Daemon) environments() []control.Environment {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return nonNil(d.plan.Environments)
+}
+
+func (d *Daemon) list() control.ListAnswer {
+	return control.ListAnswer{Environments: d.environments(), Connections: d.connections()}
+}
+
+func (d *Daemon) status() control.StatusAnswer {
+	answer := control.StatusAnswer{
+		Version: d.o.Version, PID: os.Getpid(), UID: os.Geteuid(), Started: d.started,
+		ConfigDir: d.o.Dirs.Config, StateDir: d.o.Dirs.State, CacheDir: d.o.Dirs.Cache,
+		RuntimeDir: d.o.Dirs.Runtime, MountRoot: d.o.Dirs.MountRoot,
+		Environments: d.environments(), Connections: []control.ConnectionStatus{},
+	}
+	d.mu.Lock()
+	answer.Findings = len(d.plan.Findings)
+	d.mu.Unlock()
+	for _, c := range d.connections() {
+		s := control.ConnectionStatus{Connection: c}
+		if m, _ := d.at(key{c.Environment, c.Name}); m != nil {
+			owed, server := m.holds()
+			s.Server, s.OpenFiles = server, m.openFiles()
+			s.OwedFiles, s.OwedBytes, s.Quarantined, s.LastError = owed.Files, owed.Bytes, owed.Quarantined, text(owed.LastError)
+		}
+		answer.Connections = append(answer.Connections, s)
+	}
+	return answer
+}
+
+// mountOf returns the mount that a name and an environment mean: without an environment, that in the first active one.
+func (d *Daemon) mountOf(name, environment string) (*mount, error) {
+	if strings.HasPrefix(name, "/") {
+		if m := d.mountedOn(name); m != nil {
+			return m, nil
+		}
+		return nil, control.Errorf(control.UnknownConnection, "nothing is mounted on %q", name).WithHint("`pierfs list` shows what is")
+	}
+	w, err := d.wanted(name, environment)
+	if err != nil {
+		return nil, err
+	}
+	m, held := d.at(w.key())
+	switch {
+	case m != nil:
+		return m, nil
+	case !w.Enabled:
+		return nil, control.Errorf(control.Disabled, "%s is disabled", name).WithHint("switch it on with `pierfs enable %s`", name)
+	case held:
+		return nil, control.Errorf(control.NotMounted, "%s was unmounted by hand", name).WithHint("mount it again with `pierfs mount %s`", name)
+	}
+	return nil, control.Errorf(control.NotMounted, "%s is not mounted yet", name).WithHint("try again in a moment")
+}
+
+func (d *Daemon) mountedOn(dir string) *mount {
+	dir = filepath.Clean(dir)
+	for _, m := range d.all() {
+		if m.want.Dir == dir {
+			return m
+		}
+	}
+	return nil
+}
+
+// wanted returns what is defined under a name, mounted or not.
+func (d *Daemon) wanted(name, environment string) (Want, error) {
+	d.mu.Lock()
+	plan := d.plan
+	d.mu.Unlock()
+	for _, w := range plan.Wants {
+		if w.Name == name && (environment == "" || w.Environment == environment) {
+			return w, nil
+		}
+	}
+	known := plan.Config != nil && plan.Config.Connection(name) != nil || slices.ContainsFunc(plan.Wants, func(w Want) bool { return w.Name == name })
+	isEnvironment := func(e control.Environment) bool { return e.Name == environment }
+	switch {
+	case !known:
+		return Want{}, control.Errorf(control.UnknownConnection, "there is no connection %q", name).
+			WithHint("`pierfs list` shows them; after adding a file, `pierfs apply`")
+	case environment != "" && !slices.ContainsFunc(plan.Environments, isEnvironment):
+		return Want{}, control.Errorf(control.UnknownEnvironment, "there is no environment %q", environment).
+			WithHint("`pierfs status` shows them")
+	}
+	return Want{}, control.Errorf(control.NotMounted, "environment %q is not active on this machine", environment).
+		WithHint("name it in active of pierfs.toml, then `pierfs apply`")
+}
+
+// environmentOf returns the environment that a request means: its own, else the first active one.
+func (d *Daemon) environmentOf(asked string) (string, error) {
+	d.mu.Lock()
+	environments := d.plan.Environments
+	d.mu.Unlock()
+	for _, e := range environments {
+		if e.Name == asked || asked == "" && e.Active {
+			return e.Name, nil
+		}
+	}
+	if asked == "" {
+		return "", control.Errorf(control.Usage, "no environment is active").WithHint("name one with --env")
+	}
+	return "", control.Errorf(control.UnknownEnvironment, "there is no environment %q", asked).WithHint("`pierfs status` shows them")
+}
+
+func (d *Daemon) config() (*conncfg.Config, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.plan.Config == nil {
+		return nil, control.Errorf(control.ConfigInvalid, "no definitions have been read").WithHint("see `pierfs check`")
+	}
+	return d.plan.Config, nil
+}
+
+func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowAnswer, error) {
+	if strings.HasPrefix(q.Name, "/") {
+		m, err := d.mountOf(q.Name, "")
+		if err != nil {
+			return control.ShowAnswer{}, err
+		}
+		return shown(m.status(), m.reach()), nil
+	}
+	config, err := d.config()
+	if err != nil {
+		return control.ShowAnswer{}, err
+	}
+	environment, err := d.environmentOf(q.Environment)
+	if err != nil {
+		return control.ShowAnswer{}, err
+	}
+	c := config.Connection(q.Name)
+	if c == nil {
+		_, err := d.wanted(q.Name, "")
+		return control.ShowAnswer{}, err
+	}
+	standing := control.Connection{Name: q.Name, Environment: environment, State: control.StateDisabled, Since: d.started,
+		Reason: "its environment is not active on this machine"}
+	if w, err := d.wanted(q.Name, environment); err == nil {
+		standing = d.standing(w)
+	}
+	target, err := resolve(ctx, config, q.Name, environment)
+	if err != nil {
+		return control.ShowAnswer{}, err
+	}
+	standing.Protocol, standing.Endpoint, standing.ReadOnly = string(target.Protocol), endpoint(target), target.ReadOnly
+	answer := shown(standing, target)
+	answer.Definition = c.Show(environment)
+	return answer, nil
+}
+
+func shown(c control.Connection, t conncfg.Target) control.ShowAnswer {
+	return control.ShowAnswer{
+		Connection: c, Host: t.Host, Port: t.Port, Username: t.Username, HasPassword: !t.Password.Empty(),
+		WorkingDir: t.WorkingDir, ConnectTimeout: t.ConnectTimeout.String(), SocketTimeout: t.SocketTimeout.String(),
+		RetryCount: t.RetryCount, Encoding: t.Encoding, Owner: string(t.Owner), Commit: string(t.Commit), HostKey: t.SSH.HostKey,
+	}
+}
+
+// resolve is Config.Resolve with its findings as one error.
+func resolve(ctx context.Context, c *conncfg.Config, name, environment string) (conncfg.Target, error) {
+	target, findings := c.Resolve(ctx, name, environment)
+	return target, refusal(findings)
+}
+
+// refusal is the errors among findings as one *control.Error; nil if there is none.
+func refusal(findings []conncfg.Finding) error {
+	var texts []string
+	for _, f := range findings {
+		if f.Severity == conncfg.Error {
+			texts = append(texts, f.String())
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return control.Errorf(control.ConfigInvalid, "%s", strings.Join(texts, "; ")).WithHint("`pierfs check` shows everything that is wrong")
+}
+
+func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.ApplyAnswer, error) {
+	err := conncfg.NewStore(d.o.Dirs.Config).SetEnabled(q.Name, q.Enabled)
+	switch {
+	case errors.Is(err, conncfg.ErrNoSuch), isAbsent(err):
+		return control.ApplyAnswer{}, control.Errorf(control.UnknownConnection, "there is no connection %q", q.Name).WithHint("`pierfs list` shows them")
+	case err != nil:
+		return control.ApplyAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err)
+	}
+	if q.Enabled { // by hand in both directions
+		d.mu.Lock()
+		for k := range d.held {
+			if k.name == q.Name {
+				delete(d.held, k)
+			}
+		}
+		d.mu.Unlock()
+	}
+	return d.apply(ctx), nil
+}
+
+func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(control.Step) error) error {
+	began := time.Now()
+	target, err := d.testTarget(ctx, q)
+	step := control.Step{Step: "resolve", OK: err == nil, Millis: millis(time.Since(began))}
+	if err != nil {
+		e, ok := errors.AsType[*control.Error](err)
+		if !ok || e.Code != control.ConfigInvalid && e.Code != control.NotAllowed {
+			return err
+		}
+		step.Detail, step.Fix = e.Text, e.Hint
+	} else {
+		step.Detail = endpoint(target)
+	}
+	if err := errors.Join(send(step), err); err != nil {
+		return err
+	}
+	var unheard error
+	err = d.o.Floor.Test(ctx, target, d.log.With("conn", target.Name, "env", target.Environment), func(s control.Step) {
+		unheard = errors.Join(unheard, send(s))
+	})
+	return errors.Join(told(err), unheard)
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// testTarget resolves what a test is asked of: a definition of the store, or one that the request brings.
+func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg.Target, error) {
+	config, err := d.config()
+	if err != nil {
+		return conncfg.Target{}, err
+	}
+	environment, err := d.environmentOf(q.Environment)
+	if err != nil {
+		return conncfg.Target{}, err
+	}
+	if q.Definition.IsZero() {
+		if config.Connection(q.Name) == nil {
+			_, err := d.wanted(q.Name, "")
+			return conncfg.Target{}, err
+		}
+		return resolve(ctx, config, q.Name, environment)
+	}
+	c, findings := conncfg.Parse([]byte(q.Definition.Open()), "definition", q.Name)
+	if err := refusal(findings); err != nil {
+		return conncfg.Target{}, err
+	}
+	return d.resolveUnsaved(ctx, config, c, environment)
+}
+
+// resolveUnsaved resolves a connection that a caller brought, within what that caller may have the daemon do.
+func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *conncfg.Connection, environment string) (conncfg.Target, error) {
+	if peer, ok := control.PeerOf(ctx); !ok || peer.UID != 0 {
+		if err := refusal(config.Restrict(c, d.o.Dirs.MountRoot)); err != nil {
+			e := *err.(*control.Error)
+			e.Code = control.NotAllowed
+			return conncfg.Target{}, &e
+		}
+	}
+	target, findings := config.ResolveUnsaved(ctx, c, environment)
+	return target, refusal(findings)
+}
+
+func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
+	w, err := d.wanted(q.Name, q.Environment)
+	if err != nil {
+		return control.MountAnswer{}, err
+	}
+	if !w.Enabled {
+		return control.MountAnswer{}, control.Errorf(control.Disabled, "%s is disabled", q.Name).WithHint("switch it on with `pierfs enable %s`", q.Name)
+	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.mu.Lock()
+	delete(d.held, w.key())
+	d.mu.Unlock()
+	m, _ := d.at(w.key())
+	if m != nil && m.status().State == control.StateFailed { // now, and not when its pause is over
+		d.stopAll([]*mount{m})
+		m = nil
+	}
+	if m == nil {
+		started := d.startAll([]Want{w})
+		if len(started) == 0 {
+			return control.MountAnswer{}, errStopping()
+		}
+		m = started[0]
+	}
+	settle(ctx, []*mount{m})
+	if _, err := m.use(); err != nil {
+		return control.MountAnswer{}, err
+	}
+	return control.MountAnswer{Connections: []control.Connection{m.status()}}, nil
+}
+
+func errStopping() error {
+	return control.Errorf(control.Stopping, "the daemon is stopping").WithHint("try again when it runs again")
+}
+
+func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.MountAnswer, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	mounts, err := d.meant(q)
+	if err != nil {
+		return control.MountAnswer{}, err
+	}
+	for _, m := range mounts {
+		if n := m.openFiles(); n > 0 && !q.Force {
+			return control.MountAnswer{}, control.Errorf(control.Busy, "%d files are open on %s", n, m.want.Dir).
+				WithHint("see who has them with `fuser -vm %s`; --force gives programs %v and then cuts them", m.want.Dir, unmountWithin)
+		}
+	}
+	d.mu.Lock()
+	for _, m := range mounts {
+		if !m.want.AdHoc {
+			d.held[m.want.key()] = true
+		}
+	}
+	d.mu.Unlock()
+	d.stopAll(mounts)
+	answer := control.MountAnswer{Connections: []control.Connection{}}
+	var left error
+	for _, m := range mounts {
+		if m.want.AdHoc {
+			d.restore(m.want.Dir)
+		}
+		c := m.status()
+		c.State = control.StateDisabled
+		answer.Connections = append(answer.Connections, c)
+		left = errors.Join(left, m.left())
+	}
+	d.checkIdle()
+	if left != nil {
+		return answer, control.Errorf(control.Failed, "unmounted, but %s", oneLine(left.Error())).WithHint("it lies under %s", d.keep("quarantine", mounts[0].want))
+	}
+	return answer, nil
+}
+
+// meant returns the mounts that an umount is about.
+func (d *Daemon) meant(q control.UmountRequest) ([]*mount, error) {
+	if strings.HasPrefix(q.Name, "/") || q.Environment != "" {
+		m, err := d.mountOf(q.Name, q.Environment)
+		if err != nil {
+			return nil, err
+		}
+		return []*mount{m}, nil
+	}
+	var all []*mount
+	for _, m := range d.all() {
+		if m.want.Name == q.Name {
+			all = append(all, m)
+		}
+	}
+	if len(all) == 0 {
+		_, err := d.mountOf(q.Name, "")
+		if err == nil {
+			err = control.Errorf(control.NotMounted, "%s is not mounted", q.Name)
+		}
+		return nil, err
+	}
+	return all, nil
+}
+
+// mountURL mounts a server without a definition, and only if it can be reached: a failed login leaves nothing behind.
+func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ control.MountAnswer, err error) {
+	defer func() {
+		if err != nil {
+			d.checkIdle() // a daemon that was started for this alone has nothing to do
+		}
+	}()
+	config, err := d.config()
+	if err != nil {
+		return control.MountAnswer{}, err
+	}
+	dir := filepath.Clean(q.Dir)
+	if !filepath.IsAbs(dir) {
+		return control.MountAnswer{}, control.Errorf(control.Usage, "%q is not an absolute path", q.Dir)
+	}
+	if err := checkOwner(ctx, dir); err != nil {
+		return control.MountAnswer{}, err
+	}
+	target, err := d.targetOf(ctx, config, q)
+	if err != nil {
+		return control.MountAnswer{}, err
+	}
+	target.MountPoint = dir
+	var answer control.MountAnswer
+	if q.TrustNew {
+		if answer.Trusted, err = d.o.Floor.Pin(ctx, target, q.HostKey); err != nil {
+			return control.MountAnswer{}, told(err)
+		}
+	}
+	log := d.log.With("conn", dir)
+	if err := d.o.Floor.Test(ctx, target, log, func(control.Step) {}); err != nil {
+		return control.MountAnswer{}, told(err)
+	}
+	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
+		Resolve: func(context.Context) (conncfg.Target, error) { return target, nil }})
+	if err != nil {
+		return control.MountAnswer{}, err
+	}
+	settle(ctx, []*mount{m})
+	if !m.serving() {
+		d.stopAll([]*mount{m})
+		d.restore(dir)
+		return control.MountAnswer{}, m.why()
+	}
+	answer.Connections = []control.Connection{m.status()}
+	return answer, nil
+}
+
+func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control.MountURLRequest) (conncfg.Target, error) {
+	c, findings := conncfg.ParseURL(q.URL, q.Options...)
+	if q.HostKey != "" {
+		findings = append(findings, c.Set("hostKey", q.HostKey)...)
+	}
+	if !q.Password.IsZero() {
+		findings = append(findings, c.SetSecret("password", conncfg.NewSecret(q.Password.Open()))...)
+	}
+	if err := refusal(findings); err != nil {
+		e := *err.(*control.Error)
+		e.Code, e.Hint = control.Usage, "`pierfs mount --help` shows how it is written"
+		return conncfg.Target{}, &e
+	}
+	environment, err := d.environmentOf("")
+	if err != nil {
+		return conncfg.Target{}, err
+	}
+	return d.resolveUnsaved(ctx, config, c, environment)
+}
+
+// checkOwner wants dir to belong to the caller, and its path to have no symbolic link in it.
+func checkOwner(ctx context.Context, dir string) error {
+	file, err := openPlain(dir)
+	if isAbsent(err) {
+		return control.Errorf(control.CannotCreate, "%s does not exist", dir).WithHint("mkdir %s", dir)
+	}
+	if err != nil {
+		return told(err)
+	}
+	defer file.Close()
+	owner, err := ownerOf(file)
+	if err != nil {
+		return err
+	}
+	if peer, ok := control.PeerOf(ctx); !ok || owner != peer.UID {
+		return control.Errorf(control.NotAllowed, "%s belongs to user %d", dir, owner).WithHint("mount on a directory of your own")
+	}
+	return nil
+}
+
+func (d *Daemon) startAdHoc(want Want) (*mount, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	var others []string
+	for _, m := range d.all() {
+		others = append(others, m.want.Dir)
+	}
+	if err := d.points.check(want.Dir, others); err != nil {
+		e := *err.(*control.Error)
+		e.Code = control.CannotCreate
+		return nil, &e
+	}
+	started := d.startAll([]Want{want})
+	if len(started) == 0 {
+		return nil, errStopping()
+	}
+	return started[0], nil
+}
+
+func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.TrustAnswer, error) {
+	if q.Fingerprint == "" {
+		return control.TrustAnswer{}, control.Errorf(control.Usage, "no fingerprint is given").
+			WithHint("ask the server's operator for it: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+	}
+	target, err := d.testTarget(ctx, control.TestRequest{Name: q.Name, Environment: q.Environment})
+	if err != nil {
+		return control.TrustAnswer{}, err
+	}
+	pinned, err := d.o.Floor.Pin(ctx, target, q.Fingerprint)
+	if err != nil {
+		return control.TrustAnswer{}, told(err)
+	}
+	if pinned == nil {
+		pinned = &control.TrustAnswer{Address: target.Address(), Fingerprint: q.Fingerprint}
+	}
+	d.log.Info("host key trusted", "conn", q.Name, "address", pinned.Address, "fingerprint", pinned.Fingerprint, "peer", fmt.Sprint(uidOf(ctx)))
+	return *pinned, nil
+}
+
+func uidOf(ctx context.Context) uint32 {
+	peer, _ := control.PeerOf(ctx)
+	return peer.UID
+}
