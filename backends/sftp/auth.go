@@ -1,0 +1,211 @@
+package sftp
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// credentials is what we can show a server.
+type credentials struct {
+	o       *Options
+	signers []ssh.Signer
+	agent   net.Conn // kept open while the agent may have to sign; nil without one
+
+	allowed []string // methods that the server last offered
+	tried   []string // and those it has refused
+	prompts error    // why its questions could not be answered
+}
+
+// errKey is a local key, certificate or agent that cannot be used.
+type errKey struct{ err error }
+
+func (e *errKey) Error() string { return e.err.Error() }
+func (e *errKey) Unwrap() error { return e.err }
+
+// newCredentials reads keys and asks the agent. The caller closes it after the login.
+func newCredentials(o *Options) (*credentials, error) {
+	c := &credentials{o: o}
+	key, err := o.signer()
+	if err != nil {
+		return nil, &errKey{err}
+	}
+	if key != nil {
+		c.signers = append(c.signers, key)
+	}
+	if o.Agent {
+		held, err := c.askAgent()
+		if err != nil {
+			return nil, &errKey{err}
+		}
+		c.signers = append(c.signers, held...)
+	}
+	if o.CertificateFile != "" {
+		if err := c.certify(o.CertificateFile); err != nil {
+			c.close()
+			return nil, &errKey{err}
+		}
+	}
+	return c, nil
+}
+
+func (c *credentials) close() {
+	if c.agent != nil {
+		c.agent.Close()
+	}
+}
+
+// signer returns the private key; nil if none is wanted.
+func (o *Options) signer() (ssh.Signer, error) {
+	var text []byte
+	switch {
+	case o.PrivateKey != nil:
+		pem, err := o.PrivateKey()
+		if err != nil {
+			return nil, fmt.Errorf("private key: %w", err)
+		}
+		text = []byte(pem)
+	case o.PrivateKeyFile != "":
+		var err error
+		if text, err = os.ReadFile(o.PrivateKeyFile); err != nil {
+			return nil, fmt.Errorf("private key: %w", err)
+		}
+	}
+	if len(text) == 0 {
+		return nil, nil
+	}
+	key, err := ssh.ParsePrivateKey(text)
+	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
+		if o.Passphrase == nil {
+			return nil, errors.New("private key: it is encrypted and no passphrase is given")
+		}
+		word, failure := o.Passphrase()
+		if failure != nil {
+			return nil, fmt.Errorf("passphrase: %w", failure)
+		}
+		key, err = ssh.ParsePrivateKeyWithPassphrase(text, []byte(word))
+		if errors.Is(err, x509.IncorrectPasswordError) {
+			return nil, errors.New("private key: the passphrase is wrong")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("private key: %w", err)
+	}
+	return key, nil
+}
+
+// askAgent returns the keys of the agent. It must answer, and later sign, within the connect timeout.
+func (c *credentials) askAgent() ([]ssh.Signer, error) {
+	socket := c.o.AgentSocket
+	if socket == "" {
+		socket = os.Getenv("SSH_AUTH_SOCK")
+	}
+	if socket == "" {
+		return nil, errors.New("agent: no socket is named, and SSH_AUTH_SOCK is not set")
+	}
+	conn, err := net.DialTimeout("unix", socket, c.o.ConnectTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	conn.SetDeadline(time.Now().Add(3 * c.o.ConnectTimeout)) // a socket pair has deadlines
+	keys, err := agent.NewClient(conn).Signers()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	c.agent = conn
+	return keys, nil
+}
+
+// certify puts the certificate before the plain key that it belongs to.
+func (c *credentials) certify(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	public, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil {
+		return fmt.Errorf("certificate %s: %w", file, err)
+	}
+	cert, ok := public.(*ssh.Certificate)
+	if !ok {
+		return fmt.Errorf("certificate %s: it is a plain public key", file)
+	}
+	for _, key := range c.signers {
+		if signer, err := ssh.NewCertSigner(cert, key); err == nil {
+			c.signers = slices.Insert(c.signers, 0, signer)
+			return nil
+		}
+	}
+	return fmt.Errorf("certificate %s: neither the private key nor the agent has the key it was made for", file)
+}
+
+// choose picks the next method. Keys come first. The password is told once: a server that has refused it as "password"
+// is not shown it again as "keyboard-interactive", which would count twice towards locking the account.
+func (c *credentials) choose(ctx *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
+	c.allowed, c.tried = ctx.AllowedMethods, ctx.TriedMethods
+	may := func(method string) bool {
+		return slices.Contains(ctx.AllowedMethods, method) && !slices.Contains(ctx.TriedMethods, method)
+	}
+	switch {
+	case may("publickey") && len(c.signers) > 0:
+		return ssh.PublicKeys(c.signers...), nil
+	case c.o.Password == nil:
+	case may("password"):
+		return ssh.PasswordCallback(c.o.Password), nil
+	case may("keyboard-interactive") && !slices.Contains(ctx.TriedMethods, "password"):
+		return ssh.KeyboardInteractive(c.answer), nil
+	}
+	return nil, c.refused()
+}
+
+// refusedLogin is a server that accepts nothing of what we have.
+type refusedLogin struct {
+	offered bool // it would have accepted the kind of proof that we have, but not this one
+	text    string
+}
+
+func (e *refusedLogin) Error() string { return e.text }
+
+func (c *credentials) refused() error {
+	shown := slices.DeleteFunc(slices.Clone(c.tried), func(method string) bool { return method == "none" })
+	allowed := strings.Join(c.allowed, ", ")
+	switch {
+	case c.prompts != nil:
+		return &refusedLogin{text: c.prompts.Error()}
+	case len(shown) > 0:
+		return &refusedLogin{true, fmt.Sprintf("the server refused user %q by %s; it allows %s",
+			c.o.Username, strings.Join(shown, " and "), allowed)}
+	}
+	return &refusedLogin{text: fmt.Sprintf("the server allows %s for user %q, and the definition has nothing of that",
+		allowed, c.o.Username)}
+}
+
+// answer answers a server's questions, if there is one and it asks for the password.
+func (c *credentials) answer(name, instruction string, questions []string, echos []bool) ([]string, error) {
+	switch {
+	case len(questions) == 0:
+		return nil, nil // an announcement
+	case len(questions) > 1:
+		c.prompts = fmt.Errorf("the server asks %d questions at login (%q); only a single one for the password can be answered",
+			len(questions), questions)
+		return nil, c.prompts
+	case c.prompts != nil:
+		return nil, c.prompts
+	}
+	// A second question would mean that the first answer was wrong or that a second factor is wanted.
+	c.prompts = errors.New("the server was not content with the password and asked a further question")
+	word, err := c.o.Password()
+	if err != nil {
+		return nil, err
+	}
+	return []string{word}, nil
+}

@@ -1,0 +1,418 @@
+package sftp
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"pierfs/backends"
+	"pierfs/backends/netconn"
+)
+
+func (o *Options) step(s Step) {
+	if o.Step != nil {
+		o.Step(s)
+	}
+	o.Logger.Debug("login", "step", s.Name, "server", o.Address, "took", s.Took, "detail", s.Detail, "err", s.Err)
+}
+
+// dial makes a session: dns, tcp, ssh, auth, workingDir, each within the connect timeout.
+func dial(ctx context.Context, o *Options) (*session, error) {
+	hosts, err := o.hostKeys()
+	if err != nil {
+		return nil, o.ended("ssh", time.Now(), "", refusal(backends.CauseKeyFile, err, "correct the file or take it out of the definition"))
+	}
+	// A server with several keys may show one that is not believed before one that is. It is asked again for the others.
+	without := make(map[string]bool)
+	for {
+		s, err := dialOnce(ctx, o, hosts, without)
+		wrong, ok := errors.AsType[*errHostKey](err)
+		if !ok || !wrong.other || without[wrong.kind] {
+			return s, err
+		}
+		without[wrong.kind] = true
+		again, failure := dialOnce(ctx, o, hosts, without)
+		if failure == nil {
+			return again, nil
+		}
+		if next, ok := errors.AsType[*errHostKey](failure); !ok || !next.other || without[next.kind] {
+			return nil, err // the first refusal says it best
+		}
+	}
+}
+
+func dialOnce(ctx context.Context, o *Options, hosts *hostKeys, without map[string]bool) (*session, error) {
+	raw, err := o.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := netconn.New(raw, o.SocketTimeout)
+	release := conn.Bind(ctx)
+	s, err := o.enter(ctx, conn, hosts, without)
+	if !release() || err != nil {
+		conn.Kill(cmp.Or(err, context.Cause(ctx)))
+		if s != nil {
+			s.close()
+		}
+		if err == nil {
+			err = &fault{err: context.Cause(ctx)}
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// ended reports a step and returns its error, dressed.
+func (o *Options) ended(name string, begun time.Time, detail string, err error) error {
+	err = seam("connect", "", err)
+	o.step(Step{Name: name, Took: time.Since(begun), Detail: detail, Err: err})
+	return err
+}
+
+// reach resolves the name and connects, to the first address that answers.
+func (o *Options) reach(ctx context.Context) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(o.Address)
+	if err != nil {
+		return nil, o.ended("dns", time.Now(), "", refuse(syscall.EINVAL, "address %q: %w", o.Address, err))
+	}
+	connect, hosts := o.Dial, []string{host}
+	if connect == nil {
+		connect = new(net.Dialer).DialContext
+		if hosts, err = o.resolve(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+	defer cancel()
+	for n, host := range hosts {
+		// Every address gets its share of the time that is left, so that one that is silent does not hide the others.
+		share := (o.ConnectTimeout - time.Since(begun)) / time.Duration(len(hosts)-n)
+		one, stop := context.WithTimeout(ctx, share)
+		var conn net.Conn
+		conn, err = connect(one, "tcp", net.JoinHostPort(host, port))
+		stop()
+		if err == nil {
+			o.ended("tcp", begun, conn.RemoteAddr().String(), nil)
+			return conn, nil
+		}
+	}
+	return nil, o.ended("tcp", begun, "", unreachable(o.Address, err))
+}
+
+func (o *Options) resolve(ctx context.Context, host string) ([]string, error) {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return []string{host}, nil
+	}
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+	defer cancel()
+	hosts, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return nil, o.ended("dns", begun, "", &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient,
+			Cause: backends.CauseDNS, Err: err, Hint: "check the spelling of host, and that this machine's resolver knows it"})
+	}
+	o.ended("dns", begun, strings.Join(hosts, ", "), nil)
+	return hosts, nil
+}
+
+// unreachable tells why no connection came about.
+func unreachable(address string, err error) error {
+	e := &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient, Cause: backends.CauseNoRoute, Err: err,
+		Hint: "check host and port, the route to it and the firewalls between"}
+	timeout, _ := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Code, e.Cause = syscall.ECONNREFUSED, backends.CauseConnRefused
+		e.Hint = "the machine answers, but nothing listens there: check port, and that the SSH server runs"
+	case errors.Is(err, context.Canceled):
+		e.Code, e.Cause = syscall.EINTR, ""
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeout != nil && timeout.Timeout():
+		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseConnTimeout
+		e.Hint = "no answer from " + address + ": check host, and that no firewall drops the packets"
+	}
+	return e
+}
+
+// refusal is an error that must not be repeated by itself.
+func refusal(cause backends.Cause, err error, hint string) error {
+	return &backends.Error{Op: "connect", Code: syscall.EACCES, Class: backends.Refused, Cause: cause, Err: err, Hint: hint}
+}
+
+// greeting watches the first bytes that a server says, for who speaks another protocol can be told from who is silent.
+type greeting struct {
+	*netconn.Conn
+	first  []byte
+	passed bool
+}
+
+// errForeign is a peer that does not speak SSH.
+var errForeign = errors.New("the server does not speak SSH")
+
+// Read fails at once when the first line is one that no SSH server sends. Others may come before the version (RFC 4253
+// section 4.2).
+func (g *greeting) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if g.passed {
+		return n, err
+	}
+	g.first = append(g.first, p[:min(n, 256-min(256, len(g.first)))]...)
+	switch {
+	case bytes.Contains(g.first, []byte("SSH-")):
+		g.passed = true
+	case foreign(g.first):
+		return 0, fmt.Errorf("%w: it says %q", errForeign, firstLine(g.first))
+	}
+	return n, err
+}
+
+// foreign reports whether a greeting is known to be that of another protocol: FTP and SMTP begin with three digits, HTTP,
+// IMAP and POP3 with their words, TLS with an alert.
+func foreign(b []byte) bool {
+	if len(b) >= 4 && (b[3] == ' ' || b[3] == '-') && !slices.ContainsFunc(b[:3], func(c byte) bool { return c < '0' || c > '9' }) {
+		return true
+	}
+	for _, word := range []string{"HTTP/", "* OK", "+OK", "<", "\x15\x03"} {
+		if bytes.HasPrefix(b, []byte(word)) {
+			return true
+		}
+	}
+	return false
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return string(bytes.TrimRight(line, "\r"))
+}
+
+// handshake brings the SSH connection up, and reports the steps ssh and auth.
+func (o *Options) handshake(conn *netconn.Conn, hosts *hostKeys, algorithms []string, check ssh.HostKeyCallback) (*ssh.Client, error) {
+	begun := time.Now()
+	proof, err := newCredentials(o)
+	if err != nil {
+		return nil, o.ended("auth", begun, "", refusal(backends.CauseKeyFile, err, "check privateKey, certificate, passphrase and agent"))
+	}
+	defer proof.close()
+	greeted := &greeting{Conn: conn}
+	believed := time.Time{}
+	config := &ssh.ClientConfig{
+		User: o.Username, AuthCallback: proof.choose, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-pierfs",
+		HostKeyCallback: func(name string, remote net.Addr, key ssh.PublicKey) error {
+			if err := check(name, remote, key); err != nil {
+				return err
+			}
+			believed = time.Now()
+			conn.SetDeadline(believed.Add(o.ConnectTimeout))
+			o.ended("ssh", begun, key.Type()+" "+fingerprint(key), nil)
+			return nil
+		},
+	}
+	if o.LegacyAlgorithms {
+		config.Config = legacyConfig()
+	}
+	conn.SetDeadline(begun.Add(o.ConnectTimeout))
+	c, channels, requests, err := ssh.NewClientConn(greeted, o.Address, config)
+	if err != nil {
+		if cause := conn.Cause(); cause != nil && !errors.Is(cause, net.ErrClosed) {
+			err = cause
+		}
+		if believed.IsZero() {
+			return nil, o.ended("ssh", begun, "", noSSH(o, greeted, err))
+		}
+		return nil, o.ended("auth", believed, "", noLogin(o, proof, err))
+	}
+	conn.SetDeadline(time.Time{})
+	o.ended("auth", believed, "user "+o.Username, nil)
+	return ssh.NewClient(c, channels, requests), nil
+}
+
+// legacyConfig adds to the defaults what x/crypto/ssh calls insecure, behind them.
+func legacyConfig() ssh.Config {
+	good, bad := ssh.SupportedAlgorithms(), ssh.InsecureAlgorithms()
+	return ssh.Config{
+		KeyExchanges: append(good.KeyExchanges, bad.KeyExchanges...),
+		Ciphers:      append(good.Ciphers, bad.Ciphers...),
+		MACs:         append(good.MACs, bad.MACs...),
+	}
+}
+
+// noSSH tells why the handshake failed before the host key was believed.
+func noSSH(o *Options, greeted *greeting, err error) error {
+	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err}
+	if wrong, ok := errors.AsType[*errHostKey](err); ok {
+		e.Code, e.Class, e.Cause, e.Hint = syscall.EACCES, backends.Refused, wrong.cause, wrong.hint
+		e.Err = wrong
+		return e
+	}
+	if _, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err); ok {
+		e.Code, e.Class, e.Cause = syscall.EPROTO, backends.Refused, backends.CauseAlgorithms
+		e.Hint = "the server is old: set legacyAlgorithms = true if it cannot be updated"
+		return e
+	}
+	foreign := &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol, Err: err,
+		Hint: "something else listens on this port: check port (SSH has 22) and protocol"}
+	switch {
+	case errors.Is(err, errScanned), errors.Is(err, context.Canceled):
+		e.Cause = ""
+		return err
+	case errors.Is(err, errForeign):
+		return foreign
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		if len(greeted.first) > 0 && !greeted.passed {
+			foreign.Err = fmt.Errorf("%w: it says %q", errForeign, firstLine(greeted.first))
+			return foreign
+		}
+		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
+		e.Hint = "the port is open but no SSH server answers: it may be overloaded, stopped, or another service"
+	}
+	return e
+}
+
+// noLogin tells why the login failed.
+func noLogin(o *Options, proof *credentials, err error) error {
+	refused, ok := errors.AsType[*refusedLogin](err)
+	switch {
+	case ok && refused.offered:
+		return refusal(backends.CauseAuth, refused, "check username and password or key; nothing is tried again by itself, so that no account is locked")
+	case ok:
+		return refusal(backends.CauseAuthMethod, refused, "give the connection what the server asks for: a password, a private key, or both")
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return &backends.Error{Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent, Err: err,
+			Hint: "the server did not answer the login in time; a longer connectTimeout may help if it is slow"}
+	case errors.Is(err, context.Canceled):
+		return err
+	case proof.prompts != nil:
+		return refusal(backends.CauseAuth, err, "use a private key: the server wants more than one password")
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
+		if len(proof.tried) > 1 { // "none" is always among them
+			return refusal(backends.CauseAuth, fmt.Errorf("the server hung up during the login: %w", err), "check username and password or key")
+		}
+		return &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err,
+			Hint: "the server hung up during the login: it may be full, or have banned this machine"}
+	}
+	return refusal(backends.CauseAuth, err, "check username and password or key")
+}
+
+// enter makes a session of a connection that stands.
+func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys, without map[string]bool) (*session, error) {
+	client, err := o.handshake(conn, hosts, hosts.algorithms(o.LegacyAlgorithms, without), hosts.check)
+	if err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	conn.SetDeadline(begun.Add(o.ConnectTimeout))
+	s := &session{o: o, conn: conn, dead: make(chan struct{}), server: string(client.ServerVersion())}
+	s.openSSH = strings.Contains(s.server, "OpenSSH") || strings.Contains(s.server, "mod_sftp")
+	s.server = strings.TrimPrefix(s.server, "SSH-2.0-")
+	s.dial = func(context.Context) (io.ReadWriteCloser, error) { return subsystem(client) }
+	rw, err := s.dial(ctx)
+	if err == nil {
+		s.meta, err = s.newChannel(rw)
+	}
+	if err != nil {
+		return nil, o.ended("workingDir", begun, "", noSFTP(err))
+	}
+	if err := s.begin(ctx); err != nil {
+		return s, o.ended("workingDir", begun, "", err)
+	}
+	conn.SetDeadline(time.Time{})
+	o.ended("workingDir", begun, s.root, nil)
+	s.workers.Go(func() {
+		s.keepAlive(func() error {
+			_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
+			return err
+		})
+	})
+	return s, nil
+}
+
+// errNoSubsystem is a server that refuses to start SFTP.
+var errNoSubsystem = errors.New("the server offers no SFTP")
+
+// subsystem opens a channel with SFTP on it.
+func subsystem(client *ssh.Client) (io.ReadWriteCloser, error) {
+	channel, requests, err := client.OpenChannel("session", nil)
+	if err != nil {
+		return nil, err
+	}
+	go ssh.DiscardRequests(requests)         // ends with the channel
+	go io.Copy(io.Discard, channel.Stderr()) // so does this; what is not read would stop the window
+	ok, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"sftp"}))
+	if err == nil && !ok {
+		err = errNoSubsystem
+	}
+	if err != nil {
+		channel.Close()
+		return nil, err
+	}
+	return channel, nil
+}
+
+// noSFTP tells why the login was accepted and there is no SFTP all the same.
+func noSFTP(err error) error {
+	e := &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseNoSFTP, Err: err,
+		Hint: "the login works, but the server starts no SFTP for it: check its \"Subsystem sftp\" and the user's shell start-up files, which may not print anything"}
+	if _, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
+		e.Class, e.Cause, e.Code = backends.Transient, backends.CauseTooManySessions, syscall.EAGAIN
+		e.Hint = "the server allows no session for this login now"
+		return e
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		e.Class, e.Cause, e.Code = backends.Transient, backends.CauseSilent, syscall.ETIMEDOUT
+		e.Hint = "the server did not start SFTP in time"
+	}
+	return e
+}
+
+func workingDirError(dir string, err error) error {
+	if lostReply(err) {
+		return err
+	}
+	e := &backends.Error{Op: "connect", Class: backends.Refused, Code: syscall.ENOENT, Cause: backends.CauseWorkingDir,
+		Err: fmt.Errorf("working directory %q: %w", dir, err), Hint: "correct workingDir, or have the directory made on the server"}
+	if failed(err, statusPermissionDenied) {
+		e.Code, e.Cause = syscall.EACCES, backends.CauseWorkingDirPerm
+		e.Hint = "have the login allowed to enter the directory, or name another one as workingDir"
+	}
+	return e
+}
+
+func notADirectory(dir string) error {
+	return &backends.Error{Op: "connect", Class: backends.Refused, Code: syscall.ENOTDIR, Cause: backends.CauseWorkingDirFile,
+		Err: fmt.Errorf("working directory %q: it is no directory", dir), Hint: "name a directory as workingDir"}
+}
+
+// scan shakes hands only so far that the server shows its host key.
+func scan(ctx context.Context, o *Options) (ssh.PublicKey, error) {
+	raw, err := o.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := netconn.New(raw, o.SocketTimeout)
+	defer conn.Close()
+	defer conn.Bind(ctx)()
+	var seen ssh.PublicKey
+	hosts := &hostKeys{address: o.Address}
+	quiet := *o
+	quiet.Agent, quiet.PrivateKey, quiet.PrivateKeyFile, quiet.CertificateFile = false, nil, "", ""
+	_, err = quiet.handshake(conn, hosts, hosts.algorithms(o.LegacyAlgorithms, nil), func(_ string, _ net.Addr, key ssh.PublicKey) error {
+		seen = key
+		return errScanned
+	})
+	if seen != nil {
+		return seen, nil
+	}
+	return nil, err
+}

@@ -1,0 +1,391 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/pkg/sftp"
+
+	"pierfs/backends"
+)
+
+// Mkdir makes a directory.
+func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) error {
+	return b.do(ctx, "mkdir", name, func(s *session) error {
+		if name == "" {
+			return refuse(syscall.EEXIST, "it is the working directory")
+		}
+		perm := attrs{flags: attrPerm, perm: permBits(mode)}
+		err := s.ask(ctx, newFrame(typeMkdir, 64).text(s.path(name)).attrs(perm)).status()
+		return s.whyCreate(ctx, name, err)
+	})
+}
+
+// Remove removes a file or link.
+func (b *Backend) Remove(ctx context.Context, name string) error {
+	return b.do(ctx, "remove", name, func(s *session) error {
+		if name == "" {
+			return refuse(syscall.EISDIR, "it is the working directory")
+		}
+		err := s.ask(ctx, pathFrame(typeRemove, s.path(name))).status()
+		if vague(err) || failed(err, statusPermissionDenied) {
+			if info, unknown := s.lstat(ctx, name); unknown == nil && info.IsDir() {
+				return as(syscall.EISDIR, err)
+			}
+		}
+		return s.whyChange(ctx, name, -1, s.whyPath(ctx, name, err))
+	})
+}
+
+// Rmdir removes an empty directory.
+func (b *Backend) Rmdir(ctx context.Context, name string) error {
+	return b.do(ctx, "rmdir", name, func(s *session) error {
+		if name == "" {
+			return refuse(syscall.EBUSY, "it is the working directory")
+		}
+		err := s.ask(ctx, pathFrame(typeRmdir, s.path(name))).status()
+		if vague(err) || failed(err, statusNoSuchFile, statusPermissionDenied) {
+			info, unknown := s.lstat(ctx, name)
+			switch {
+			case unknown != nil:
+			case info.Known.Has(backends.HasType) && !info.IsDir():
+				return as(syscall.ENOTDIR, err)
+			case !failed(err, statusPermissionDenied) && b.inhabited(ctx, s, name):
+				return as(syscall.ENOTEMPTY, err)
+			}
+		}
+		return s.whyChange(ctx, name, -1, s.whyPath(ctx, name, err))
+	})
+}
+
+// inhabited reports whether dir has entries, hidden ones included.
+func (b *Backend) inhabited(ctx context.Context, s *session, dir string) bool {
+	before := b.hidden.Load()
+	for _, err := range b.list(ctx, s, dir) {
+		return err == nil
+	}
+	return b.hidden.Load() != before
+}
+
+// Rename gives from the name to.
+func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.RenameMode) error {
+	if err := backends.CheckName("rename", to); err != nil {
+		return err
+	}
+	return b.do(ctx, "rename", from, func(s *session) error {
+		switch {
+		case from == "" || to == "":
+			return refuse(syscall.EBUSY, "it is the working directory")
+		case strings.HasPrefix(to, from+"/"):
+			return refuse(syscall.EINVAL, "%q lies below it", to)
+		case mode == backends.NoReplace:
+			return s.renameNew(ctx, from, to)
+		case from == to:
+			_, err := s.lstat(ctx, from)
+			return err
+		}
+		return s.replace(ctx, s.meta, from, to, nil)
+	})
+}
+
+// renameNew renames to a name that does not exist. OpenSSH's RENAME links and unlinks, and so refuses a name that does,
+// and mod_sftp's refuses too; of others it is not known, and they are asked first, which leaves a gap of one round trip.
+func (s *session) renameNew(ctx context.Context, from, to string) error {
+	if !s.openSSH {
+		if _, absent := s.lstat(ctx, to); absent == nil {
+			return refuse(syscall.EEXIST, "%q exists", to)
+		}
+	}
+	err := s.ask(ctx, twoPathsFrame(typeRename, s.path(from), s.path(to))).status()
+	if vague(err) || failed(err, statusPermissionDenied) {
+		if _, absent := s.lstat(ctx, to); absent == nil {
+			return as(syscall.EEXIST, err)
+		}
+	}
+	return s.whyRename(ctx, from, to, err)
+}
+
+// replace renames from to to, which may exist, over channel m. With after it asks in the same flight what there is then.
+// An answer that comes for the renaming and not for that question is good enough.
+func (s *session) replace(ctx context.Context, m *mux, from, to string, after func(backends.Info)) error {
+	f := m.flight()
+	var rename *call
+	if m.offers(extPosixRename) {
+		rename = f.add(extendedFrame(extPosixRename, s.path(from), s.path(to)))
+	} else {
+		rename = f.add(twoPathsFrame(typeRename, s.path(from), s.path(to)))
+	}
+	var stat *call
+	if after != nil {
+		stat = f.add(pathFrame(typeLstat, s.path(to)))
+	}
+	f.send(urgent)
+	f.wait(ctx)
+	err := rename.reply.status()
+	if err != nil && !lostReply(err) && !m.offers(extPosixRename) {
+		err = s.replaceInSteps(ctx, from, to, err)
+		if err == nil && after != nil {
+			if info, unknown := s.lstat(ctx, to); unknown == nil {
+				after(info)
+			}
+		}
+		return s.whyRename(ctx, from, to, err)
+	}
+	if err != nil {
+		return s.whyRename(ctx, from, to, err)
+	}
+	if stat != nil {
+		if info, unknown := stat.reply.info(base(to)); unknown == nil {
+			after(info)
+		}
+	}
+	return nil
+}
+
+// replaceInSteps is for servers that cannot replace a name in one step (Caps.Replace is false): what to holds is moved
+// aside, from takes its place, and what lies aside is removed. In between nobody bears the name; if from cannot take it,
+// what was there gets it back.
+func (s *session) replaceInSteps(ctx context.Context, from, to string, refused error) error {
+	was, absent := s.lstat(ctx, to)
+	if absent != nil || was.IsDir() || failed(refused, statusNoSuchFile) {
+		return refused
+	}
+	if is, err := s.lstat(ctx, from); err != nil || is.IsDir() {
+		return refused
+	}
+	aside := asideName(to)
+	move := func(from, to string) error {
+		return s.ask(ctx, twoPathsFrame(typeRename, s.path(from), s.path(to))).status()
+	}
+	if err := move(to, aside); err != nil {
+		return err
+	}
+	if err := move(from, to); err != nil {
+		if lostReply(err) {
+			return err
+		}
+		return errors.Join(err, move(aside, to))
+	}
+	s.ask(ctx, pathFrame(typeRemove, s.path(aside))) // the new content is in place; what is left over is only litter
+	return nil
+}
+
+// asideName is where the content of name waits while another takes its place.
+func asideName(name string) string {
+	element := base(name)
+	dir := strings.TrimSuffix(name, element)
+	const mark = ".pierfs-old~"
+	return dir + "." + element[:min(len(element), backends.MaxElement-len(mark)-1)] + mark
+}
+
+// whyRename says more of a refused renaming, in the words of rename(2).
+func (s *session) whyRename(ctx context.Context, from, to string, err error) error {
+	if !vague(err) && !failed(err, statusNoSuchFile, statusPermissionDenied, statusFileExists, statusBadMessage) {
+		return err
+	}
+	f := s.meta.flight()
+	source, target := f.add(pathFrame(typeLstat, s.path(from))), f.add(pathFrame(typeLstat, s.path(to)))
+	f.send(urgent)
+	f.wait(ctx)
+	is, gone := source.reply.info("")
+	was, absent := target.reply.info("")
+	switch {
+	case gone != nil:
+		return s.whyPath(ctx, from, err)
+	case absent != nil:
+		err = s.whyPath(ctx, to, err)
+		if vague(err) && s.apart(ctx, from, to) {
+			return as(syscall.EXDEV, err)
+		}
+	case is.IsDir() && !was.IsDir():
+		return as(syscall.ENOTDIR, err)
+	case !is.IsDir() && was.IsDir():
+		return as(syscall.EISDIR, err)
+	case is.IsDir() && vague(err):
+		return as(syscall.ENOTEMPTY, err)
+	}
+	return s.whyChange(ctx, to, 0, err)
+}
+
+// apart reports whether two names lie on different file systems.
+func (s *session) apart(ctx context.Context, a, b string) bool {
+	if !s.meta.offers(extStatVFS) {
+		return false
+	}
+	f := s.meta.flight()
+	one := f.add(extendedFrame(extStatVFS, s.path(parent(a))))
+	two := f.add(extendedFrame(extStatVFS, s.path(parent(b))))
+	f.send(urgent)
+	f.wait(ctx)
+	x, err1 := one.reply.space()
+	y, err2 := two.reply.space()
+	return err1 == nil && err2 == nil && x.fsid != y.fsid
+}
+
+// SetAttr changes what attr names. What can be set without following a link (owner and times, where the server offers
+// lsetstat@openssh.com) is set in one round trip; for permissions and size it is asked first what the name is.
+func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) (backends.Info, error) {
+	var info backends.Info
+	err := b.do(ctx, "setattr", name, func(s *session) (err error) {
+		info, err = s.setAttr(ctx, name, attr)
+		return err
+	})
+	return info, err
+}
+
+func (s *session) setAttr(ctx context.Context, name string, attr backends.Attr) (backends.Info, error) {
+	if attr.Empty() {
+		return s.lstat(ctx, name)
+	}
+	var now backends.Info
+	own := s.meta.offers(extLsetstat)
+	if attr.Perm != nil || attr.Size != nil || partial(attr) || !own {
+		var err error
+		if now, err = s.lstat(ctx, name); err != nil {
+			return now, s.whyPath(ctx, name, err)
+		}
+		if err := settable(now, attr, own); err != nil {
+			return now, err
+		}
+	}
+	sets, err := wireAttrs(attr, now)
+	if err != nil {
+		return now, err
+	}
+	f := s.meta.flight()
+	for _, a := range sets {
+		if a.flags&(attrSize|attrPerm) == 0 && own {
+			f.add(extendedFrame(extLsetstat, s.path(name)).attrs(a))
+		} else {
+			f.add(newFrame(typeSetstat, 64).text(s.path(name)).attrs(a))
+		}
+	}
+	stat := f.add(pathFrame(typeLstat, s.path(name)))
+	f.send(urgent)
+	f.wait(ctx)
+	for n, c := range f.calls[:len(sets)] {
+		if err := c.reply.status(); err != nil {
+			return backends.Info{}, s.whySet(ctx, name, sets[n], err)
+		}
+	}
+	return stat.reply.info(base(name))
+}
+
+// settable refuses what would go through a link to what it leads to.
+func settable(now backends.Info, attr backends.Attr, own bool) error {
+	link := now.Mode&os.ModeSymlink != 0
+	switch {
+	case attr.Size != nil && now.IsDir():
+		return refuse(syscall.EISDIR, "it is a directory")
+	case attr.Size != nil && (link || special(now)):
+		return refuse(syscall.EINVAL, "it is no file")
+	case link && attr.Perm != nil:
+		return refuse(syscall.EOPNOTSUPP, "a link has no permissions of its own")
+	case link && !own:
+		return refuse(syscall.EOPNOTSUPP, "the server cannot change a link itself")
+	}
+	return nil
+}
+
+// whySet says more of a refused change of attributes: they are the owner's to change, which is EPERM; only for the size
+// it is a matter of access.
+func (s *session) whySet(ctx context.Context, name string, set attrs, err error) error {
+	err = s.whyPath(ctx, name, err)
+	need := -1
+	if set.flags&attrSize != 0 {
+		need = 0
+	}
+	err = s.whyChange(ctx, name, need, err)
+	if failed(err, statusPermissionDenied) && backends.Errno(err) != syscall.EROFS && set.flags&attrSize == 0 {
+		return as(syscall.EPERM, err)
+	}
+	return err
+}
+
+// Symlink makes a link.
+func (b *Backend) Symlink(ctx context.Context, target, name string) error {
+	return b.do(ctx, "symlink", name, func(s *session) error {
+		switch {
+		case name == "":
+			return refuse(syscall.EEXIST, "it is the working directory")
+		case target == "":
+			return refuse(syscall.ENOENT, "a link must lead somewhere")
+		case strings.ContainsRune(target, 0):
+			return refuse(syscall.EINVAL, "a link's content may not hold NUL")
+		case len(target) > 4095:
+			return refuse(syscall.ENAMETOOLONG, "a content of %d bytes", len(target))
+		}
+		err := s.meta.viaLibrary(ctx, func(c *sftp.Client) error { return c.Symlink(target, s.path(name)) })
+		return s.whyCreate(ctx, name, err)
+	})
+}
+
+// Readlink returns a link's content.
+func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
+	var target string
+	err := b.do(ctx, "readlink", name, func(s *session) error {
+		// The answer goes through a channel: when ctx ends, the library may still be at work.
+		found := make(chan string, 1)
+		err := s.meta.viaLibrary(ctx, func(c *sftp.Client) error {
+			text, err := c.ReadLink(s.path(name))
+			found <- text
+			return err
+		})
+		if err == nil {
+			target = <-found
+			return nil
+		}
+		if vague(err) || failed(err, statusBadMessage, statusNoSuchFile) {
+			info, unknown := s.lstat(ctx, name)
+			if unknown == nil && info.Mode&os.ModeSymlink == 0 {
+				return as(syscall.EINVAL, err)
+			}
+		}
+		return s.whyPath(ctx, name, err)
+	})
+	return target, err
+}
+
+// Link gives a file a further name.
+func (b *Backend) Link(ctx context.Context, old, name string) error {
+	if err := backends.CheckName("link", old); err != nil {
+		return err
+	}
+	return b.do(ctx, "link", name, func(s *session) error {
+		if !s.meta.offers(extHardlink) {
+			return refuse(syscall.EOPNOTSUPP, "the server offers no hard links")
+		}
+		err := s.meta.viaLibrary(ctx, func(c *sftp.Client) error { return c.Link(s.path(old), s.path(name)) })
+		if err == nil || lostReply(err) {
+			return err
+		}
+		info, absent := s.lstat(ctx, old)
+		switch {
+		case absent != nil:
+			return s.whyPath(ctx, old, err)
+		case info.IsDir():
+			return as(syscall.EPERM, err)
+		}
+		err = s.whyCreate(ctx, name, err)
+		if vague(err) && backends.Errno(err) == syscall.EIO && s.apart(ctx, old, name) {
+			return as(syscall.EXDEV, err)
+		}
+		return err
+	})
+}
+
+// StatFS tells the space around the working directory.
+func (b *Backend) StatFS(ctx context.Context) (backends.Space, error) {
+	var found space
+	err := b.do(ctx, "statfs", "", func(s *session) (err error) {
+		if !s.meta.offers(extStatVFS) {
+			return refuse(syscall.EOPNOTSUPP, "the server does not tell its space")
+		}
+		found, err = s.ask(ctx, extendedFrame(extStatVFS, s.root)).space()
+		return err
+	})
+	return found.Space, err
+}

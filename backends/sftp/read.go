@@ -1,0 +1,328 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+)
+
+// maxFlight is how much one ReadAt has on order at a time; about what a server's window lets through in a round trip.
+const maxFlight = 2 << 20
+
+// reader is an open file. It belongs to one session and dies with it.
+type reader struct {
+	b      *Backend
+	s      *session
+	m      *mux
+	name   string
+	handle string
+	moved  atomic.Int64
+
+	mu     sync.Mutex
+	spent  bool // the server has been told to close it
+	closed bool
+}
+
+// Open opens name in one round trip. Beside the opening itself the server is asked where the name leads and what is
+// there: a directory can be opened like a file (OpenSSH), and a link may lead out of the working directory.
+func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error) {
+	var r *reader
+	err := b.do(ctx, "open", name, func(s *session) error {
+		if b.specials.has(name) {
+			info, err := s.ask(ctx, pathFrame(typeStat, s.path(name))).info("")
+			if err == nil && special(info) {
+				return refuse(syscall.ENXIO, "it is %v, neither file nor directory", info.Mode.Type())
+			}
+		}
+		var err error
+		r, err = b.open(ctx, s, name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, error) {
+	m, path := s.channel(), s.path(name)
+	f := m.flight()
+	real, stat := f.add(pathFrame(typeRealpath, path)), f.add(pathFrame(typeStat, path))
+	open := f.add(openFrame(path, openRead, attrs{}))
+	open.late = func(r reply) {
+		if handle, err := r.handle(); err == nil {
+			m.closeSoon(handle)
+		}
+	}
+	f.send(urgent)
+	f.wait(ctx)
+	handle, err := open.reply.handle()
+	info, unknown := stat.reply.info("")
+	var wrong error
+	switch {
+	case unknown == nil && info.IsDir():
+		wrong = as(syscall.EISDIR, errors.New("it is a directory"))
+	case unknown == nil && special(info):
+		b.specials.note(name)
+		wrong = refuse(syscall.ENXIO, "it is %v, neither file nor directory", info.Mode.Type())
+	case err != nil:
+		return nil, s.whyPath(ctx, name, err)
+	default:
+		wrong = s.confined(real.reply)
+	}
+	if wrong != nil {
+		if err == nil {
+			m.closeSoon(handle)
+		}
+		return nil, wrong
+	}
+	return &reader{b: b, s: s, m: m, name: name, handle: handle}, nil
+}
+
+// use returns an error if r is closed; last says that nothing is asked of the server after this.
+func (r *reader) use(last bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.spent || r.closed {
+		return refuse(syscall.EBADF, "%w", os.ErrClosed)
+	}
+	r.spent = last
+	return nil
+}
+
+// ReadAt reads p whole, in packets that are on their way together. A short packet is asked again from where it ended.
+func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := r.use(false); err != nil {
+		return 0, seam("readat", r.name, err)
+	}
+	if off < 0 {
+		return 0, seam("readat", r.name, refuse(syscall.EINVAL, "offset %d", off))
+	}
+	done := 0
+	for {
+		part := p[done:min(len(p), done+maxFlight)]
+		n, _, err := r.fetch(ctx, part, off+int64(done), false)
+		done += n
+		if err == nil && done < len(p) {
+			continue
+		}
+		r.grown(done)
+		if errors.Is(err, io.EOF) {
+			return done, io.EOF
+		}
+		return done, seam("readat", r.name, err)
+	}
+}
+
+// grown counts what the file has moved and asks for a wider road when that is much.
+func (r *reader) grown(n int) {
+	if r.moved.Add(int64(n)) >= busy && r.m == r.s.meta {
+		r.s.widen()
+	}
+}
+
+// ReadLast reads p, the state of the file and closes it, in one flight.
+func (r *reader) ReadLast(ctx context.Context, p []byte, off int64) (int, backends.Info, error) {
+	if off < 0 || len(p) > maxFlight {
+		return r.readLastSlowly(ctx, p, off)
+	}
+	if err := r.use(true); err != nil {
+		return 0, backends.Info{}, seam("readlast", r.name, err)
+	}
+	n, info, err := r.fetch(ctx, p, off, true)
+	if errors.Is(err, errShort) {
+		n, info, err = r.reread(ctx, p, off, n, info)
+	}
+	if errors.Is(err, io.EOF) {
+		return n, info, io.EOF
+	}
+	return n, info, seam("readlast", r.name, err)
+}
+
+// readLastSlowly is for more than fits in one flight.
+func (r *reader) readLastSlowly(ctx context.Context, p []byte, off int64) (int, backends.Info, error) {
+	n, err := r.ReadAt(ctx, p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, backends.Info{}, err
+	}
+	info, failure := r.Stat(ctx)
+	if failure != nil {
+		return n, info, failure
+	}
+	r.Close()
+	return n, info, err
+}
+
+// errShort is a last read whose server gave less than it was asked for, though the file has more. The handle is gone.
+var errShort = errors.New("the server cut a read short")
+
+// reread opens the file anew to read on after n bytes, and takes no other version of it for the same.
+func (r *reader) reread(ctx context.Context, p []byte, off int64, n int, was backends.Info) (int, backends.Info, error) {
+	again, err := r.b.open(ctx, r.s, r.name)
+	if err != nil {
+		return n, was, err
+	}
+	defer again.Close()
+	is, err := again.stat(ctx)
+	if err != nil {
+		return n, was, err
+	}
+	if !is.SameVersion(was) {
+		return n, is, refuse(syscall.ESTALE, "it changed while it was read")
+	}
+	more, _, err := again.fetch(ctx, p[n:], off+int64(n), false)
+	return n + more, is, err
+}
+
+// fetch reads p, which is at most maxFlight long, in one flight and what flights short replies make necessary. With
+// last the flight ends with FSTAT and CLOSE, and then there are no others: errShort tells that one would be needed.
+func (r *reader) fetch(ctx context.Context, p []byte, off int64, last bool) (n int, info backends.Info, err error) {
+	f, err := r.order(ctx, p, off)
+	if err != nil {
+		return 0, info, err
+	}
+	reads := f.calls
+	var stat *call
+	if last {
+		stat = f.add(pathFrame(typeFstat, r.handle))
+		f.add(pathFrame(typeClose, r.handle))
+	}
+	f.send(urgent)
+	f.wait(ctx)
+	if last {
+		if info, err = stat.reply.info(base(r.name)); err != nil {
+			return 0, info, r.s.whyHandle(err)
+		}
+	}
+	for _, c := range reads {
+		got, err := c.bytes()
+		n += got
+		if err != nil {
+			return n, info, r.whyRead(ctx, err, last)
+		}
+		if got == c.want {
+			continue
+		}
+		if last {
+			if info.Known.Has(backends.HasSize) && off+int64(n) >= info.Size {
+				return n, info, io.EOF
+			}
+			return n, info, errShort
+		}
+		got, err = r.rest(ctx, p[n:n+c.want-got], off+int64(n))
+		n += got
+		if err != nil {
+			return n, info, err
+		}
+	}
+	return n, info, nil
+}
+
+// order makes a flight of READs for p. It waits until so much may be on order.
+func (r *reader) order(ctx context.Context, p []byte, off int64) (*flight, error) {
+	if err := r.m.reads.Acquire(ctx, int64(len(p))); err != nil {
+		return nil, &fault{err: context.Cause(ctx)}
+	}
+	f := r.m.flight()
+	for at := 0; at < len(p); at += r.s.maxRead {
+		c := f.read(r.handle, off+int64(at), p[at:min(len(p), at+r.s.maxRead)])
+		r.m.load.Add(int64(c.want))
+		c.over = func(reply) {
+			r.m.load.Add(-int64(c.want))
+			r.m.reads.Release(int64(c.want))
+		}
+	}
+	return f, nil
+}
+
+// rest asks for p again and again until it is there or the file ends.
+func (r *reader) rest(ctx context.Context, p []byte, off int64) (n int, err error) {
+	floor := progress{timeout: r.s.o.SocketTimeout}
+	for n < len(p) {
+		asked := time.Now()
+		f, err := r.order(ctx, p[n:], off+int64(n))
+		if err != nil {
+			return n, err
+		}
+		// One at a time: only the first of several could be trusted to begin where the last has ended.
+		f.send(urgent)
+		f.wait(ctx)
+		for _, c := range f.calls {
+			got, err := c.bytes()
+			n += got
+			if err != nil {
+				return n, r.whyRead(ctx, err, false)
+			}
+			if err := floor.add(got, time.Since(asked)); err != nil {
+				return n, err
+			}
+			if got < c.want {
+				break
+			}
+		}
+	}
+	return n, nil
+}
+
+// bytes is how many bytes a READ brought; io.EOF at the end of the file.
+func (c *call) bytes() (int, error) {
+	switch {
+	case c.reply.err == nil && c.reply.kind == typeData && c.reply.n > 0, c.reply.kind == typeData && c.want == 0:
+		return c.reply.n, nil
+	case c.reply.err == nil && c.reply.kind == typeData:
+		return 0, fmt.Errorf("%w: no bytes and no end", errMalformed)
+	}
+	err := c.reply.refusal()
+	if failed(err, statusEOF) {
+		return 0, io.EOF
+	}
+	return 0, err
+}
+
+// whyRead says more of a refused READ: OpenSSH opens directories and fails to read them.
+func (r *reader) whyRead(ctx context.Context, err error, closed bool) error {
+	if !vague(err) || closed {
+		return r.s.whyHandle(err)
+	}
+	if info, unknown := r.stat(ctx); unknown == nil && info.IsDir() {
+		return as(syscall.EISDIR, err)
+	}
+	return err
+}
+
+func (r *reader) stat(ctx context.Context) (backends.Info, error) {
+	f := r.m.flight()
+	c := f.add(pathFrame(typeFstat, r.handle))
+	f.send(urgent)
+	info, err := c.wait(ctx).info(base(r.name))
+	return info, r.s.whyHandle(err)
+}
+
+// Stat describes the open file.
+func (r *reader) Stat(ctx context.Context) (backends.Info, error) {
+	if err := r.use(false); err != nil {
+		return backends.Info{}, seam("stat", r.name, err)
+	}
+	info, err := r.stat(ctx)
+	return info, seam("stat", r.name, err)
+}
+
+// Close lets the handle go with whatever is sent next.
+func (r *reader) Close() error {
+	r.mu.Lock()
+	tell := !r.spent && !r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if tell {
+		r.m.closeSoon(r.handle)
+	}
+	return nil
+}

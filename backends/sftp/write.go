@@ -1,0 +1,629 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"sync"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+)
+
+// frames keeps the large buffers of WRITE packets.
+var frames = sync.Pool{New: func() any { return new(frame) }}
+
+// pooled is the capacity from which a frame is worth keeping.
+const pooled = 64 << 10
+
+// recycle takes a frame back that has been written.
+func recycle(f frame) {
+	if cap(f) >= pooled {
+		f = f[:0]
+		frames.Put(&f)
+	}
+}
+
+// writer is content on its way. WRITEs leave as soon as a packet is full and are not waited for; what the server says of
+// them is collected in failure and comes out of the next call. The last packet is held back, so that a small content
+// leaves in one flight with all that makes it final.
+type writer struct {
+	b      *Backend
+	s      *session
+	m      *mux
+	name   string
+	temp   string // where it is gathered; "" if that is name itself
+	handle string
+	guard  string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
+	fresh  bool   // name did not exist before us, and is ours to remove
+
+	turn chan struct{} // holds one token: whoever has it may touch what follows
+	held frame         // the WRITE being filled, nil if none
+	at   int64         // where held begins
+	sent []*call       // WRITEs not known to be answered
+	end  bool          // Commit or Abort was called
+	size int64         // bytes moved
+
+	mu      sync.Mutex
+	failure error // of the first WRITE that went wrong
+}
+
+// Create opens the temporary name, and with Exclusive the name itself, in one round trip.
+func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
+	if mode.TempName != "" {
+		if err := backends.CheckName("create", mode.TempName); err != nil {
+			return nil, err
+		}
+	}
+	var w *writer
+	err := b.do(ctx, "create", name, func(s *session) (err error) {
+		if name == "" {
+			return refuse(syscall.EISDIR, "it is the working directory")
+		}
+		w, err = b.create(ctx, s, name, mode)
+		if failed(err, statusFailure, statusFileExists) && backends.Errno(err) != syscall.EEXIST && mode.TempName != "" {
+			// The temporary name is the caller's own: what bears it is left over from an attempt that was lost.
+			if _, absent := s.lstat(ctx, mode.TempName); absent != nil {
+				return s.whyChange(ctx, name, 0, err)
+			}
+			s.ask(ctx, pathFrame(typeRemove, s.path(mode.TempName)))
+			w, err = b.create(ctx, s, name, mode)
+			err = s.whyCreate(ctx, mode.TempName, err)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (b *Backend) create(ctx context.Context, s *session, name string, mode backends.WriteMode) (*writer, error) {
+	m := s.channel()
+	w := &writer{b: b, s: s, m: m, name: name, temp: mode.TempName, turn: make(chan struct{}, 1)}
+	perm := attrs{flags: attrPerm, perm: permBits(mode.Perm.Perm())}
+	if mode.Perm == 0 {
+		perm = attrs{}
+	}
+	place, flags := w.place(), uint32(openWrite|openCreate|openExcl)
+	if w.temp == "" && !mode.Exclusive {
+		flags = openWrite | openCreate | openTrunc
+	}
+	f := m.flight()
+	there := f.add(pathFrame(typeLstat, s.path(name)))
+	open := f.add(openFrame(s.path(place), flags, perm))
+	open.late = w.undoLate(place, flags&openExcl != 0)
+	var guard *call
+	if mode.Exclusive && w.temp != "" {
+		guard = f.add(openFrame(s.path(name), flags, perm))
+		guard.late = w.undoLate(name, true)
+	}
+	f.send(urgent)
+	f.wait(ctx)
+
+	var err, guarded error
+	w.handle, err = open.reply.handle()
+	if guard != nil {
+		w.guard, guarded = guard.reply.handle()
+		w.fresh = guarded == nil
+	}
+	was, absent := there.reply.info("")
+	if mode.Exclusive && w.temp == "" {
+		w.fresh = err == nil
+		guarded = err
+	}
+	switch {
+	case absent == nil && was.IsDir() && !mode.Exclusive:
+		w.discard(ctx)
+		return nil, refuse(syscall.EISDIR, "it is a directory")
+	case guarded != nil && absent == nil && !lostReply(guarded):
+		w.discard(ctx)
+		return nil, as(syscall.EEXIST, guarded)
+	case guarded != nil:
+		w.discard(ctx)
+		return nil, s.whyCreate(ctx, name, guarded)
+	case err != nil:
+		w.discard(ctx)
+		return nil, s.whyPath(ctx, place, err)
+	}
+	w.turn <- struct{}{}
+	return w, nil
+}
+
+// lostReply reports whether err says that there is no answer.
+func lostReply(err error) bool { _, ok := errors.AsType[*fault](err); return ok }
+
+// undoLate takes back an opening that succeeded when nobody waited for it any more.
+func (w *writer) undoLate(name string, made bool) func(reply) {
+	return func(r reply) {
+		handle, err := r.handle()
+		if err != nil {
+			return
+		}
+		f := w.m.flight()
+		f.add(pathFrame(typeClose, handle))
+		if made {
+			f.add(pathFrame(typeRemove, w.s.path(name)))
+		}
+		f.sendLazily()
+	}
+}
+
+// Update opens an existing file to change it in place.
+func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, error) {
+	var w *writer
+	err := b.do(ctx, "update", name, func(s *session) error {
+		m := s.channel()
+		w = &writer{b: b, s: s, m: m, name: name, turn: make(chan struct{}, 1)}
+		f := m.flight()
+		real, stat := f.add(pathFrame(typeRealpath, s.path(name))), f.add(pathFrame(typeStat, s.path(name)))
+		open := f.add(openFrame(s.path(name), openWrite, attrs{}))
+		open.late = w.undoLate(name, false)
+		f.send(urgent)
+		f.wait(ctx)
+		var err error
+		w.handle, err = open.reply.handle()
+		info, unknown := stat.reply.info("")
+		if unknown == nil && info.IsDir() {
+			err = refuse(syscall.EISDIR, "it is a directory")
+		} else if err != nil {
+			return s.whyChange(ctx, name, -1, s.whyPath(ctx, name, err))
+		} else {
+			err = s.confined(real.reply)
+		}
+		if err != nil && w.handle != "" {
+			m.closeSoon(w.handle)
+		}
+		w.turn <- struct{}{}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// place is the name that the bytes are written to.
+func (w *writer) place() string {
+	if w.temp != "" {
+		return w.temp
+	}
+	return w.name
+}
+
+// begin takes the turn for one call; the func that it returns gives it back.
+func (w *writer) begin(ctx context.Context) (giveBack func(), err error) {
+	select {
+	case <-w.turn:
+	case <-ctx.Done():
+		return nil, &fault{err: context.Cause(ctx)}
+	}
+	giveBack = func() { w.turn <- struct{}{} }
+	if w.end {
+		giveBack()
+		return nil, refuse(syscall.EBADF, "%w", fs.ErrClosed)
+	}
+	return giveBack, nil
+}
+
+// failed is the error that the writer has met; nil while all is well.
+func (w *writer) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure
+}
+
+func (w *writer) fail(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure == nil {
+		w.failure = err
+	}
+	return w.failure
+}
+
+// WriteAt copies p into packets. It waits only when so much is on its way that p must wait for its turn.
+func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	giveBack, err := w.begin(ctx)
+	if err != nil {
+		return 0, seam("writeat", w.name, err)
+	}
+	defer giveBack()
+	if off < 0 || off > math.MaxInt64-int64(len(p)) {
+		return 0, seam("writeat", w.name, refuse(syscall.EFBIG, "offset %d", off))
+	}
+	n := 0
+	for n < len(p) {
+		if err := w.failed(); err != nil {
+			return n, w.told("writeat", w.whyWrite(ctx, err))
+		}
+		took, err := w.hold(ctx, p[n:], off+int64(n))
+		n += took
+		if err != nil {
+			return n, w.told("writeat", err)
+		}
+	}
+	if w.size += int64(n); w.size >= busy && w.m == w.s.meta {
+		w.s.widen()
+	}
+	return n, nil
+}
+
+// told dresses err, which leaves what the name holds untouched if it is written to a temporary name: no answer then
+// means that nothing happened.
+func (w *writer) told(op string, err error) error {
+	e := seam(op, w.name, err)
+	if failure, ok := e.(*backends.Error); ok && w.temp != "" && failure.Class == backends.Lost {
+		failure.Class = backends.Transient
+	}
+	return e
+}
+
+// hold copies as much of p as the packet being filled can take, and sends it when it is full.
+func (w *writer) hold(ctx context.Context, p []byte, off int64) (int, error) {
+	head := writeHeader(w.handle)
+	if w.held != nil && off != w.at+int64(len(w.held)-head) {
+		if err := w.ship(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if w.held == nil {
+		w.held, w.at = w.packet(off, len(p)), off
+	}
+	n := min(len(p), head+w.s.maxWrite-len(w.held))
+	w.held = append(w.held, p[:n]...)
+	if len(w.held)-head >= w.s.maxWrite {
+		return n, w.ship(ctx)
+	}
+	return n, nil
+}
+
+// packet begins a WRITE. Whoever writes much at once gets a buffer for a full packet; small content grows as it comes.
+func (w *writer) packet(off int64, n int) frame {
+	if n < pooled && w.size == 0 {
+		return writeFrame(w.handle, off, n)
+	}
+	f := *frames.Get().(*frame)
+	if head := writeHeader(w.handle); cap(f) < head+w.s.maxWrite {
+		f = make(frame, 0, head+w.s.maxWrite)
+	}
+	return append(f[:0], writeFrame(w.handle, off, 0)...)
+}
+
+// ship sends the packet being filled, when so much may be on its way.
+func (w *writer) ship(ctx context.Context) error {
+	f := w.m.flight()
+	if err := w.load(ctx, f); err != nil {
+		return err
+	}
+	f.send(bulk)
+	return nil
+}
+
+// load adds the packet being filled, if there is one, to f.
+func (w *writer) load(ctx context.Context, f *flight) error {
+	if w.held == nil {
+		return nil
+	}
+	n := int64(len(w.held))
+	if err := w.m.writes.Acquire(ctx, n); err != nil {
+		return &fault{err: context.Cause(ctx)}
+	}
+	c := f.add(w.held.sealWrite(w.handle))
+	w.held = nil
+	w.m.load.Add(n)
+	c.over = func(r reply) {
+		w.m.load.Add(-n)
+		w.m.writes.Release(n)
+		if err := r.status(); err != nil {
+			w.fail(err)
+		}
+	}
+	w.sent = append(w.unanswered(), c)
+	return nil
+}
+
+// unanswered forgets the WRITEs at the front that are answered.
+func (w *writer) unanswered() []*call {
+	for len(w.sent) > 0 {
+		select {
+		case <-w.sent[0].done:
+			w.sent = w.sent[1:]
+		default:
+			return w.sent
+		}
+	}
+	return nil
+}
+
+// settle waits until the server has answered for all WRITEs.
+func (w *writer) settle(ctx context.Context) error {
+	for _, c := range w.sent {
+		if err := c.wait(ctx).err; err != nil {
+			return w.fail(err)
+		}
+	}
+	w.sent = nil
+	return w.failed()
+}
+
+// whyWrite says more of a refused WRITE.
+func (w *writer) whyWrite(ctx context.Context, err error) error {
+	if c, ok := errors.AsType[*coded](err); ok {
+		return c
+	}
+	err = w.s.whyChange(ctx, w.place(), w.s.maxWrite, w.s.whyHandle(err))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failure = err
+	return err
+}
+
+// Truncate sets the size of what is written.
+func (w *writer) Truncate(ctx context.Context, size int64) error {
+	return w.flush(ctx, "truncate", func(f *flight) {
+		f.add(newFrame(typeFsetstat, 32).text(w.handle).attrs(attrs{flags: attrSize, size: uint64(size)}))
+	})
+}
+
+// Sync returns when the server has all that was written, on its disk if it knows the word for that.
+func (w *writer) Sync(ctx context.Context) error {
+	return w.flush(ctx, "sync", func(f *flight) {
+		if w.m.offers(extFsync) {
+			f.add(extendedFrame(extFsync, w.handle))
+		}
+	})
+}
+
+// flush sends what is held and what add adds, in one flight, and waits for everything.
+func (w *writer) flush(ctx context.Context, op string, add func(*flight)) error {
+	giveBack, err := w.begin(ctx)
+	if err != nil {
+		return seam(op, w.name, err)
+	}
+	defer giveBack()
+	f := w.m.flight()
+	if err := w.load(ctx, f); err != nil {
+		return w.told(op, err)
+	}
+	loaded := len(f.calls)
+	add(f)
+	f.send(bulk)
+	f.wait(ctx)
+	if err := w.settle(ctx); err != nil {
+		return w.told(op, w.whyWrite(ctx, err))
+	}
+	for _, c := range f.calls[loaded:] {
+		if err := c.reply.status(); err != nil {
+			w.fail(err)
+			return w.told(op, w.whyWrite(ctx, err))
+		}
+	}
+	return nil
+}
+
+// Commit makes the content final: one flight with what is still held, the attributes, the syncing, the closing and the
+// question for the size; and when all of that went well, another with the renaming and the question what there is now.
+func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, error) {
+	giveBack, err := w.begin(ctx)
+	if err != nil {
+		return backends.Info{}, seam("commit", w.name, err)
+	}
+	w.end = true
+	defer giveBack()
+	info, err := w.complete(ctx, c)
+	if err != nil {
+		w.throwAway()
+		return backends.Info{}, w.told("commit", err)
+	}
+	w.b.learnOwner(info)
+	if w.temp == "" {
+		return info, nil
+	}
+	info, err = w.publish(ctx, info)
+	if err != nil && !lostReply(err) {
+		w.throwAway()
+	}
+	return info, seam("commit", w.name, err)
+}
+
+// complete sends what is missing and returns what the server says of the complete content, which is still under the name
+// it was written to.
+func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info, error) {
+	sets, err := w.attributes(ctx, c.Attr)
+	if err != nil {
+		return backends.Info{}, err
+	}
+	f := w.m.flight()
+	if err := w.load(ctx, f); err != nil {
+		return backends.Info{}, err
+	}
+	for _, a := range sets {
+		// What the server cannot set is passed over: the caller sees what it has.
+		f.add(newFrame(typeFsetstat, 64).text(w.handle).attrs(a))
+	}
+	var sync *call
+	if w.m.offers(extFsync) {
+		sync = f.add(extendedFrame(extFsync, w.handle))
+	}
+	closed := f.add(pathFrame(typeClose, w.handle))
+	if w.guard != "" {
+		f.add(pathFrame(typeClose, w.guard))
+	}
+	stat := f.add(pathFrame(typeLstat, w.s.path(w.place())))
+	w.handle, w.guard = "", ""
+	f.send(bulk)
+	f.wait(ctx)
+	if err := w.settle(ctx); err != nil {
+		return backends.Info{}, w.whyWrite(ctx, err)
+	}
+	if sync != nil {
+		if err := sync.reply.status(); err != nil && !failed(err, statusUnsupported) {
+			return backends.Info{}, w.whyWrite(ctx, fmt.Errorf("sync: %w", err))
+		}
+	}
+	if err := closed.reply.status(); err != nil {
+		return backends.Info{}, w.whyWrite(ctx, fmt.Errorf("close: %w", err))
+	}
+	info, err := stat.reply.info(base(w.name))
+	switch {
+	case failed(err, statusNoSuchFile):
+		return info, refuse(syscall.EIO, "the server has lost what was written to %q: %w", w.place(), err)
+	case err != nil:
+		return info, err
+	case !info.Known.Has(backends.HasSize):
+		return info, refuse(syscall.EIO, "the server does not tell the size of what was written")
+	case info.Size != c.Size:
+		return info, refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, c.Size)
+	}
+	return info, nil
+}
+
+// attributes returns what to set on the open file, the owner first: a change of owner clears set-user-id bits (chown(2)).
+func (w *writer) attributes(ctx context.Context, attr backends.Attr) ([]attrs, error) {
+	if attr.Empty() {
+		return nil, nil
+	}
+	var now backends.Info
+	if partial(attr) {
+		var err error
+		f := w.m.flight()
+		c := f.add(pathFrame(typeFstat, w.handle))
+		f.send(bulk)
+		if now, err = c.wait(ctx).info(""); err != nil {
+			return nil, w.s.whyHandle(err)
+		}
+	}
+	return wireAttrs(attr, now)
+}
+
+// publish renames the complete content to its name. The content bears its name when this returns nil, also if what the
+// server then said of it got lost.
+func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info, error) {
+	err := w.s.replace(ctx, w.m, w.temp, w.name, func(now backends.Info) { info = now })
+	return info, err
+}
+
+// discard takes back what create has opened, without waiting.
+func (w *writer) discard(context.Context) {
+	f := w.m.flight()
+	w.addDiscard(f)
+	if len(f.calls) > 0 {
+		f.sendLazily()
+	}
+}
+
+// addDiscard adds what closes and removes everything that was made.
+func (w *writer) addDiscard(f *flight) {
+	opened := w.handle != ""
+	for _, handle := range []string{w.handle, w.guard} {
+		if handle != "" {
+			f.add(pathFrame(typeClose, handle))
+		}
+	}
+	if w.temp != "" && (opened || w.end) {
+		f.add(pathFrame(typeRemove, w.s.path(w.temp)))
+	}
+	w.handle, w.guard = "", ""
+}
+
+// throwAway removes what was written, as far as the server listens, within the timeout. The empty file that stood in
+// for an exclusive content goes only if it is still empty: somebody else may have put his own in its place.
+func (w *writer) throwAway() {
+	if w.held != nil {
+		recycle(w.held)
+		w.held = nil
+	}
+	if !w.s.alive() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.s.o.SocketTimeout)
+	defer cancel()
+	f := w.m.flight()
+	w.addDiscard(f)
+	var guard *call
+	if w.fresh {
+		guard = f.add(pathFrame(typeLstat, w.s.path(w.name)))
+	}
+	f.send(bulk)
+	f.wait(ctx)
+	if guard == nil {
+		return
+	}
+	if info, err := guard.reply.info(""); err == nil && (info.Size == 0 || w.temp == "") && info.Mode.IsRegular() {
+		w.s.ask(ctx, pathFrame(typeRemove, w.s.path(w.name)))
+	}
+}
+
+// Abort throws away what was written.
+func (w *writer) Abort() error {
+	giveBack, err := w.begin(context.Background())
+	if err != nil {
+		return nil // ended already
+	}
+	defer giveBack()
+	w.end = true
+	w.throwAway()
+	return nil
+}
+
+// partial reports whether the server must be told more than attr says: version 3 sets both times or none, and both
+// owners.
+func partial(attr backends.Attr) bool {
+	return (attr.UID == nil) != (attr.GID == nil) || (attr.ModTime == nil) != (attr.AccTime == nil)
+}
+
+// wireAttrs turns attr into what is sent, in the order in which it must be set; what attr leaves out of a pair is taken
+// from now.
+func wireAttrs(attr backends.Attr, now backends.Info) (sets []attrs, err error) {
+	if attr.Size != nil {
+		if *attr.Size < 0 {
+			return nil, refuse(syscall.EINVAL, "size %d", *attr.Size)
+		}
+		sets = append(sets, attrs{flags: attrSize, size: uint64(*attr.Size)})
+	}
+	if attr.UID != nil || attr.GID != nil {
+		if partial(backends.Attr{UID: attr.UID, GID: attr.GID}) && !now.Known.Has(backends.HasOwner) {
+			return nil, refuse(syscall.EOPNOTSUPP, "the server does not tell the owner")
+		}
+		sets = append(sets, attrs{flags: attrOwner, uid: either(attr.UID, now.UID), gid: either(attr.GID, now.GID)})
+	}
+	rest := attrs{}
+	if attr.Perm != nil {
+		rest.flags |= attrPerm
+		rest.perm = permBits(*attr.Perm)
+	}
+	if attr.ModTime != nil || attr.AccTime != nil {
+		rest.flags |= attrTimes
+		if rest.mtime, err = seconds(either(attr.ModTime, now.ModTime)); err != nil {
+			return nil, err
+		}
+		if rest.atime, err = seconds(either(attr.AccTime, now.AccTime)); err != nil {
+			return nil, err
+		}
+	}
+	if rest.flags != 0 {
+		sets = append(sets, rest)
+	}
+	return sets, nil
+}
+
+func either[T any](wanted *T, now T) T {
+	if wanted != nil {
+		return *wanted
+	}
+	return now
+}
+
+// seconds is t as version 3 carries it. Outside 1970 to 2106 it cannot, and servers would take something else for it
+// (2200 became 2063, measured), so that this is ERANGE.
+func seconds(t time.Time) (uint32, error) {
+	s := t.Unix()
+	if s < 0 || s > math.MaxUint32 {
+		return 0, refuse(syscall.ERANGE, "SFTP version 3 has no word for the time %s", t.UTC().Format(time.RFC3339))
+	}
+	return uint32(s), nil
+}
