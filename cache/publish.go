@@ -185,9 +185,9 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	return info, err
 }
 
-// onlyGrew reports whether j only adds to what the server has, so that sending the end is enough.
+// onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.
 func (f *File) onlyGrew(j *job) bool {
-	return j.base.Known != 0 && j.tail >= j.base.Size && j.writer == nil && f.tree.Caps().RandomWrite
+	return j.base.Known != 0 && j.base.Size > 0 && j.tail >= j.base.Size && j.writer == nil && f.tree.Caps().RandomWrite
 }
 
 // replace uploads the whole of j under a temporary name and gives it its own.
@@ -255,7 +255,24 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		info, err = send(ctx, w, j, f.tree.worthSending(j.staged, spool.Range{Off: j.base.Size, End: j.size}))
 		return err
 	})
+	if err != nil && !first {
+		f.takeBack(ctx, j)
+	}
 	return info, err
+}
+
+// takeBack cuts off what a failed attempt to append may have left, so that the file ends where it ended before.
+func (f *File) takeBack(ctx context.Context, j *job) {
+	if !f.tree.Caps().Truncate {
+		return
+	}
+	now, err := f.tree.backend.Stat(ctx, j.name)
+	if err == nil && now.Size > j.base.Size && now.Size <= j.size {
+		_, err = f.tree.backend.SetAttr(ctx, j.name, backends.Attr{Size: &j.base.Size, ModTime: &j.base.ModTime})
+	}
+	if err != nil {
+		f.tree.log.Warn("a failed append may have left a part of itself", "name", j.name, "size", j.base.Size, "err", err)
+	}
 }
 
 // worthSending yields the parts of r that must be sent to a place that holds nothing yet. Holes are not, where the server

@@ -336,6 +336,18 @@ func TestAppendToAFileThatSomebodyElseChangedIsTold(t *testing.T) {
 	w.must(f.Close(w.Context(), true))
 }
 
+func TestAppendThatIsRefusedHalfWayIsTakenBack(t *testing.T) {
+	w := newWorld(t, func(so *mem.Options, _ *cache.Options) { so.Size = 3 << 20 })
+	w.give("log", "one\n")
+	f := w.open("log", cache.OpenMode{Write: true})
+	if _, err := f.Append(w.Context(), make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, f.Publish(w.Context()), syscall.ENOSPC)
+	w.has("log", "one\n")
+	w.must(f.Close(w.Context(), true))
+}
+
 func TestHolesAreNotSent(t *testing.T) {
 	w := newWorld(t, nil)
 	f := w.open("sparse", creating)
