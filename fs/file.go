@@ -64,19 +64,16 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 	if err != nil {
 		return false, err
 	}
-	return s.hold(ctx, h, file, e, mode.Truncate)
+	return s.hold(ctx, h, file, e)
 }
 
 // hold makes file the content of h, or closes it if the node has other content by now (ESTALE: the kernel then looks the
 // name up again and comes back with the node for it).
-func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry, written bool) (keep bool, err error) {
+func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry) (keep bool, err error) {
 	h.content = &content{file: file}
 	keep, ok := s.nodes.opens(h.node, h.content, e, h.write)
 	if !ok {
 		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
-	}
-	if written {
-		s.nodes.wrote(h.node)
 	}
 	return keep, nil
 }
@@ -144,7 +141,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
 	}
 	h := &handle{node: v.id, write: mode.Write}
-	if _, err := s.hold(r, h, file, e, mode.Truncate && e.Size == 0); err != nil {
+	if _, err := s.hold(r, h, file, e); err != nil {
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
 		return nil, status(err)
 	}
@@ -196,7 +193,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	}
 	v := s.nodes.unnamed(e)
 	h := &handle{node: v.id, pid: in.Pid, write: true}
-	if _, err := s.hold(r, h, file, e, false); err != nil {
+	if _, err := s.hold(r, h, file, e); err != nil {
 		s.nodes.forget(v.id, 1)
 		return status(err)
 	}

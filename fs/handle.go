@@ -69,7 +69,7 @@ type opened struct {
 	version  uint64     // of the content that the handles share
 	contents []*content // one for each handle
 	writers  int
-	written  bool // something was written, truncated or allocated since the first open
+	written  bool // something was written since the first open; to make it or cut it in opening is not to write
 	told     bool // a program was told that publishing failed, and nothing was written since
 }
 
@@ -99,6 +99,7 @@ func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, o
 	o.contents = append(o.contents, c)
 	c.uses++
 	if write {
+		o.told = false // it may have been cut
 		o.writers++
 		t.touchParents(i)
 	}

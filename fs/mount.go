@@ -259,6 +259,9 @@ func (s *Server) detach(ctx context.Context) error {
 	tick := time.NewTicker(unmountRetry)
 	defer tick.Stop()
 	for {
+		if !s.mounted() {
+			return nil // somebody else was faster, and what lies there now is his
+		}
 		if err = unmount(s.dir, 0); err == nil {
 			return nil
 		}
@@ -274,6 +277,16 @@ func (s *Server) detach(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// mounted reports whether the mount is what one finds at its mount point.
+func (s *Server) mounted() bool {
+	mounts, err := readMounts()
+	if err != nil {
+		return true // the attempt to unmount will tell
+	}
+	m, ok := topmost(mounts, s.dir)
+	return ok && m.fsType == fsTypeFull && (m.minor == s.minor || s.minor == 0)
 }
 
 // abort ends the connection whoever holds a copy of the mount: another namespace's keeps it alive for ever.

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(envPosixTest); name != "" {
 		posixChild(name, os.Getenv(envPosixDir))
 	}
+	if dir := os.Getenv(envDaemon); dir != "" {
+		daemonChild(dir)
+	}
 	os.Exit(m.Run())
 }
 
