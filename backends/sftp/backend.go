@@ -247,6 +247,9 @@ func (b *Backend) do(ctx context.Context, op, name string, f func(*session) erro
 	if err := backends.CheckName(op, name); err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return seam(op, name, &fault{err: context.Cause(ctx)})
+	}
 	for try := 0; ; try++ {
 		s, err := b.session(ctx)
 		if err == nil {

@@ -79,8 +79,6 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		switch {
 		case from == "" || to == "":
 			return refuse(syscall.EBUSY, "it is the working directory")
-		case strings.HasPrefix(to, from+"/"):
-			return refuse(syscall.EINVAL, "%q lies below it", to)
 		case mode == backends.NoReplace:
 			return s.renameNew(ctx, from, to)
 		case from == to:
@@ -195,6 +193,8 @@ func (s *session) whyRename(ctx context.Context, from, to string, err error) err
 	switch {
 	case gone != nil:
 		return s.whyPath(ctx, from, err)
+	case is.IsDir() && strings.HasPrefix(to, from+"/"):
+		return as(syscall.EINVAL, err)
 	case absent != nil:
 		err = s.whyPath(ctx, to, err)
 		if vague(err) && s.apart(ctx, from, to) {

@@ -1,0 +1,42 @@
+package sftp
+
+import (
+	"testing"
+
+	"pierfs/backends"
+	"pierfs/backends/backendtest"
+	"pierfs/integration/servers"
+)
+
+func TestSuiteOverPipe(t *testing.T) {
+	backendtest.Run(t, func(t *testing.T) backends.Backend { return newRig(t, Options{}, nil) }, backendtest.Options{})
+}
+
+func TestSuiteOverSSH(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: starts a server for each rule")
+	}
+	backendtest.Run(t, func(t *testing.T) backends.Backend {
+		s := servers.NewSSHD(t, servers.SSHOptions{})
+		return connect(t, s, Options{})
+	}, backendtest.Options{})
+}
+
+// connect returns a Backend for the server's user, by password, unless o says otherwise.
+func connect(t testing.TB, s *servers.SSHD, o Options) *Backend {
+	t.Helper()
+	o.Address = s.Address()
+	if o.Username == "" {
+		o.Username = s.User
+	}
+	if o.Password == nil && o.PrivateKeyFile == "" && !o.Agent {
+		o.Password = func() (string, error) { return s.Password, nil }
+	}
+	if o.HostKey == "" && o.Trusted == nil && o.KnownHostsFiles == nil {
+		o.HostKey = s.Fingerprint(t)
+	}
+	b, err := New(o)
+	ok(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
