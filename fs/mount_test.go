@@ -23,11 +23,20 @@ import (
 const (
 	envPosixTest = "PIERFS_FS_POSIXTEST"
 	envPosixDir  = "PIERFS_FS_POSIXDIR"
+	envChild     = "PIERFS_FS_CHILD"
+	envChildDir  = "PIERFS_FS_CHILDDIR"
 )
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(envPosixTest); name != "" {
 		posixChild(name, os.Getenv(envPosixDir))
+	}
+	if name := os.Getenv(envChild); name != "" {
+		if err := children[name](os.Getenv(envChildDir)); err != nil {
+			os.Stdout.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	if dir := os.Getenv(envDaemon); dir != "" {
 		daemonChild(dir)
@@ -114,6 +123,19 @@ func (r *rig) try(script string) (string, error) {
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+// child runs one of children on dir in another process.
+func (r *rig) child(name, dir string) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), envChild+"="+name, envChildDir+"="+dir)
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Errorf("%s: %v\n%s", name, err, out)
+	}
 }
 
 func (r *rig) want(script, want string) {

@@ -1,0 +1,225 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pierfs/backends"
+	"pierfs/cache"
+)
+
+// children are programs that a test runs in another process, with a directory of the mount.
+var children = map[string]func(dir string) error{
+	"remove while listing": func(dir string) error {
+		d, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		first, err := d.ReadDir(3)
+		for _, e := range first { // so that the kernel asks for attributes with the names to come
+			if _, err := e.Info(); err != nil {
+				return err
+			}
+		}
+		removed := filepath.Join(dir, "f1999")
+		if err := errors.Join(err, os.Remove(removed), os.WriteFile(filepath.Join(dir, "f1998"), []byte("longer"), 0o644)); err != nil {
+			return err
+		}
+		rest, err := d.ReadDir(-1)
+		if err != nil {
+			return err
+		}
+		if n := len(first) + len(rest); n != 2000 && n != 1999 {
+			return fmt.Errorf("the listing has %d names, want 2000, or 1999 without the one removed meanwhile", n)
+		}
+		if _, err := os.Lstat(removed); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the removed file is there again: %v", err)
+		}
+		if i, err := os.Lstat(filepath.Join(dir, "f1998")); err != nil || i.Size() != 6 {
+			return fmt.Errorf("the file that was written meanwhile: %v, %v; want 6 bytes", i, err)
+		}
+		if _, err := d.Seek(0, 0); err != nil {
+			return err
+		}
+		again, err := d.ReadDir(-1)
+		if len(again) != 1999 {
+			return fmt.Errorf("after rewinddir the listing has %d names (%v), want 1999", len(again), err)
+		}
+		return nil
+	},
+	"numbers agree": func(dir string) error {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		buf, d := make([]byte, 1<<16), 0
+		if d, err = syscall.Open(dir, syscall.O_RDONLY, 0); err != nil {
+			return err
+		}
+		n, err := syscall.ReadDirent(d, buf)
+		if err != nil {
+			return err
+		}
+		numbers := map[uint64]bool{}
+		for rest := buf[:n]; len(rest) > 0; {
+			size := int(rest[16]) | int(rest[17])<<8
+			var ino uint64
+			for k := range 8 {
+				ino |= uint64(rest[k]) << (8 * k)
+			}
+			numbers[ino] = true
+			rest = rest[size:]
+		}
+		for _, e := range append(entries, nil) {
+			path := filepath.Join(dir, "..")
+			if e != nil {
+				path = filepath.Join(dir, e.Name())
+			}
+			var st syscall.Stat_t
+			if err := syscall.Lstat(path, &st); err != nil {
+				return err
+			}
+			if !numbers[st.Ino] {
+				return fmt.Errorf("%s has the number %d, which the listing does not", path, st.Ino)
+			}
+		}
+		return nil
+	},
+}
+
+func TestListingNeverBringsBackWhatWasChangedMeanwhile(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Hour, NegativeTTL: time.Hour}})
+	for i := range 2000 {
+		must(t, r.server.WriteFile(fmt.Sprintf("f%04d", i), []byte("x")))
+	}
+	r.child("remove while listing", r.dir)
+}
+
+func TestNumbersOfListingAndStatAgree(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.sh(`mkdir -p d/sub; touch d/a d/b; mv d/a d/c; touch d/a; ln d/b d/hard; ln -s x d/link`)
+	r.child("numbers agree", filepath.Join(r.dir, "d"))
+	r.child("numbers agree", filepath.Join(r.dir, "d/sub"))
+	r.want(`stat -c %i d/b d/hard | uniq | wc -l; stat -c %h d/b; stat -c %i d/a d/c | uniq | wc -l`, "1\n2\n2")
+}
+
+func TestRequestFollowsARenameAboveIt(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.sh(`mkdir -p a/b; echo content > a/b/f`)
+	b := newBlock("a/b/new")
+	r.server.SetFault(b.hook)
+	p := r.start()
+	p.send(`cd "$MNT/a/b"; mkdir new; echo made $?`)
+	<-b.entered // its lookup, or the mkdir
+	r.sh(`mv a c`)
+	close(b.letGo)
+	if got := p.read(); got != "made 0" {
+		t.Errorf("mkdir in a directory that is renamed meanwhile: %q", got)
+	}
+	r.want(`find . | sort | tr '\n' ' '`, ". ./c ./c/b ./c/b/f ./c/b/new")
+}
+
+func TestOpenFileKeepsItsContentWhenTheServersIsReplaced(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Millisecond, NegativeTTL: time.Millisecond}})
+	must(t, r.server.WriteFile("f", []byte(strings.Repeat("old\n", 100_000))))
+	p := r.start()
+	p.here(`exec 3< "$MNT/f"; read line <&3; ino=$(stat -c %i "$MNT/f")`)
+	must(t, r.server.WriteFile("beside", []byte("new\n")))
+	must(t, r.server.Move("beside", "f"))
+	if got := p.do(`cat "$MNT/f"; test $ino = $(stat -c %i "$MNT/f")`); got != "new[0]" {
+		t.Errorf("an open after the replacement reads %q, want the new content under the same number", got)
+	}
+	if got := p.do(`cat <&3 | sort -u; stat -L -c %s /proc/self/fd/3`); got != "old 400000[0]" {
+		t.Errorf("the old reader goes on with %q", got)
+	}
+}
+
+func TestChangedMakesTheKernelAskAgain(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Hour, NegativeTTL: time.Hour}})
+	r.sh(`mkdir d; echo 1 > d/f; cat d/f; ls d; [ ! -e d/g ]`)
+	ctx := t.Context()
+	must(t, r.tree.Rename(ctx, "d/f", "d/g", backends.Replace))
+	r.mount.Changed("d/f")
+	r.mount.Changed("d/g")
+	r.want(`for i in $(seq 500); do [ ! -e d/f ] && [ -e d/g ] && break; done; ls d; cat d/g`, "g\n1")
+}
+
+func TestOfflineServerIsAnErrnoAndTheMountStays(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Millisecond}})
+	r.sh(`echo 1 > f`)
+	r.server.SetFault(func(context.Context, string, string) error {
+		return &backends.Error{Op: "x", Code: syscall.EHOSTDOWN, Class: backends.Transient}
+	})
+	r.want(`cat f 2>&1 || true; stat -c %F . `, "cat: f: Host is down\ndirectory")
+	r.server.SetFault(nil)
+	r.want(`cat f`, "1")
+}
+
+func TestOwnersShowAsConfiguredAndGoBack(t *testing.T) {
+	login := backends.Caps{UID: 1000, GID: 1000, HasLogin: true}
+	sent := func(uid, gid uint32) cache.Entry {
+		return cache.Entry{Info: backends.Info{UID: uid, GID: gid, Known: backends.HasOwner}}
+	}
+	id := func(n uint32) *uint32 { return &n }
+	for _, c := range []struct {
+		what          string
+		mode          OwnerMode
+		caps          backends.Caps
+		e             cache.Entry
+		showU, showG  uint32
+		chown         *uint32
+		wantU         *uint32
+		wantForbidden bool
+	}{
+		{"map shows the login as ours", OwnerMap, login, sent(1000, 1000), 7, 8, nil, nil, false},
+		{"map shows others as sent", OwnerMap, login, sent(33, 1000), 33, 8, nil, nil, false},
+		{"map gives ours back to the login", OwnerMap, login, sent(33, 33), 33, 33, id(7), id(1000), false},
+		{"map passes others", OwnerMap, login, sent(1000, 1000), 7, 8, id(5), id(5), false},
+		{"a chown to what is shown is nothing", OwnerMap, login, sent(1000, 1000), 7, 8, id(7), nil, false},
+		{"map before the login is known shows ours", OwnerMap, backends.Caps{}, sent(33, 33), 7, 8, id(5), nil, true},
+		{"raw", OwnerRaw, login, sent(1000, 33), 1000, 33, id(5), id(5), false},
+		{"fixed", OwnerFixed, login, sent(1000, 33), 7, 8, id(5), nil, true},
+		{"fixed to itself", OwnerFixed, login, sent(1000, 33), 7, 8, id(7), nil, false},
+		{"a server that sends no owner", OwnerRaw, login, cache.Entry{}, 7, 8, nil, nil, false},
+	} {
+		o := Owner{Mode: c.mode, UID: 7, GID: 8}
+		if u, g := o.show(c.e, c.caps); u != c.showU || g != c.showG {
+			t.Errorf("%s: shown as %d:%d, want %d:%d", c.what, u, g, c.showU, c.showG)
+		}
+		u, _, err := o.take(c.chown, nil, c.e, c.caps)
+		if (err != nil) != c.wantForbidden || (u == nil) != (c.wantU == nil) || u != nil && *u != *c.wantU {
+			t.Errorf("%s: chown asks the server for %v, error %v", c.what, u, err)
+		}
+	}
+}
+
+func TestNoErrorTurnsAnOperationOffForEver(t *testing.T) {
+	for err, want := range map[error]syscall.Errno{
+		syscall.ENOSYS:                        syscall.EOPNOTSUPP,
+		syscall.Errno(512):                    syscall.EIO,
+		errors.New("anything"):                syscall.EIO,
+		context.Canceled:                      syscall.EINTR,
+		context.DeadlineExceeded:              syscall.ETIMEDOUT,
+		&backends.Error{Code: syscall.ENOSPC}: syscall.ENOSPC,
+	} {
+		if got := status(err); got != fuse.Status(want) {
+			t.Errorf("%v becomes %v, want %v", err, got, want)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
