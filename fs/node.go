@@ -46,6 +46,7 @@ type nodeFlags uint16
 const (
 	hasPages  nodeFlags = 1 << iota // stamp is set
 	displaced                       // ino is counted in nodes.away
+	ceded                           // ino is that of the node which took the name over
 )
 
 // place is a name in a directory.
@@ -229,8 +230,10 @@ func (t *nodes) lookSlot(p place, e cache.Entry) slot {
 		return t.create(p, kind, t.inoFor(p))
 	}
 	if o := t.open[old]; o != nil && o.version != e.Version {
-		// Shares its ino with the node that it follows: for programs it is the same file, changed.
+		// It has the same number, for to programs it is the same file, changed. The kernel may well give the new node
+		// back at once and ask again, so the old one no longer claims the number.
 		ino := n.ino
+		n.flags |= ceded
 		t.unname(p, old)
 		return t.create(p, kind, ino)
 	}
@@ -557,7 +560,7 @@ func (t *nodes) inoFor(p place) uint64 {
 // settle counts node i in away exactly if it is not where its number comes from. A first name wins over further ones.
 func (t *nodes) settle(i slot) {
 	n := t.at(i)
-	home := n.parent != 0 && hashIno(t.at(n.parent).ino, n.name, 0) == n.ino
+	home := n.flags&ceded != 0 || n.parent != 0 && hashIno(t.at(n.parent).ino, n.name, 0) == n.ino
 	switch {
 	case home && n.flags&displaced != 0:
 		n.flags &^= displaced

@@ -72,6 +72,10 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	if _, ok := n.opens(old.id, &content{}, fileEntry(2), false); ok {
 		t.Error("the old node was opened with the new content")
 	}
+	n.forget(fresh.id, 1)
+	if again := mustLook(t, n, rootID, "f", fileEntry(2)); again.ino != old.ino {
+		t.Errorf("after the kernel gave the new node back the number is %d, want %d", again.ino, old.ino)
+	}
 	n.closes(old.id, c, false)
 	n.forget(old.id, 2)
 	if _, ok := n.view(old.id); ok {
