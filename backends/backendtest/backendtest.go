@@ -22,6 +22,10 @@ type Options struct {
 	// name may come to be in their place.
 	Refused []string
 
+	// Confined says that links are confined to the working directory: one with a ".." behind a name comes back in an equal
+	// form without it.
+	Confined bool
+
 	// Within is how long a call may take whose context has ended, and the whole of a short test; 0 means 20 seconds.
 	Within time.Duration
 }
