@@ -50,8 +50,9 @@ type line struct {
 	err       error
 	answered  time.Time     // when a call was last answered
 	pulse     chan struct{} // closed and replaced at every answer that somebody waits for; nil if nobody does
+	probing   bool          // a probe runs
 	refusals  int           // in a row
-	nextTry   time.Time     // when a call may try a refused login again
+	nextTry   time.Time     // when a call may try a refused login again; zero while a probe does it
 	news      []State       // not yet told
 	telling   bool          // somebody is telling
 	closed    bool
@@ -71,7 +72,7 @@ func (l *line) admit(ctx context.Context, u *budget, op, name string) error {
 			return shutdown(op, name)
 		}
 		switch {
-		case l.condition == refused && time.Now().Before(l.nextTry):
+		case l.condition == refused && (l.probing || time.Now().Before(l.nextTry)):
 			err := l.refusal(op, name)
 			l.mu.Unlock()
 			return err
@@ -138,26 +139,48 @@ func (l *line) giveUp(began time.Time, err error) {
 	l.mu.Lock()
 	// A server that answered somebody meanwhile is not away, and one that is full is not either.
 	if l.closed || l.answered.After(began) || backends.CauseOf(err) == backends.CauseTooManySessions ||
-		l.condition == offline || l.condition == refused {
+		l.away() {
 		l.mu.Unlock()
 		return
 	}
 	l.become(offline, err)
-	l.probes.Go(l.probe)
+	l.startProbe()
 	l.tellNews()
 }
 
-// refuse notes that the login was refused.
+// refuse notes that the login was refused. A probe goes on where that cannot lock an account: a host key may be trusted, a
+// working directory made at any time.
 func (l *line) refuse(err error) {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return
 	}
-	l.nextTry = time.Now().Add(l.refusalPause())
-	l.refusals++
 	l.become(refused, err)
+	if mayLock(err) {
+		l.nextTry = time.Now().Add(l.refusalPause())
+		l.refusals++
+	} else {
+		l.startProbe()
+	}
 	l.tellNews()
+}
+
+// mayLock reports whether the refusal may have been counted against the account.
+func mayLock(err error) bool {
+	switch backends.CauseOf(err) {
+	case backends.CauseAuth, backends.CauseAuthMethod, "":
+		return true
+	}
+	return false
+}
+
+// startProbe starts the one probe. l.mu is held.
+func (l *line) startProbe() {
+	if !l.probing {
+		l.probing = true
+		l.probes.Go(l.probe)
+	}
 }
 
 // refusalPause is how long nothing is sent after a refusal. l.mu is held.
@@ -167,12 +190,19 @@ func (l *line) refusalPause() time.Duration {
 
 // become changes the condition and queues the news of it. l.mu is held.
 func (l *line) become(c condition, err error) {
-	if l.condition == c {
+	if l.condition == c && backends.CauseOf(l.err) == backends.CauseOf(err) {
+		l.err = err
 		return
 	}
-	l.condition, l.since, l.err = c, time.Now(), err
+	if !l.away() || c == online {
+		l.since = time.Now()
+	}
+	l.condition, l.err = c, err
 	l.news = append(l.news, State{Online: c == online, Since: l.since, Err: err})
 }
+
+// away reports whether the connection is known not to work. l.mu is held.
+func (l *line) away() bool { return l.condition == offline || l.condition == refused }
 
 // tellNews unlocks l.mu and tells what is queued, in order, without holding it.
 func (l *line) tellNews() {
@@ -194,11 +224,13 @@ func (l *line) tellNews() {
 	l.telling = false
 }
 
-// probe asks for the working directory until the server answers. It is started by giveUp, alone, and ends with the line.
+// probe asks for the working directory until the server answers, or refuses in a way that may lock the account. It is
+// started by startProbe, alone, and ends with the line.
 func (l *line) probe() {
+	defer l.endProbe()
 	pause := firstPause
 	for l.sleep(l.ctx, jitter(pause), nil) {
-		if !l.isOffline() {
+		if l.works() {
 			return // a call that was under way got through first
 		}
 		ctx, cancel := context.WithTimeout(l.ctx, l.policy.timeout())
@@ -212,16 +244,28 @@ func (l *line) probe() {
 			return
 		case class == backends.Refused && !l.policy.Auth:
 			l.refuse(err)
-			return
+			if mayLock(err) {
+				return
+			}
 		}
 		pause = min(2*pause, longestProbePause)
 	}
 }
 
-func (l *line) isOffline() bool {
+// endProbe ends the probe. A call may have found the server away again just before.
+func (l *line) endProbe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.condition == offline
+	l.probing = false
+	if !l.closed && (l.condition == offline || l.condition == refused && !mayLock(l.err)) {
+		l.startProbe()
+	}
+}
+
+func (l *line) works() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.away()
 }
 
 // outage is what a call gets that is not sent because the connection is offline. l.mu is held.
@@ -237,8 +281,11 @@ func (l *line) refusal(op, name string) error {
 	last, _ := errors.AsType[*backends.Error](l.err)
 	e := *last
 	e.Op, e.Name = op, name
-	e.Err = fmt.Errorf("refused since %s, not asked again before %s: %w",
-		l.since.Format(time.RFC3339), l.nextTry.Format(time.RFC3339), l.err)
+	again := "asked again in the background"
+	if !l.probing {
+		again = "not asked again before " + l.nextTry.Format(time.RFC3339)
+	}
+	e.Err = fmt.Errorf("refused since %s, %s: %w", l.since.Format(time.RFC3339), again, l.err)
 	return &e
 }
 

@@ -18,9 +18,10 @@
 // offline; calls that were under way wait for the news until their own budget ends. One probe (Stat of the working directory)
 // runs after 0.2 s, then ever more rarely up to every 30 s, and ends with the first answer or with Close.
 //
-// A refused login is given up at once and nothing probes it: an account may be locked by asking. Calls get the same refusal
-// without anything being sent, but for one call after 15 minutes, then after 30 and so on up to 4 hours. With Policy.Auth a
-// refusal is repeated and probed as an outage is.
+// A refusal (host key, login, working directory) is given up at once, and calls get it again without anything being sent.
+// Where asking cannot lock an account, the probe goes on, so that a key trusted or a directory made is noticed by itself. A
+// refused login is not probed: one call may try it after 15 minutes, then one after 30 and so on up to every 4 hours. With
+// Policy.Auth a refusal is repeated and probed as an outage is.
 //
 // Locks: line.mu and budget.mu guard fields only and are taken alone; neither is held across a call or a callback.
 package retry

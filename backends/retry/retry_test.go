@@ -783,6 +783,40 @@ func TestRefusedLoginIsNotHammered(t *testing.T) {
 	})
 }
 
+func TestRefusalThatLocksNobodyIsProbed(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.server.SetFault(func(_ context.Context, op, name string) error {
+			return &backends.Error{Op: op, Name: name, Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyUnknown}
+		})
+		began := time.Now()
+		for range 10 {
+			e := s.fails(s.stat("x"), syscall.EACCES, backends.Refused)
+			if e.Cause != backends.CauseHostKeyUnknown || e.Name != "x" {
+				s.Fatalf("got %+v", e)
+			}
+		}
+		if n := s.calls("stat"); n != 1 || time.Since(began) > 0 {
+			s.Errorf("%d calls in %v, want 1 at once", n, time.Since(began))
+		}
+		time.Sleep(time.Hour)
+		if n := s.calls("stat"); n < 100 || n > 200 {
+			s.Errorf("%d probes in an hour, want one each 22 to 30 s", n)
+		}
+		s.server.SetFault(denied) // the key is trusted, and now the password is wrong
+		time.Sleep(time.Minute)
+		before := s.calls("stat")
+		time.Sleep(time.Hour)
+		if n := s.calls("stat"); n != before {
+			s.Errorf("%d probes after a refused login, want none", n-before)
+		}
+		s.server.SetFault(nil)
+		s.ok(s.stat(""))
+		if s.told() != "offline offline online" {
+			s.Errorf("news: got %q", s.told())
+		}
+	})
+}
+
 func TestRefusedLoginIsRepeatedWhereAskedFor(t *testing.T) {
 	p := policy
 	p.Auth = true
