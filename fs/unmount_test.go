@@ -204,6 +204,10 @@ func TestStaleMountsAreOnlyThoseOfDeadDaemons(t *testing.T) {
 	if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	var stopped syscall.WaitStatus
+	if _, err := syscall.Wait4(daemon.Process.Pid, &stopped, syscall.WUNTRACED, nil); err != nil || !stopped.Stopped() {
+		t.Fatal(stopped, err)
+	}
 	want("a stopped daemon", false, true)
 	if err := errors.Join(daemon.Process.Signal(syscall.SIGCONT), daemon.Process.Kill()); err != nil {
 		t.Fatal(err)
