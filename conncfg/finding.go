@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Severity says what a Finding means for the connection it is about.
@@ -32,7 +33,8 @@ type Finding struct {
 	Hint        string   `json:"hint,omitempty"` // what to write or to run instead
 }
 
-// String returns the finding as one line: where, how bad, what about, what, the way out, and the code to look it up by.
+// String returns the finding as one line of printable text: where, how bad, what about, what, the way out, and the code to
+// look it up by.
 func (f Finding) String() string {
 	var b strings.Builder
 	if f.File != "" {
@@ -64,8 +66,26 @@ func (f Finding) String() string {
 		b.WriteString("; " + f.Hint)
 	}
 	fmt.Fprintf(&b, " [%s]", f.Code)
+	return printable(b.String())
+}
+
+// printable escapes what would break a line or drive a terminal: names and keys come from outside.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, unprintable) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unprintable(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
 	return b.String()
 }
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 // HasErrors reports whether any of the findings is an Error.
 func HasErrors(findings []Finding) bool {

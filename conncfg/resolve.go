@@ -60,7 +60,8 @@ func (c *Config) resolve(ctx context.Context, conn *Connection, env string) (Tar
 
 // blocking returns the errors in files that conn depends on: its own, the directories above it, and, when it refers to
 // variables, theirs. A mistake in an environment's file may have hidden a variable, and a global one of the same name
-// would take its place in silence.
+// would take its place in silence. A mistake in one variable's own value does not count: it is told when that variable is
+// asked for, and costs nobody else.
 func (c *Config) blocking(conn *Connection, env string) []Finding {
 	files := []string{}
 	if c.connections[conn.Name] == conn {
@@ -72,7 +73,7 @@ func (c *Config) blocking(conn *Connection, env string) []Finding {
 	var out []Finding
 	for _, f := range c.findings {
 		blocks := func(file string) bool { return file == f.File || strings.HasPrefix(file, f.File+"/") }
-		if f.Severity == Error && f.File != "" && slices.ContainsFunc(files, blocks) && !slices.Contains(conn.findings, f) {
+		if f.Severity == Error && f.File != "" && !f.aboutOneVariable() && slices.ContainsFunc(files, blocks) && !slices.Contains(conn.findings, f) {
 			out = append(out, f)
 		}
 	}
@@ -85,4 +86,8 @@ func (c *Connection) refers(env string) bool {
 		s := c.merged(env, f.name)
 		return s != nil && f.deferred(s)
 	})
+}
+
+func (f Finding) aboutOneVariable() bool {
+	return f.Code != CodeDuplicateKey && (strings.HasPrefix(f.Field, "variables.") || strings.HasPrefix(f.Field, "secrets."))
 }

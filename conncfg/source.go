@@ -1,7 +1,6 @@
 package conncfg
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,33 +145,34 @@ func (s *source) run(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%q: %w", s.argv[0], context.Cause(ctx))
 	case out.overflow:
 		return "", fmt.Errorf("%q: answered more than 64 KiB", s.argv[0])
-	case err != nil && !s.quiet && said.Len() > 0:
-		line, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
+	case err != nil && !s.quiet && len(said.kept) > 0:
+		line, _, _ := strings.Cut(strings.TrimSpace(string(said.kept)), "\n")
 		return "", fmt.Errorf("%q: %w: %s", s.argv[0], err, strconv.Quote(line))
 	case err != nil:
 		return "", fmt.Errorf("%q: %w", s.argv[0], err)
 	}
-	return oneLineLess(out.String()), nil
+	return oneLineLess(string(out.kept)), nil
 }
 
-// bounded keeps the first bytes. With stop it fails at what does not fit, which ends the program by its pipe.
+// bounded keeps the first bytes. With stop it fails at what does not fit, which ends the program by its pipe. (It embeds no
+// bytes.Buffer, whose ReadFrom would take everything past Write.)
 type bounded struct {
-	bytes.Buffer
+	kept     []byte
 	most     int
 	stop     bool
 	overflow bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	room := b.most - b.Len()
-	if len(p) <= room {
-		return b.Buffer.Write(p)
+	room := b.most - len(b.kept)
+	if len(p) > room {
+		b.kept, b.overflow = append(b.kept, p[:room]...), true
+		if b.stop {
+			return 0, errors.New("too long")
+		}
+		return len(p), nil
 	}
-	b.overflow = true
-	b.Buffer.Write(p[:max(room, 0)])
-	if b.stop {
-		return 0, errors.New("too long")
-	}
+	b.kept = append(b.kept, p...)
 	return len(p), nil
 }
 

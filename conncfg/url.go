@@ -52,7 +52,7 @@ func (c *Connection) readURL(raw string) {
 		return
 	}
 	u, err := url.Parse("x://" + rest)
-	if err != nil {
+	if err != nil || strings.Count(u.Host, ":") > 1 && u.Host[0] != '[' {
 		refuse(CodeInvalid, "", "", "is not well formed", form+`; write %25 for %, %40 for @ and %3A for : in a name, and IPv6 addresses in brackets`)
 		return
 	}

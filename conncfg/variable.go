@@ -179,6 +179,9 @@ func (x *expander) evaluate(name string) *expansion {
 	if x.fetch == nil {
 		return &expansion{unknown: true, secret: v.marked}
 	}
+	if v.source.kind == fromNowhere {
+		return &expansion{problem: &problem{CodeSource, fmt.Sprintf("variable %q in environment %q has no usable value", name, x.env), "correct " + v.place()}}
+	}
 	text, err := x.fetch(v.source)
 	if err != nil {
 		return &expansion{problem: &problem{CodeSource, fmt.Sprintf("variable %q in environment %q: %s: %v", name, x.env, v.source.kind, err), "see " + v.place()}}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package conncfg
+
+const raceEnabled = false
