@@ -41,9 +41,8 @@ const queued = 32 << 20
 
 // Link is the network. Its methods may be called from many goroutines at once.
 type Link struct {
-	o Options
-
 	mu        sync.Mutex
+	o         Options
 	changed   sync.Cond // state, or what a waiting relay waits for
 	state     state
 	listeners map[string]*forward
@@ -308,6 +307,13 @@ func (l *Link) deliver(p *pair, d Direction, next parcel) bool {
 	return true
 }
 
+// SetRoundTrip changes the round trip of what is sent from now on.
+func (l *Link) SetRoundTrip(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.RoundTrip = d
+}
+
 // Cut breaks every connection with RST. New ones are accepted.
 func (l *Link) Cut() {
 	l.mu.Lock()
@@ -320,7 +326,7 @@ func (l *Link) Cut() {
 }
 
 // CutAfter breaks every connection with RST as soon as n more bytes were delivered in direction d, the last of them
-// included; with n 0, when the next one arrives.
+// included; with n 0, when the next one arrives. A negative n takes the order back.
 func (l *Link) CutAfter(d Direction, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,14 +32,20 @@ type SSHOptions struct {
 	Legacy   bool     // offer only what servers of 2010 had: SHA-1 key exchange and signatures, CBC ciphers
 
 	Sessions     int    // MaxSessions, channels of one connection; 0 is OpenSSH's 10
-	External     bool   // run the sftp-server program rather than internal-sftp
+	SFTP         string // the command that serves SFTP; "" is internal-sftp
 	ForceCommand bool   // allow nothing but SFTP
-	SFTPArgs     string // arguments of the SFTP server, "-R" makes it read-only
+	Requests     bool   // note what the SFTP server was asked, for Requests; implies External
 
 	Chroot bool     // the user sees Dir as /home and nothing above it
 	Size   int64    // bytes of the file system that Dir lies on; 0 is the machine's own disk
 	Config []string // further lines of sshd_config; they win over ours
 }
+
+// What may serve SFTP besides internal-sftp.
+const (
+	External = "/usr/lib/openssh/sftp-server"
+	ReadOnly = "internal-sftp -R"
+)
 
 // SSHD is a running OpenSSH server.
 type SSHD struct {
@@ -79,6 +85,12 @@ func NewSSHD(t testing.TB, o SSHOptions) *SSHD {
 	}
 	if err := os.Mkdir(filepath.Join(dir, "base"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if o.Requests {
+		write(t, s.requests(), 0o666, "")
+		if err := os.Chmod(s.requests(), 0o666); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
 	}
 	owner := "0:0"
 	if s.User != "root" {
@@ -136,11 +148,10 @@ func (s *SSHD) start(t testing.TB) error {
 // writeConfig writes sshd_config. The first line that names an option wins, so the test's own lines come first.
 func (s *SSHD) writeConfig(t testing.TB) string {
 	t.Helper()
-	server := "internal-sftp"
-	if s.o.External {
-		server = "/usr/lib/openssh/sftp-server"
+	server := cmp.Or(s.o.SFTP, "internal-sftp")
+	if s.o.Requests {
+		server = External + " -e -l VERBOSE 2>>" + s.requests() // a shell runs it
 	}
-	server = strings.TrimSpace(server + " " + s.o.SFTPArgs)
 	lines := slices.Clone(s.o.Config)
 	lines = append(lines,
 		"ListenAddress "+s.Address(),
@@ -223,6 +234,15 @@ func (s *SSHD) Sessions() int {
 
 // Log returns what the server has written since it was last started.
 func (s *SSHD) Log() string { return s.sshd.Log.String() }
+
+// Requests returns what the SFTP server was asked so far, a line each, as sftp-server(8) logs it: open, close, rename,
+// posix-rename, remove, mkdir, set and so on.
+func (s *SSHD) Requests(t testing.TB) string {
+	t.Helper()
+	return read(t, s.requests())
+}
+
+func (s *SSHD) requests() string { return filepath.Join(s.etc, "requests") }
 
 func freePort(t testing.TB, host string) int {
 	t.Helper()

@@ -79,7 +79,7 @@ func TestLogins(t *testing.T) {
 func TestUploadArrivesInDir(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]SSHOptions{
-		"plain": {}, "root": {User: "root"}, "external": {External: true}, "chroot": {Chroot: true, ForceCommand: true}, "tmpfs": {Size: 1 << 20},
+		"plain": {}, "root": {User: "root"}, "external": {SFTP: External}, "noted": {Requests: true}, "chroot": {Chroot: true, ForceCommand: true}, "tmpfs": {Size: 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -90,6 +90,9 @@ func TestUploadArrivesInDir(t *testing.T) {
 			if err != nil {
 				t.Fatalf("upload: %v\n%s", err, out)
 			}
+			if o.Requests && !strings.Contains(s.Requests(t), "open") {
+				t.Errorf("the requests are noted as %q, want an open among them", s.Requests(t))
+			}
 			if got := read(t, filepath.Join(s.Dir, "there")); got != "hello" {
 				t.Errorf("the server has %q, want %q", got, "hello")
 			}
@@ -99,7 +102,7 @@ func TestUploadArrivesInDir(t *testing.T) {
 
 func TestReadOnlyServerRefuses(t *testing.T) {
 	t.Parallel()
-	s := NewSSHD(t, SSHOptions{SFTPArgs: "-R"})
+	s := NewSSHD(t, SSHOptions{SFTP: ReadOnly})
 	key := s.NewKey(t, KeyOptions{})
 	out, _ := sftp(t, s, "mkdir x\n", nil, "IdentityFile="+key.File)
 	if !strings.Contains(out, "ermission denied") {
