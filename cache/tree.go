@@ -352,6 +352,10 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 			return t.opened(ctx, f, mode)
 		}
 	}
+	if _, asked, state := t.attrs.Get(name); mode.Create && state == attr.Absent && time.Since(asked) < t.options.NegativeTTL {
+		_, err := t.absent(name, asked) // the kernel has just asked; asking again would cost a flight for each new file
+		return nil, err
+	}
 	// Asking for the state and opening go out together, so that both cost one flight.
 	reader := t.openAhead(ctx, name, mode)
 	ask := t.Refresh

@@ -721,6 +721,18 @@ func TestAbsenceIsRememberedAndEndsWithCreation(t *testing.T) {
 	}
 }
 
+func TestCreationOfANameKnownToBeAbsentAsksNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	w.tree.Stat(w.Context(), "f")
+	before := w.server.Calls()["stat"]
+	f := w.open("f", creating)
+	if n := w.server.Calls()["stat"]; n != before {
+		t.Errorf("%d questions at creation", n-before)
+	}
+	w.close(f)
+	w.has("f", "")
+}
+
 func TestListingAnswersForStatAndAbsence(t *testing.T) {
 	w := newWorld(t, nil)
 	w.give("a", "1")
