@@ -8,6 +8,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"pierfs/backends"
 	"pierfs/cache"
 )
 
@@ -105,6 +106,9 @@ func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(e
 			}
 			if err != nil {
 				return status(err)
+			}
+			if backends.CheckElement(e.Name) != 0 {
+				continue // the kernel would refuse the whole directory for it
 			}
 			d.Name, d.Mode, d.Ino = e.Name, unixMode(e.Mode), s.nodes.ino(in.NodeId, e.Name)
 		}

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"bytes"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"pierfs/cache"
@@ -44,5 +46,10 @@ func (s *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) (target
 		target = []byte(link)
 		return err
 	})
+	if err == nil && (len(target) == 0 || len(target) >= pathMax || bytes.IndexByte(target, 0) >= 0) {
+		return nil, fuse.EIO // no system has such a link
+	}
 	return target, status(err)
 }
+
+const pathMax = 4096

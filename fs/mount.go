@@ -169,7 +169,7 @@ func (w debugWriter) Write(p []byte) (int, error) {
 // serve ends when the kernel has let go.
 func (s *Server) serve() {
 	s.fuse.Serve()
-	s.fs.notifier.end()
+	s.fs.notifier.end() // a notice under way ended with the connection
 	close(s.done)
 	s.releaseAll()
 	close(s.settled)

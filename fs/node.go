@@ -61,7 +61,8 @@ type nodes struct {
 	slabs [][]node       // slot s is slabs[s/slabSize][s%slabSize]; slabs never move
 	next  slot           // first slot that was never used
 	free  []slot         // used before
-	names map[place]slot // every name of every node
+	index index          // by the first name that a node bears
+	other map[place]slot // by its further names
 	more  map[slot][]place
 	open  map[slot]*opened
 	// away counts nodes and entries of moved that bear an ino which is not the natural one of where they are.
@@ -86,7 +87,8 @@ const (
 
 func newNodes() *nodes {
 	t := &nodes{
-		names: map[place]slot{},
+		index: newIndex(),
+		other: map[place]slot{},
 		more:  map[slot][]place{},
 		open:  map[slot]*opened{},
 		away:  map[uint64]int{},
@@ -129,6 +131,17 @@ func (t *nodes) find(id nodeID) slot {
 		return 0
 	}
 	return i
+}
+
+// named returns the node that bears the name p, 0 if none does.
+func (t *nodes) named(p place) slot {
+	if i := t.index.slots[t.search(p)]; i != 0 {
+		return i
+	}
+	if len(t.other) > 0 {
+		return t.other[p]
+	}
+	return 0
 }
 
 // path returns the node's name as the tree knows it; ok is false if it bears none any more.
@@ -220,7 +233,7 @@ func (t *nodes) look(dir nodeID, name string, e cache.Entry) (v view, ok bool) {
 
 func (t *nodes) lookSlot(p place, e cache.Entry) slot {
 	kind := kindOf(e.Mode)
-	old := t.names[p]
+	old := t.named(p)
 	if old == 0 {
 		return t.create(p, kind, t.inoFor(p))
 	}
@@ -245,7 +258,7 @@ func (t *nodes) create(p place, kind uint16, ino uint64) slot {
 	i := t.take()
 	n := t.at(i)
 	*n = node{name: p.name, ino: ino, parent: p.dir, age: n.age, kind: kind}
-	t.names[p] = i
+	t.enter(i)
 	t.at(p.dir).kids++
 	t.settle(i)
 	return i
@@ -256,16 +269,19 @@ func kindOf(m os.FileMode) uint16 { return uint16(unixMode(m) & syscall.S_IFMT) 
 
 // unname takes the name p from node i. The node lives on while the kernel remembers it.
 func (t *nodes) unname(p place, i slot) {
-	delete(t.names, p)
 	n := t.at(i)
 	others := t.more[i]
-	if n.parent == p.dir && n.name == p.name {
+	if t.placeOf(i) == p {
+		t.leave(i)
 		n.parent, n.name = 0, ""
 		if len(others) > 0 {
+			delete(t.other, others[0])
 			n.parent, n.name = others[0].dir, others[0].name
+			t.enter(i)
 			others = others[1:]
 		}
 	} else {
+		delete(t.other, p)
 		for k, o := range others {
 			if o == p {
 				others = append(others[:k:k], others[k+1:]...)
@@ -294,7 +310,7 @@ func (t *nodes) remove(dir nodeID, name string) {
 	}
 	p := place{d, name}
 	t.forgetMoved(p)
-	if i := t.names[p]; i != 0 {
+	if i := t.named(p); i != 0 {
 		t.unname(p, i)
 	}
 	t.touch(d)
@@ -309,14 +325,14 @@ func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
 		return
 	}
 	p, q := place{a, from}, place{b, to}
-	i := t.names[p]
-	if p == q || i != 0 && i == t.names[q] {
+	i := t.named(p)
+	if p == q || i != 0 && i == t.named(q) {
 		return // two names of one file: nothing moved
 	}
 	ino := t.inoFor(p)
 	t.forgetMoved(p)
 	t.forgetMoved(q)
-	if old := t.names[q]; old != 0 {
+	if old := t.named(q); old != 0 {
 		t.unname(q, old)
 	}
 	t.touch(a)
@@ -326,11 +342,13 @@ func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
 		return
 	}
 	n := t.at(i)
-	delete(t.names, p)
-	t.names[q] = i
-	if n.parent == a && n.name == from {
+	if t.placeOf(i) == p {
+		t.leave(i)
 		n.parent, n.name = b, to
+		t.enter(i)
 	} else {
+		delete(t.other, p)
+		t.other[q] = i
 		for k, o := range t.more[i] {
 			if o == p {
 				t.more[i][k] = q
@@ -354,15 +372,16 @@ func (t *nodes) link(id, dir nodeID, name string) (v view, ok bool) {
 	}
 	p := place{d, name}
 	t.forgetMoved(p)
-	if old := t.names[p]; old != 0 && old != i {
+	if old := t.named(p); old != 0 && old != i {
 		t.unname(p, old)
 	}
-	if t.names[p] == 0 {
-		t.names[p] = i
+	if t.named(p) == 0 {
 		t.at(d).kids++
 		if n := t.at(i); n.parent == 0 {
 			n.parent, n.name = d, name
+			t.enter(i)
 		} else {
+			t.other[p] = i
 			t.more[i] = append(t.more[i], p)
 		}
 		t.settle(i)
@@ -416,20 +435,20 @@ func (t *nodes) drop(i slot) {
 		delete(t.more, i)
 		delete(t.last, i)
 		if n.flags&displaced != 0 {
-			t.leave(n.ino)
+			t.notAway(n.ino)
 			if parent != 0 {
 				t.remember(place{parent, n.name}, n.ino)
 			}
 		}
 		if parent != 0 {
-			delete(t.names, place{parent, n.name})
+			t.leave(i)
 			t.at(parent).kids--
 		}
 		*n = node{age: n.age + 1}
 		t.free = append(t.free, i)
 		t.live--
 		for _, p := range others {
-			delete(t.names, p)
+			delete(t.other, p)
 			t.at(p.dir).kids--
 			t.drop(p.dir)
 		}
@@ -481,7 +500,7 @@ func (t *nodes) changes(id nodeID) uint64 {
 func (t *nodes) isOpen(dir nodeID, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := t.names[place{t.find(dir), name}]
+	i := t.named(place{t.find(dir), name})
 	return i != 0 && t.open[i] != nil
 }
 
@@ -492,7 +511,7 @@ func (t *nodes) ids(path string) (dir, entry nodeID, name string) {
 	d := rootSlot
 	for {
 		first, rest, more := strings.Cut(path, "/")
-		i := t.names[place{d, first}]
+		i := t.named(place{d, first})
 		if !more {
 			if i != 0 {
 				entry = t.id(i)
@@ -541,7 +560,7 @@ func (t *nodes) parentIno(id nodeID) uint64 {
 
 // inoFor returns the number of the node at p, or that it would get.
 func (t *nodes) inoFor(p place) uint64 {
-	if i := t.names[p]; i != 0 {
+	if i := t.named(p); i != 0 {
 		return t.at(i).ino
 	}
 	dir := t.at(p.dir).ino
@@ -564,7 +583,7 @@ func (t *nodes) settle(i slot) {
 	switch {
 	case home && n.flags&displaced != 0:
 		n.flags &^= displaced
-		t.leave(n.ino)
+		t.notAway(n.ino)
 	case !home && n.flags&displaced == 0:
 		n.flags |= displaced
 		t.away[n.ino]++
@@ -574,7 +593,7 @@ func (t *nodes) settle(i slot) {
 	}
 }
 
-func (t *nodes) leave(ino uint64) {
+func (t *nodes) notAway(ino uint64) {
 	if t.away[ino]--; t.away[ino] <= 0 {
 		delete(t.away, ino)
 	}
@@ -589,7 +608,7 @@ func (t *nodes) remember(p place, ino uint64) {
 	if len(t.moved) >= movedAtMost {
 		for k, old := range t.moved { // any one
 			delete(t.moved, k)
-			t.leave(old)
+			t.notAway(old)
 			break
 		}
 	}
@@ -604,7 +623,7 @@ func (t *nodes) forgetMoved(p place) {
 	k := movedKey{t.at(p.dir).ino, p.name}
 	if ino, ok := t.moved[k]; ok {
 		delete(t.moved, k)
-		t.leave(ino)
+		t.notAway(ino)
 	}
 }
 
@@ -670,7 +689,7 @@ func (t *nodes) lastOf(id nodeID) (cache.Entry, bool) {
 func (t *nodes) dirNode(dir nodeID, name string) (nodeID, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := t.names[place{t.find(dir), name}]
+	i := t.named(place{t.find(dir), name})
 	if i == 0 || t.at(i).kind != syscall.S_IFDIR {
 		return 0, false
 	}

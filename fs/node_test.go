@@ -244,8 +244,8 @@ func agree(t *testing.T, r *rand.Rand) {
 	for _, m := range live[1:] {
 		table.forget(m.id, m.lookups)
 	}
-	if table.count() != 1 || len(table.names) != 0 || len(table.more) != 0 {
-		t.Errorf("after everything was forgotten: %d nodes, %d names, %d further names, want the root alone", table.count(), len(table.names), len(table.more))
+	if table.count() != 1 || table.index.used != 0 || len(table.other) != 0 || len(table.more) != 0 {
+		t.Errorf("after everything was forgotten: %d nodes, %d names, %d further names, want the root alone", table.count(), table.index.used, len(table.more))
 	}
 	if len(table.away) > len(table.moved) {
 		t.Errorf("%d numbers are counted as away, and only %d names remembered as moved", len(table.away), len(table.moved))
@@ -295,4 +295,78 @@ func BenchmarkNodes(b *testing.B) {
 	}
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(dirs*files), "heapB/node")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(dirs*files), "ns/node")
+}
+
+// TestNodesOfManyNamesAgreeWithModel is the same for hard links: files alone, in the root and one directory.
+func TestNodesOfManyNamesAgreeWithModel(t *testing.T) {
+	type at struct {
+		dir  nodeID
+		name string
+	}
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		table := newNodes()
+		dirs := []nodeID{rootID, mustLook(t, table, rootID, "dir", dirEntry()).id}
+		names := map[at]nodeID{}       // what bears each name
+		lookups := map[nodeID]uint64{} // of each node that the kernel remembers
+		count := func(id nodeID) (n int) {
+			for _, other := range names {
+				if other == id {
+					n++
+				}
+			}
+			return n
+		}
+		pick := func() at { return at{dirs[r.IntN(2)], string(rune('a' + r.IntN(5)))} }
+		for step := range 3000 {
+			p, q := pick(), pick()
+			switch r.IntN(5) {
+			case 0: // look up
+				v := mustLook(t, table, p.dir, p.name, fileEntry(1))
+				if id, ok := names[p]; ok && id != v.id {
+					t.Fatalf("seed %d step %d: %v is node %d, want %d", seed, step, p, v.id, id)
+				}
+				names[p] = v.id
+				lookups[v.id]++
+			case 1: // link
+				if id, ok := names[p]; ok && names[q] == 0 {
+					table.link(id, q.dir, q.name)
+					names[q] = id
+					lookups[id]++
+				}
+			case 2: // remove
+				table.remove(p.dir, p.name)
+				delete(names, p)
+			case 3: // rename
+				if id, ok := names[p]; ok && id != names[q] {
+					table.rename(p.dir, p.name, q.dir, q.name)
+					delete(names, p)
+					names[q] = id
+				}
+			case 4: // forget
+				for id, n := range lookups {
+					table.forget(id, n)
+					delete(lookups, id)
+					for at, other := range names {
+						if other == id {
+							delete(names, at)
+						}
+					}
+					break
+				}
+			}
+			if got, want := table.index.used+len(table.other), len(names)+1; got != want {
+				t.Fatalf("seed %d step %d: %d names, want %d", seed, step, got, want)
+			}
+			for id := range lookups {
+				v, ok := table.view(id)
+				if !ok || v.names != count(id) {
+					t.Fatalf("seed %d step %d: node %d is %+v (known %v), want %d names", seed, step, id, v, ok, count(id))
+				}
+				if path, ok := table.path(id); ok != (v.names > 0) || ok && names[at{dirs[strings.Count(path, "/")], path[strings.LastIndex(path, "/")+1:]}] != id {
+					t.Fatalf("seed %d step %d: node %d is at %q (%v), which is not its name", seed, step, id, path, ok)
+				}
+			}
+		}
+	}
 }

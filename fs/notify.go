@@ -73,12 +73,13 @@ func (n *notifier) add(name string) {
 	n.wake.Broadcast()
 }
 
-// end forgets what is queued. It does not wait: a notice under way ends with the mount.
+// end forgets what is queued, and waits for the notices under way.
 func (n *notifier) end() {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.ended = true
 	n.wake.Broadcast()
+	n.mu.Unlock()
+	n.done.Wait()
 }
 
 // notices is the part of a fuse.Server that tells the kernel.
