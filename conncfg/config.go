@@ -294,7 +294,7 @@ func (l *loader) nameFindings(findings []Finding, file, what string) {
 	}
 }
 
-// readScope reads the [variables] and [secrets] of a file. Literal secrets need a file that nobody else reads.
+// readScope reads the [variables] and [secrets] of an environment, or the global ones if env is "". Literal secrets need a file that nobody else reads.
 func (l *loader) readScope(file, env string, into scope) {
 	data, perm, ok := l.read(file)
 	if !ok {
@@ -305,25 +305,31 @@ func (l *loader) readScope(file, env string, into scope) {
 		l.report(f)
 	}
 	literal := 0
+	add := func(v *Variable) {
+		v.File = l.place(file)
+		if v.Secret {
+			into.secret[v.Name] = v
+		} else {
+			into.plain[v.Name] = v
+		}
+		if v.marked && v.source.kind == fromValue && !onlyReferences(v.source.text) && literal == 0 {
+			literal = v.Line
+		}
+	}
+	bare := &table{} // variables.toml may leave out the header: it holds nothing else
 	for _, e := range document(data, report).entries {
 		group, ok := e.value.(*table)
-		if (e.key != "variables" && e.key != "secrets") || !ok {
+		switch {
+		case ok && (e.key == "variables" || e.key == "secrets"):
+			l.readGroup(group, e.key == "secrets", env, report, add)
+		case env == "":
+			bare.entries = append(bare.entries, e)
+		default:
 			report(Finding{Severity: Error, Code: CodeUnknownKey, Field: e.key, Line: e.line, Message: "there is no such table",
 				Hint: didYouMean(e.key, slices.Values([]string{"variables", "secrets"}), "variables stand below [variables]")})
-			continue
 		}
-		l.readGroup(group, e.key == "secrets", env, report, func(v *Variable) {
-			v.File = l.place(file)
-			if v.Secret {
-				into.secret[v.Name] = v
-			} else {
-				into.plain[v.Name] = v
-			}
-			if v.marked && v.source.kind == fromValue && !onlyReferences(v.source.text) && literal == 0 {
-				literal = v.Line
-			}
-		})
 	}
+	l.readGroup(bare, false, env, report, add)
 	if literal > 0 && perm&0o077 != 0 {
 		report(Finding{Severity: Error, Code: CodeSecretMode, Line: literal, Message: fmt.Sprintf("a secret stands in a file that others may read (mode %#o)", perm), Hint: "chmod 600 " + l.place(file)})
 	}

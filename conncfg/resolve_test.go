@@ -151,6 +151,18 @@ func TestVariablesReferToVariables(t *testing.T) {
 	}
 }
 
+func TestGlobalVariablesNeedNoHeader(t *testing.T) {
+	files := with(map[string]string{"variables.toml": "h = \"a\"\nsite.h = \"b\"\n[pw]\nvalue = \"x\"\nsecret = true\n[secrets]\nh = \"c\"\n",
+		"connections/ok.toml": strings.NewReplacer("files.example.com", "${site.h}", `"batch"`, `"${pww}"`).Replace(good) + "[environments.Test]\nusername = \"u\"\n"})
+	if got, findings := resolve(t, files, "ok", "Test"); got.Host != "b" || got.Password.Reveal() != "x" || HasErrors(findings) {
+		t.Errorf("%s, %q; findings%s", got.Host, got.Password.Reveal(), printed(findings))
+	}
+	_, findings := resolve(t, files, "ok", "Development")
+	if errs := errorsOf(findings); len(errs) != 1 || !strings.Contains(errs[0].Hint, "did you mean pw?") {
+		t.Errorf("findings%s", printed(findings))
+	}
+}
+
 func TestUndefinedAndCyclicVariablesNameEverything(t *testing.T) {
 	for name, c := range map[string]struct {
 		vars, code string

@@ -15,7 +15,7 @@ import (
 //   - fields that name files, sockets or agents on this machine;
 //   - references to variables whose value is secret or comes from outside the configuration: a definition with a host of
 //     the author's choice would have the daemon send them there;
-//   - mount points elsewhere, "" among the choices of mountRoot allowing none.
+//   - mount points elsewhere; any at all if mountRoot is "".
 func (c *Config) Restrict(conn *Connection, mountRoot string) []Finding {
 	var out []Finding
 	for env, set := range conn.all() {

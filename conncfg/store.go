@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -142,7 +141,7 @@ func (s *Store) open(name string) (file string, info os.FileInfo, data []byte, e
 	}
 	info, err = os.Lstat(file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist):
 		return "", nil, nil, fmt.Errorf("%q: %w", name, ErrNoSuch)
 	case err != nil:
 		return "", nil, nil, err
