@@ -249,6 +249,10 @@ type Caps struct {
 	StatFS      bool
 	ReadOnly    bool // every change is EROFS and nothing is sent (jail)
 
+	// FirstTime and LastTime are the earliest and latest time that the server can keep; zero if there is no such bound. A
+	// time beyond is refused (ERANGE), never wrapped.
+	FirstTime, LastTime time.Time
+
 	TimeUnit  time.Duration // what times are rounded to; 0 if unknown
 	ListLimit int           // a listing of exactly so many entries may have been cut; 0 if the server cuts none
 	Hidden    uint64        // names left out of listings so far because they may not cross the seam

@@ -375,7 +375,7 @@ func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
 	f.changing = true
 	name := f.name
 	f.mu.Unlock()
-	info, err := f.tree.backend.SetAttr(ctx, name, a)
+	info, err := f.tree.set(ctx, name, a)
 	f.attrChanged(name, info, err)
 	if err != nil {
 		return Entry{}, err

@@ -114,6 +114,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 		if err != nil {
 			return err
 		}
+		info = t.times.shown(join(dir, info.Name), info)
 		infos = append(infos, info)
 		over.add(l, info)
 	}

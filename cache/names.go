@@ -76,6 +76,7 @@ func (t *Tree) removed(name string, err error) error {
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		t.unlink(name)
+		t.times.forget(name)
 		t.attrs.PutAbsent(name)
 	default:
 		t.attrs.Forget(name)
@@ -169,6 +170,7 @@ func give(files []*File) {
 
 // moved carries what is known, and the open files, from one name to another.
 func (t *Tree) moved(from, to string) {
+	t.times.rename(from, to)
 	info, _, state := t.attrs.Get(from)
 	t.attrs.ForgetBelow(from)
 	t.attrs.ForgetBelow(to)
@@ -213,7 +215,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	if a.Size != nil && !t.Caps().Truncate {
 		return t.truncate(ctx, name, a)
 	}
-	info, err := t.backend.SetAttr(ctx, name, a)
+	info, err := t.set(ctx, name, a)
 	if err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err
@@ -221,6 +223,16 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	t.attrs.Put(name, info)
 	t.forgetLinks(name)
 	return t.Stat(ctx, name)
+}
+
+// set changes attributes at the server, and remembers of times what the server cannot.
+func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
+	info, err := t.backend.SetAttr(ctx, name, sendable(a, t.Caps()))
+	if err != nil {
+		return info, err
+	}
+	t.times.keep(name, a, info)
+	return t.times.shown(name, info), nil
 }
 
 // truncate changes a file's size, and what else a names, on a server that cannot: by writing it anew.

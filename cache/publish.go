@@ -89,7 +89,7 @@ func (f *File) begin() (*job, error) {
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
 		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending,
 	}
-	j.attr = f.attrToSet()
+	j.attr = sendable(f.attrToSet(), f.tree.Caps())
 	f.writer, f.temp = nil, ""
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}
 	return j, nil
@@ -125,6 +125,8 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
 	}
+	f.tree.times.keep(j.name, j.pending, info)
+	info = f.tree.times.shown(j.name, info)
 	f.published, f.base = j.change, info
 	if f.change == j.change {
 		f.info = info
@@ -239,7 +241,7 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
 	first := true
 	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
-		now, err := f.tree.backend.Stat(ctx, j.name)
+		now, err := f.tree.ask(ctx, j.name)
 		if err != nil {
 			return err
 		}
@@ -266,7 +268,7 @@ func (f *File) takeBack(ctx context.Context, j *job) {
 	if !f.tree.Caps().Truncate {
 		return
 	}
-	now, err := f.tree.backend.Stat(ctx, j.name)
+	now, err := f.tree.ask(ctx, j.name)
 	if err == nil && now.Size > j.base.Size && now.Size <= j.size {
 		_, err = f.tree.backend.SetAttr(ctx, j.name, backends.Attr{Size: &j.base.Size, ModTime: &j.base.ModTime})
 	}

@@ -101,7 +101,7 @@ func (f *File) source(ctx context.Context) (backends.Reader, error) {
 		return nil, err
 	}
 	info, err := reader.Stat(ctx)
-	if err == nil && !sameContent(base, info) {
+	if err == nil && !f.sameContent(base, info) {
 		err = f.fault("read", syscall.ESTALE)
 	}
 	if err != nil {
@@ -118,7 +118,10 @@ func (f *File) source(ctx context.Context) (backends.Reader, error) {
 }
 
 // sameContent compares what is known by name with what an open file tells, which may lack its identity.
-func sameContent(base, open backends.Info) bool {
+func (f *File) sameContent(base, open backends.Info) bool {
+	if name, ok := f.Name(); ok {
+		open = f.tree.times.shown(name, open)
+	}
 	if open.ID == "" {
 		open.ID = base.ID
 	}
@@ -160,7 +163,7 @@ func (f *File) fetchWhole(ctx context.Context) ([]byte, error) {
 	f.mu.Unlock()
 	whole := make([]byte, base.Size)
 	n, info, err := reader.ReadLast(ctx, whole, 0)
-	if err == io.EOF || err == nil && !sameContent(base, info) {
+	if err == io.EOF || err == nil && !f.sameContent(base, info) {
 		err = f.fault("read", errors.Join(syscall.ESTALE, errors.New("the file changed while it was read")))
 		if n < len(whole) && info.Size == base.Size {
 			err = f.fault("read", errors.Join(syscall.EIO, errors.New("the server sent less than the size it tells")))

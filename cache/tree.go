@@ -90,6 +90,7 @@ type Tree struct {
 	options Options
 	log     *slog.Logger
 	attrs   *attr.Store
+	times   times
 	staged  atomic.Uint64 // numbers staging files
 
 	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
@@ -125,7 +126,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &Tree{
-		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries),
+		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), times: newTimes(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]struct{}{},
 	}
 	if err := t.recoverStaging(); err != nil {
@@ -170,7 +171,7 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 	for {
 		mark, asked := t.attrs.Mark(), time.Now()
-		info, err := t.backend.Stat(ctx, name)
+		info, err := t.ask(ctx, name)
 		if f := t.live(name); f != nil && f.Dirty() {
 			return f.entry(), nil
 		}
@@ -196,6 +197,12 @@ func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 			return Entry{}, err
 		}
 	}
+}
+
+// ask asks the server for name.
+func (t *Tree) ask(ctx context.Context, name string) (backends.Info, error) {
+	info, err := t.backend.Stat(ctx, name)
+	return t.times.shown(name, info), err
 }
 
 // entry joins what the server said with the open file that bears the name, if there is one; false if we changed the name

@@ -496,6 +496,42 @@ func TestAttributesOfAnUnpublishedFileArriveWithIt(t *testing.T) {
 	}
 }
 
+func TestTimesThatTheServerCannotKeepAreShownAsSet(t *testing.T) {
+	first, last := time.Unix(0, 0), time.Unix(1<<32-1, 0) // as SFTP version 3
+	w := newWorld(t, func(so *mem.Options, _ *cache.Options) {
+		so.Change = func(c *backends.Caps) { c.FirstTime, c.LastTime = first, last }
+	})
+	for set, told := range map[time.Time]time.Time{
+		time.Unix(-86400, 0):            first,
+		time.Unix(1<<33, 0):             last,
+		time.Unix(1_000_000_000, 12345): time.Unix(1_000_000_000, 0),
+	} {
+		w.give("f", "content")
+		e, err := w.tree.SetAttr(w.Context(), "f", backends.Attr{ModTime: &set})
+		if err != nil || !e.ModTime.Equal(set) {
+			t.Fatalf("SetAttr = %v, %v; want %v", e.ModTime, err, set)
+		}
+		if info, _ := w.server.Lstat("f"); !info.ModTime.Equal(told) {
+			t.Errorf("server has %v, want %v", info.ModTime, told)
+		}
+		w.must(w.tree.Rename(w.Context(), "f", "g", backends.Replace))
+		f := w.open("g", reading)
+		if got := w.read(f); got != "content" {
+			t.Errorf("read %q", got)
+		}
+		w.close(f)
+		if e, err := w.tree.Refresh(w.Context(), "g"); err != nil || !e.ModTime.Equal(set) {
+			t.Errorf("after a rename %v, %v; want %v", e.ModTime, err, set)
+		}
+		other := time.Unix(2_000_000_000, 0)
+		w.must(w.server.Chtimes("g", other, other))
+		if e, err := w.tree.Refresh(w.Context(), "g"); err != nil || !e.ModTime.Equal(other) {
+			t.Errorf("after another client's change %v, %v; want %v", e.ModTime, err, other)
+		}
+		w.must(w.tree.Remove(w.Context(), "g"))
+	}
+}
+
 func TestTruncateByNameIsOnTheServerAtOnce(t *testing.T) {
 	for _, can := range []bool{true, false} {
 		w := newWorld(t, func(so *mem.Options, _ *cache.Options) {
