@@ -158,7 +158,10 @@ func (e *evaluation) replace(f *field, s *setting) *problem {
 		return nil
 	}
 	if f.kind == secret {
-		s.secret = NewSecret(out.text)
+		if s.secret = NewSecret(out.text); !out.secret && !s.secret.Empty() && onlyReferences(written) && e.x.literal(written) {
+			e.find(Warning, f.name, &problem{CodeLiteralSecret, "refers to a variable that is not marked secret, and whose value stands in its file",
+				"mark it: { value = \"...\", secret = true }, in a file with mode 0600"}, written)
+		}
 	} else {
 		s.text = out.text
 	}

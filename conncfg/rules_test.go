@@ -352,6 +352,40 @@ func TestAnonymousIsRefusedInProduction(t *testing.T) {
 	}
 }
 
+func TestPasswordInAnOpenVariableIsWarnedAbout(t *testing.T) {
+	for vars, warned := range map[string]bool{
+		"pw = \"geheim\"\n":                                          true,
+		"pw = \"${a}\"\na = \"geheim\"\n":                            true,
+		"pw = { value = \"geheim\", secret = true }\n":               false,
+		"pw = \"${a}\"\na = { value = \"geheim\", secret = true }\n": false,
+		"pw = { env = \"HOME\" }\n":                                  false,
+		"pw = \"\"\n":                                                false,
+		"[secrets]\npw = \"geheim\"\n":                               false,
+	} {
+		c, _ := Load(tree(t, with(map[string]string{"variables.toml": vars})))
+		resolved, findings := c.Resolve(t.Context(), "ok", "Development")
+		for _, got := range [][]Finding{c.Check(), findings} {
+			if len(got) > 1 || (len(got) == 1) != warned || warned && (got[0].Code != CodeLiteralSecret || got[0].Field != "password" || got[0].Severity != Warning) {
+				t.Errorf("%q: want a warning: %v, got%s", vars, warned, printed(got))
+			}
+			if strings.Contains(printed(got), "geheim") {
+				t.Errorf("the secret is shown:%s", printed(got))
+			}
+		}
+		if resolved.Name != "ok" {
+			t.Errorf("%q: not resolved:%s", vars, printed(findings))
+		}
+	}
+}
+
+func TestDisplayIsAURL(t *testing.T) {
+	for dir, want := range map[string]string{"/in": "sftp://u@[::1]:22/in", "in/x": "sftp://u@[::1]:22/~/in/x", ".": "sftp://u@[::1]:22/~", "/": "sftp://u@[::1]:22/"} {
+		if got := (Target{Protocol: SFTP, Username: "u", Host: "::1", Port: 22, WorkingDir: dir, Password: NewSecret("x")}).Display(); got != want {
+			t.Errorf("%q is displayed as %s, want %s", dir, got, want)
+		}
+	}
+}
+
 func TestAllowOddTimeout(t *testing.T) {
 	got := check(t, with(map[string]string{"connections/ok.toml": define("timeout = \"250ms\"\nsocketTimeout = \"10m\"\nallowOddTimeout = true")}))
 	if len(got) > 0 {

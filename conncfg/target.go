@@ -3,6 +3,7 @@ package conncfg
 import (
 	"net"
 	"os"
+	"path"
 	"strconv"
 	"time"
 )
@@ -17,8 +18,8 @@ const (
 )
 
 // Target is one connection in one environment with every variable resolved: all that is needed to reach a server and to
-// show it, and nothing that still has to be looked up. It is a value; two equal targets are the same place reached the
-// same way.
+// show it, and nothing that still has to be looked up. It is a value; two targets that reflect.DeepEqual takes for equal
+// are the same place reached the same way.
 type Target struct {
 	Name        string // NAME, or PROJECT/NAME
 	Environment string
@@ -98,8 +99,13 @@ const (
 // Address returns host:port as net.Dial takes it.
 func (t Target) Address() string { return net.JoinHostPort(t.Host, strconv.Itoa(t.Port)) }
 
-// Display returns the target as a URL without any secret, for /proc/mounts, logs and lists.
+// Display returns the target as a URL without any secret, for /proc/mounts, logs and lists. A working directory relative
+// to the login directory begins with /~, as ParseURL reads it.
 func (t Target) Display() string {
 	scheme := map[Protocol]string{FTP: "ftp", FTPS: "ftps", SFTP: "sftp"}[t.Protocol]
-	return scheme + "://" + t.Username + "@" + t.Address() + t.WorkingDir
+	dir := t.WorkingDir
+	if !path.IsAbs(dir) {
+		dir = path.Join("/~", dir)
+	}
+	return scheme + "://" + t.Username + "@" + t.Address() + dir
 }

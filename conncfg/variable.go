@@ -189,6 +189,18 @@ func (x *expander) evaluate(name string) *expansion {
 	return &expansion{text: text, secret: v.marked}
 }
 
+// literal reports whether every variable behind text is written out in its file.
+func (x *expander) literal(text string) bool {
+	needed := map[string]*Variable{}
+	x.config.references(x.env, text, needed)
+	for _, v := range needed {
+		if v == nil || v.source.kind != fromValue {
+			return false
+		}
+	}
+	return true
+}
+
 func (v *Variable) place() string { return fmt.Sprintf("%s:%d", v.File, v.Line) }
 
 func (x *expander) undefined(name string) *problem {
