@@ -137,7 +137,13 @@ func TestRequestFollowsARenameAboveIt(t *testing.T) {
 }
 
 func TestOpenFileKeepsItsContentWhenTheServersIsReplaced(t *testing.T) {
-	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Millisecond, NegativeTTL: time.Millisecond}})
+	for _, ttl := range []time.Duration{time.Millisecond, time.Hour} {
+		t.Run(ttl.String(), func(t *testing.T) { replaceWhileOpen(t, ttl) })
+	}
+}
+
+func replaceWhileOpen(t *testing.T, ttl time.Duration) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: ttl, NegativeTTL: ttl}})
 	must(t, r.server.WriteFile("f", []byte(strings.Repeat("old\n", 100_000))))
 	p := r.start()
 	p.here(`exec 3< "$MNT/f"; read line <&3; ino=$(stat -c %i "$MNT/f")`)

@@ -64,7 +64,8 @@ type Server struct {
 	stop    sync.Once     // closes fs.stop
 }
 
-// Mount shows tree at dir, which must be an existing directory. It returns when the mount answers, and asks the server
+// Mount shows tree at dir, which must be an existing directory and no mount point of ours (Clean takes dead ones away).
+// It returns when the mount answers, and asks the server
 // nothing. The Server ends by Unmount or when somebody else unmounts dir; the tree is the caller's to close after that.
 func Mount(dir string, tree *cache.Tree, o Options) (*Server, error) {
 	if o.Logger == nil {
@@ -72,6 +73,9 @@ func Mount(dir string, tree *cache.Tree, o Options) (*Server, error) {
 	}
 	dir, err := realDir(dir)
 	if err != nil {
+		return nil, err
+	}
+	if err := vacant(dir); err != nil {
 		return nil, err
 	}
 	s := &Server{dir: dir, fs: newFileSystem(tree, o), done: make(chan struct{}), settled: make(chan struct{})}
@@ -88,6 +92,19 @@ func Mount(dir string, tree *cache.Tree, o Options) (*Server, error) {
 	}
 	setReadAhead(s.minor, o.ReadAhead)
 	return s, nil
+}
+
+// vacant returns an error if a mount of ours lies at dir already. To touch it could take for ever, so it is asked for in
+// the table of mounts.
+func vacant(dir string) error {
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	if m, ok := topmost(mounts, dir); ok && m.fsType == fsTypeFull {
+		return fmt.Errorf("something is mounted at %q already: unmount that first: %w", dir, syscall.EBUSY)
+	}
+	return nil
 }
 
 // realDir returns dir as the kernel will name it. Links are followed above it, but it is no link itself, and it is not

@@ -201,6 +201,9 @@ func TestStaleMountsAreOnlyThoseOfDeadDaemons(t *testing.T) {
 	if err := Clean(dir); err != nil || !mountedAt(t, dir) {
 		t.Fatalf("Clean of a live mount: %v, mounted %v", err, mountedAt(t, dir))
 	}
+	if _, err := Mount(dir, nil, Options{}); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("Mount over a live mount: %v, want EBUSY", err)
+	}
 	if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
