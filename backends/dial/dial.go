@@ -50,8 +50,13 @@ func Dial(t conncfg.Target, o Options) (backends.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	confined := jail.New(protocol, jail.Options{ReadOnly: t.ReadOnly, Roots: func() []string { return []string{t.WorkingDir, protocol.Root()} }})
-	return retry.New(meter.New(confined, o.Observer), Policy(t), retry.Options{State: o.State}), nil
+	return wrap(protocol, t, o, func() []string { return []string{t.WorkingDir, protocol.Root()} }), nil
+}
+
+// wrap puts the wrappers around a protocol's Backend. roots is what the server calls the working directory.
+func wrap(protocol backends.Backend, t conncfg.Target, o Options, roots func() []string) backends.Backend {
+	confined := jail.New(protocol, jail.Options{ReadOnly: t.ReadOnly, Roots: roots})
+	return retry.New(meter.New(confined, o.Observer), Policy(t), retry.Options{State: o.State})
 }
 
 // Policy returns how calls of t are repeated; whole uploads are repeated by the same.

@@ -15,8 +15,6 @@ import (
 	"pierfs/backends/backendtest"
 	"pierfs/backends/jail"
 	"pierfs/backends/mem"
-	"pierfs/backends/meter"
-	"pierfs/backends/retry"
 )
 
 const root = "/srv/data"
@@ -34,14 +32,6 @@ func TestContract(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		_, b := walled(false)
 		return b
-	}, backendtest.Options{Confined: true})
-}
-
-// The order is that of package dial.
-func TestContractOfTheWholeStack(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) backends.Backend {
-		_, b := walled(false)
-		return retry.New(meter.New(b, nil), retry.Policy{Count: 3, Timeout: 10 * time.Second}, retry.Options{})
 	}, backendtest.Options{Confined: true})
 }
 
