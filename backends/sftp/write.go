@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -204,7 +204,7 @@ func (w *writer) begin(ctx context.Context) (giveBack func(), err error) {
 	giveBack = func() { w.turn <- struct{}{} }
 	if w.end {
 		giveBack()
-		return nil, refuse(syscall.EBADF, "%w", fs.ErrClosed)
+		return nil, refuse(syscall.EBADF, "%w", os.ErrClosed)
 	}
 	return giveBack, nil
 }
