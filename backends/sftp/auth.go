@@ -23,6 +23,8 @@ type credentials struct {
 	allowed []string // methods that the server last offered
 	tried   []string // and those it has refused
 	prompts error    // why its questions could not be answered
+
+	answered bool // a question, with the password
 }
 
 // errKey is a local key, certificate or agent that cannot be used.
@@ -198,11 +200,11 @@ func (c *credentials) answer(name, instruction string, questions []string, echos
 		c.prompts = fmt.Errorf("the server asks %d questions at login (%q); only a single one for the password can be answered",
 			len(questions), questions)
 		return nil, c.prompts
-	case c.prompts != nil:
+	case c.answered: // the answer was wrong, or a second factor is wanted
+		c.prompts = errors.New("the server was not content with the password and asked a further question")
 		return nil, c.prompts
 	}
-	// A second question would mean that the first answer was wrong or that a second factor is wanted.
-	c.prompts = errors.New("the server was not content with the password and asked a further question")
+	c.answered = true
 	word, err := c.o.Password()
 	if err != nil {
 		return nil, err

@@ -250,7 +250,8 @@ func legacyConfig() ssh.Config {
 
 // noSSH tells why the handshake failed before the host key was believed.
 func noSSH(o *Options, greeted *greeting, err error) error {
-	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err}
+	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err,
+		Hint: "the server broke off before it proved who it is: it may be full, have banned this machine, or be no SSH server"}
 	if wrong, ok := errors.AsType[*errHostKey](err); ok {
 		e.Code, e.Class, e.Cause, e.Hint = syscall.EACCES, backends.Refused, wrong.cause, wrong.hint
 		e.Err = wrong

@@ -1,0 +1,382 @@
+package sftp
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"pierfs/backends"
+	"pierfs/integration/servers"
+)
+
+func text(s string) func() (string, error) { return func() (string, error) { return s, nil } }
+
+// works fails the test unless b can list its working directory.
+func works(t *testing.T, b *Backend) {
+	t.Helper()
+	for _, err := range b.List(t.Context(), "") {
+		ok(t, err)
+	}
+}
+
+// refuses checks that b cannot work for the given cause, that the class is right, and that a person is told what to do.
+func refuses(t *testing.T, b *Backend, class backends.Class, cause backends.Cause) *backends.Error {
+	t.Helper()
+	_, err := b.Stat(t.Context(), "")
+	e, is := errors.AsType[*backends.Error](err)
+	switch {
+	case !is:
+		t.Fatalf("got %T %v, want a *backends.Error of cause %s", err, err, cause)
+	case e.Class != class || e.Cause != cause:
+		t.Fatalf("got %v, %q: %v, want %v, %q", e.Class, e.Cause, err, class, cause)
+	case e.Hint == "":
+		t.Errorf("%v has no hint", err)
+	}
+	return e
+}
+
+func TestLogin(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	plain, locked := s.NewKey(t, servers.KeyOptions{}), s.NewKey(t, servers.KeyOptions{Passphrase: "long word"})
+	old, rsa := s.NewKey(t, servers.KeyOptions{Type: "rsa", PEM: true, Passphrase: "long word"}), s.NewKey(t, servers.KeyOptions{Type: "rsa"})
+	cert, unknown := s.NewKey(t, servers.KeyOptions{Certificate: true}), s.NewKey(t, servers.KeyOptions{Unknown: true})
+	pem, err := os.ReadFile(plain.File)
+	ok(t, err)
+	socket := servers.NewAgent(t, plain)
+	certSocket := servers.NewAgent(t, servers.Key{File: cert.File})
+	for name, o := range map[string]Options{
+		"password":                   {},
+		"key":                        {PrivateKeyFile: plain.File},
+		"key as text":                {PrivateKeyFile: "/nowhere", PrivateKey: text(string(pem))},
+		"key with passphrase":        {PrivateKeyFile: locked.File, Passphrase: text("long word")},
+		"RSA key":                    {PrivateKeyFile: rsa.File},
+		"old RSA key and passphrase": {PrivateKeyFile: old.File, Passphrase: text("long word")},
+		"certificate":                {PrivateKeyFile: cert.File, CertificateFile: cert.Certificate},
+		"agent":                      {Agent: true, AgentSocket: socket},
+		"certificate by agent":       {Agent: true, AgentSocket: certSocket, CertificateFile: cert.Certificate},
+		"key refused, then password": {PrivateKeyFile: unknown.File, Password: text(s.Password)},
+	} {
+		t.Run(name, func(t *testing.T) { works(t, connect(t, s, o)) })
+	}
+	for name, c := range map[string]struct {
+		o     Options
+		cause backends.Cause
+	}{
+		"wrong password":               {Options{Password: text("wrong")}, backends.CauseAuth},
+		"unknown key":                  {Options{PrivateKeyFile: unknown.File}, backends.CauseAuth},
+		"key of a certificate, bare":   {Options{PrivateKeyFile: cert.File}, backends.CauseAuth},
+		"passphrase missing":           {Options{PrivateKeyFile: locked.File}, backends.CauseKeyFile},
+		"passphrase wrong":             {Options{PrivateKeyFile: locked.File, Passphrase: text("no")}, backends.CauseKeyFile},
+		"key file missing":             {Options{PrivateKeyFile: "/nowhere"}, backends.CauseKeyFile},
+		"agent missing":                {Options{Agent: true, AgentSocket: "/nowhere"}, backends.CauseKeyFile},
+		"certificate of another's key": {Options{PrivateKeyFile: plain.File, CertificateFile: cert.Certificate}, backends.CauseKeyFile},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := refuses(t, connect(t, s, c.o), backends.Refused, c.cause)
+			if strings.Contains(e.Error(), s.Password) {
+				t.Errorf("%v tells the password", e)
+			}
+		})
+	}
+}
+
+func TestPasswordOverKeyboardInteractive(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{Auth: []string{"keyboard-interactive"}})
+	works(t, connect(t, s, Options{}))
+	refuses(t, connect(t, s, Options{Password: text("wrong")}), backends.Refused, backends.CauseAuth)
+}
+
+func TestMethodThatServerDoesNotOffer(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{Auth: []string{"publickey"}})
+	e := refuses(t, connect(t, s, Options{}), backends.Refused, backends.CauseAuthMethod)
+	if !strings.Contains(e.Error(), "publickey") {
+		t.Errorf("%v does not tell what the server allows", e)
+	}
+}
+
+func TestTwoFactorsOfKeyAndPassword(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{Config: []string{"AuthenticationMethods publickey,password"}})
+	key := s.NewKey(t, servers.KeyOptions{})
+	works(t, connect(t, s, Options{PrivateKeyFile: key.File, Password: text(s.Password)}))
+}
+
+func TestServerOfMany(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{Legacy: true})
+	works(t, connect(t, s, Options{LegacyAlgorithms: true}))
+	refuses(t, connect(t, s, Options{}), backends.Refused, backends.CauseAlgorithms)
+}
+
+// A wrong password is shown once: a second try by another method counts towards locking the account.
+func TestWrongPasswordIsShownOnce(t *testing.T) {
+	tries := 0
+	address := sshServer(t, &ssh.ServerConfig{
+		PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { tries++; return nil, errors.New("no") },
+		KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			tries++
+			ask("", "", []string{"Password: "}, []bool{false})
+			return nil, errors.New("no")
+		},
+	})
+	refuses(t, trusting(t, address, Options{Password: text("wrong")}), backends.Refused, backends.CauseAuth)
+	if tries != 1 {
+		t.Errorf("the password was shown %d times, want once", tries)
+	}
+}
+
+func TestSeveralQuestionsAreNotAnswered(t *testing.T) {
+	var answers []string
+	address := sshServer(t, &ssh.ServerConfig{
+		KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			got, err := ask("", "", []string{"Password: ", "Token: "}, []bool{false, true})
+			answers = append(answers, got...)
+			return nil, errors.Join(errors.New("no"), err)
+		},
+	})
+	e := refuses(t, trusting(t, address, Options{Password: text("Canary")}), backends.Refused, backends.CauseAuthMethod)
+	if len(answers) > 0 || !strings.Contains(e.Error(), "2 questions") || strings.Contains(e.Error(), "Canary") {
+		t.Errorf("answered %q, told %v", answers, e)
+	}
+}
+
+// sshServer is an SSH server of x/crypto that gets as far as the login. It returns its address.
+func sshServer(t *testing.T, config *ssh.ServerConfig) string {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	ok(t, err)
+	key, err := ssh.NewSignerFromKey(private)
+	ok(t, err)
+	config.AddHostKey(key)
+	return serve(t, func(conn net.Conn) {
+		ssh.NewServerConn(conn, config) // what becomes of it is the client's to tell
+		conn.Close()
+	})
+}
+
+// serve calls f with every connection to the address that it returns, until the test ends.
+func serve(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var conns []net.Conn
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+			all.Go(func() { f(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for _, conn := range conns {
+			conn.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return l.Addr().String()
+}
+
+// trusting returns a Backend that believes whatever key the server at address shows.
+func trusting(t *testing.T, address string, o Options) *Backend {
+	t.Helper()
+	o.Address, o.Username = address, "pier"
+	kind, blob, print, err := ScanHostKey(t.Context(), o)
+	ok(t, err)
+	if !strings.HasPrefix(print, "SHA256:") {
+		t.Fatalf("fingerprint %q", print)
+	}
+	o.Trusted = func(string) []TrustedKey { return []TrustedKey{{kind, blob}} }
+	b, err := New(o)
+	ok(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestHostKeys(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{HostKeys: []string{"rsa", "ecdsa", "ed25519"}})
+	lines := strings.SplitAfter(strings.TrimSpace(s.KnownHosts(t)), "\n")
+	file := func(text string) string {
+		name := filepath.Join(t.TempDir(), "known_hosts")
+		ok(t, os.WriteFile(name, []byte(text), 0o600))
+		return name
+	}
+	trusted := func(line string) func(string) []TrustedKey {
+		fields := strings.Fields(line)
+		blob, err := base64.StdEncoding.DecodeString(fields[2])
+		ok(t, err)
+		return func(address string) []TrustedKey {
+			if address != s.Address() {
+				t.Errorf("asked for the keys of %q", address)
+			}
+			return []TrustedKey{{fields[1], blob}}
+		}
+	}
+	none := func(string) []TrustedKey { return nil }
+	other := "[" + s.Host + "]:" + fmt.Sprint(s.Port) + " ssh-ed25519 " +
+		base64.StdEncoding.EncodeToString(ssh.Marshal(struct{ Type, Key string }{"ssh-ed25519", strings.Repeat("k", 32)})) + "\n"
+
+	t.Run("unknown", func(t *testing.T) {
+		e := refuses(t, connect(t, s, Options{Trusted: none}), backends.Refused, backends.CauseHostKeyUnknown)
+		_, _, print, err := ScanHostKey(t.Context(), Options{Address: s.Address(), Username: "x"})
+		ok(t, err)
+		if !strings.Contains(e.Error(), print) || !strings.Contains(e.Hint, "pierfs trust NAME "+print) {
+			t.Errorf("%v (%s) does not tell how to trust %s", e, e.Hint, print)
+		}
+	})
+	for n, line := range lines {
+		t.Run(fmt.Sprint("one of several is known: ", n), func(t *testing.T) {
+			works(t, connect(t, s, Options{KnownHostsFiles: []string{"/nowhere", file(line)}}))
+			works(t, connect(t, s, Options{Trusted: trusted(line)}))
+		})
+	}
+	t.Run("changed", func(t *testing.T) {
+		e := refuses(t, connect(t, s, Options{KnownHostsFiles: []string{file(other)}}), backends.Refused, backends.CauseHostKeyChanged)
+		if strings.Count(e.Error(), "SHA256:") != 2 {
+			t.Errorf("%v does not tell both fingerprints", e)
+		}
+		refuses(t, connect(t, s, Options{Trusted: trusted(other)}), backends.Refused, backends.CauseHostKeyChanged)
+	})
+	t.Run("changed, and trusted anew", func(t *testing.T) {
+		works(t, connect(t, s, Options{KnownHostsFiles: []string{file(other)}, Trusted: trusted(lines[0])}))
+	})
+	t.Run("revoked", func(t *testing.T) {
+		all := strings.Join(lines, "")
+		for _, line := range lines {
+			all += "\n@revoked * " + strings.SplitN(line, " ", 2)[1]
+		}
+		refuses(t, connect(t, s, Options{KnownHostsFiles: []string{file(all)}}), backends.Refused, backends.CauseHostKeyChanged)
+	})
+	t.Run("pinned, whichever of several it is", func(t *testing.T) {
+		works(t, connect(t, s, Options{HostKey: s.Fingerprint(t)}))
+		works(t, connect(t, s, Options{HostKey: strings.TrimPrefix(s.Fingerprint(t), "SHA256:")}))
+	})
+	t.Run("pinned to another", func(t *testing.T) {
+		o := Options{HostKey: "SHA256:" + strings.Repeat("A", 43), KnownHostsFiles: []string{file(strings.Join(lines, ""))}}
+		refuses(t, connect(t, s, o), backends.Refused, backends.CauseHostKeyChanged)
+	})
+	t.Run("the server shows new ones", func(t *testing.T) {
+		b := connect(t, s, Options{KnownHostsFiles: []string{file(strings.Join(lines, ""))}})
+		works(t, b)
+		s.ChangeHostKeys(t)
+		eventually(t, "the session ends", func() bool { return !b.current.alive() })
+		refuses(t, b, backends.Refused, backends.CauseHostKeyChanged)
+	})
+}
+
+func TestWorkingDir(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	ok(t, os.MkdirAll(filepath.Join(s.Dir, "in", "deep"), 0o777))
+	ok(t, os.Mkdir(filepath.Join(s.Dir, "shut"), 0o700)) // belongs to root
+	put(t, filepath.Join(s.Dir, "file"), nil)
+	put(t, filepath.Join(s.Dir, "in", "deep", "here"), nil)
+	for _, dir := range []string{"in/deep", s.Root + "/in/deep", "~/in/deep", "./in/../in/deep"} {
+		b := connect(t, s, Options{WorkingDir: dir})
+		if got := entries(t, b, ""); !slices.Equal(got, []string{"here"}) {
+			t.Errorf("in %q there are %q", dir, got)
+		}
+	}
+	for _, dir := range []string{"", "~", "."} {
+		if got := entries(t, connect(t, s, Options{WorkingDir: dir}), "in"); !slices.Equal(got, []string{"deep"}) {
+			t.Errorf("below %q there are %q", dir, got)
+		}
+	}
+	refuses(t, connect(t, s, Options{WorkingDir: "nowhere"}), backends.Refused, backends.CauseWorkingDir)
+	refuses(t, connect(t, s, Options{WorkingDir: "file"}), backends.Refused, backends.CauseWorkingDirFile)
+	refuses(t, connect(t, s, Options{WorkingDir: "shut/x"}), backends.Refused, backends.CauseWorkingDirPerm)
+
+	chrooted := servers.NewSSHD(t, servers.SSHOptions{Chroot: true, ForceCommand: true})
+	works(t, connect(t, chrooted, Options{WorkingDir: "/"}))
+}
+
+func TestProbeTellsEveryStep(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	var steps []string
+	o := Options{Step: func(s Step) {
+		steps = append(steps, s.Name)
+		if s.Err != nil || s.Took < 0 {
+			t.Errorf("step %+v", s)
+		}
+	}}
+	b := connect(t, s, o)
+	ok(t, b.Probe(t.Context()))
+	if want := []string{"tcp", "ssh", "auth", "workingDir", "list"}; !slices.Equal(steps, want) {
+		t.Errorf("steps %q, want %q", steps, want)
+	}
+}
+
+func TestLoginIsLearned(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	b := connect(t, s, Options{})
+	works(t, b)
+	home, err := os.Stat(s.Dir)
+	ok(t, err)
+	c := b.Caps()
+	if !c.HasLogin || c.UID == 0 || c.Server == "" {
+		t.Errorf("caps %+v of a login whose home is %+v", c, home.Sys())
+	}
+}
+
+func TestNoSFTP(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{Config: []string{"ForceCommand /bin/echo welcome"}})
+	refuses(t, connect(t, s, Options{}), backends.Refused, backends.CauseNoSFTP)
+}
+
+func TestNoConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	closed := l.Addr().String()
+	ok(t, l.Close())
+	says := func(words string) string {
+		return serve(t, func(conn net.Conn) { conn.Write([]byte(words)); io.Copy(io.Discard, conn) })
+	}
+	hung := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	for name, c := range map[string]struct {
+		address string
+		dial    func(context.Context, string, string) (net.Conn, error)
+		class   backends.Class
+		cause   backends.Cause
+	}{
+		"nobody listens":  {closed, nil, backends.Transient, backends.CauseConnRefused},
+		"no such host":    {"host.invalid:22", nil, backends.Transient, backends.CauseDNS},
+		"no answer":       {"127.0.0.1:1", hung, backends.Transient, backends.CauseConnTimeout},
+		"no greeting":     {says(""), nil, backends.Transient, backends.CauseSilent},
+		"an FTP server":   {says("220 Welcome\r\n"), nil, backends.Refused, backends.CauseWrongProtocol},
+		"a web server":    {says("HTTP/1.1 400 Bad Request\r\n\r\n"), nil, backends.Refused, backends.CauseWrongProtocol},
+		"somebody else":   {says("who are you?\n"), nil, backends.Refused, backends.CauseWrongProtocol},
+		"stops after it":  {says("SSH-2.0-x\r\n"), nil, backends.Transient, backends.CauseSilent},
+		"nonsense of SSH": {says("SSH-2.0-x\r\n" + strings.Repeat("\xff", 100)), nil, backends.Transient, backends.CauseConnLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := New(Options{Address: c.address, Username: "x", ConnectTimeout: 300 * time.Millisecond, Dial: c.dial,
+				HostKey: "SHA256:x", Password: text("x")})
+			ok(t, err)
+			defer b.Close()
+			begun := time.Now()
+			refuses(t, b, c.class, c.cause)
+			if took := time.Since(begun); took > 2*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
