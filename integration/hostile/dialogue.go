@@ -7,6 +7,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // Rule answers a request otherwise than an honest server would; false leaves it to the next one. It may block: a dialogue
@@ -80,8 +82,8 @@ func (e Entry) encode() []byte {
 // dialogue is SFTP on one channel.
 type dialogue struct {
 	server  *Server
-	rw      io.ReadWriter
-	conn    io.Closer
+	rw      ssh.Channel
+	conn    ssh.Conn
 	gone    <-chan struct{}
 	handles map[string]*handle
 	opened  int

@@ -1,11 +1,14 @@
 package hostile
 
 import (
+	"fmt"
 	"math"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // On answers the ops by answer.
@@ -48,8 +51,26 @@ func Mute(ops ...Op) Rule { return On(func(*Exchange) {}, ops...) }
 // Stall answers nothing any more once one of the ops was asked for.
 func Stall(ops ...Op) Rule { return On(func(x *Exchange) { <-x.Gone() }, ops...) }
 
+// Floods answers nothing any more once one of the ops was asked for, and calls flood over and over until it fails.
+func Floods(flood func(ssh.Channel, ssh.Conn) error, ops ...Op) Rule {
+	return On(func(x *Exchange) {
+		for flood(x.d.rw, x.d.conn) == nil {
+		}
+		<-x.Gone()
+	}, ops...)
+}
+
 // Cuts ends the connection in place of an answer.
 func Cuts(ops ...Op) Rule { return On((*Exchange).Cut, ops...) }
+
+// CutsWithin sends the first n bytes of the honest reply and ends the connection.
+func CutsWithin(n int, ops ...Op) Rule {
+	return On(func(x *Exchange) {
+		reply := x.honest()
+		x.Send(reply[:min(n, len(reply))])
+		x.Cut()
+	}, ops...)
+}
 
 // Refuses answers with a status and does nothing.
 func Refuses(s Status, ops ...Op) Rule { return On(func(x *Exchange) { x.Status(s) }, ops...) }
@@ -118,6 +139,62 @@ func Drips(ticks <-chan time.Time, ops ...Op) Rule {
 	}, ops...)
 }
 
+// Slowly asks rule only after a tick.
+func Slowly(ticks <-chan time.Time, rule Rule) Rule {
+	return func(x *Exchange) bool {
+		select {
+		case <-ticks:
+		case <-x.Gone():
+		}
+		return rule(x)
+	}
+}
+
+// ListsSlowly answers each READDIR after a tick with one new name, for ever.
+func ListsSlowly(ticks <-chan time.Time) Rule {
+	next := make(chan int, 1)
+	next <- 0
+	return On(func(x *Exchange) {
+		select {
+		case <-ticks:
+		case <-x.Gone():
+			return
+		}
+		n := <-next
+		next <- n + 1
+		x.Reply(kindName, append(number(1), Entry{fmt.Sprint(n), File{}}.encode()...))
+	}, Readdir)
+}
+
+// ReadsSlowly answers each READ after a tick with one byte of what it asked for.
+func ReadsSlowly(ticks <-chan time.Time, ops ...Op) Rule {
+	return On(func(x *Exchange) {
+		select {
+		case <-ticks:
+			x.Length = 1
+			x.Send(x.honest())
+		case <-x.Gone():
+		}
+	}, ops...)
+}
+
+// Halves keeps the first half of each write, and says that all is well.
+func Halves() Rule {
+	return On(func(x *Exchange) {
+		x.Data = x.Data[:len(x.Data)/2]
+		x.Send(x.honest())
+	}, Write)
+}
+
+// Empties does what was asked and then empties the file name.
+func Empties(op Op, name string) Rule {
+	return On(func(x *Exchange) {
+		reply := x.honest()
+		x.d.server.Put(name, File{})
+		x.Send(reply)
+	}, op)
+}
+
 // RefusesWriteFrom answers writes with FAILURE, and keeps nothing of them, that reach beyond the first k bytes of a file.
 func RefusesWriteFrom(k uint64) Rule {
 	return func(x *Exchange) bool {
@@ -143,22 +220,27 @@ func LimitsOf(packet, read, write, handles uint64) Rule {
 	return Answers(kindExtendedReply, u64(u64(u64(long(packet), read), write), handles), Limits)
 }
 
-// Breach is a broken answer: it parses as no reply, or as one that was not asked for.
+// Breach is a broken answer.
 type Breach struct {
 	Name string
+	Lie  bool // it parses as a proper answer to some requests, and is untrue
 	Rule func(ops ...Op) Rule
 }
 
 // Breaches returns every way to break an answer that the server knows.
 func Breaches() []Breach {
 	answer := func(name string, kind byte, body ...byte) Breach {
-		return Breach{name, func(ops ...Op) Rule { return Answers(kind, body, ops...) }}
+		return Breach{Name: name, Rule: func(ops ...Op) Rule { return Answers(kind, body, ops...) }}
 	}
 	send := func(name string, b []byte) Breach {
-		return Breach{name, func(ops ...Op) Rule { return Sends(b, ops...) }}
+		return Breach{Name: name, Rule: func(ops ...Op) Rule { return Sends(b, ops...) }}
 	}
 	alter := func(name string, f func(*Exchange, []byte) []byte) Breach {
-		return Breach{name, func(ops ...Op) Rule { return Alters(f, ops...) }}
+		return Breach{Name: name, Rule: func(ops ...Op) Rule { return Alters(f, ops...) }}
+	}
+	lie := func(b Breach) Breach {
+		b.Lie = true
+		return b
 	}
 	honestEntry := Entry{"honest", File{}}.encode()
 	return []Breach{
@@ -176,22 +258,22 @@ func Breaches() []Breach {
 		answer("handle beyond the packet", kindHandle, number(math.MaxUint32)...),
 		answer("empty DATA packet", kindData),
 		answer("DATA of 0 bytes", kindData, text("")...),
-		answer("DATA of 200 KiB", kindData, text(strings.Repeat("d", 200<<10))...),
+		lie(answer("DATA of 200 KiB", kindData, text(strings.Repeat("d", 200<<10))...)),
 		answer("DATA beyond the packet", kindData, number(math.MaxUint32)...),
 		answer("empty NAME packet", kindName),
-		answer("NAME of 0 names", kindName, number(0)...),
+		lie(answer("NAME of 0 names", kindName, number(0)...)),
 		answer("NAME of 2^32-1 names", kindName, number(math.MaxUint32)...),
 		answer("NAME of more names than it has", kindName, slices.Concat(number(1000), honestEntry)...),
 		answer("NAME with a name beyond the packet", kindName, slices.Concat(number(1), number(math.MaxUint32))...),
 		answer("empty ATTRS", kindAttrs),
-		answer("ATTRS without any attribute", kindAttrs, number(0)...),
+		lie(answer("ATTRS without any attribute", kindAttrs, number(0)...)),
 		answer("ATTRS with all flags and nothing behind", kindAttrs, number(math.MaxUint32)...),
 		answer("ATTRS with 2^32-1 extended", kindAttrs, u32(number(1<<31), math.MaxUint32)...),
 		answer("ATTRS with an extended one beyond the packet", kindAttrs, slices.Concat(number(1<<31), number(1), number(math.MaxUint32))...),
 		answer("empty EXTENDED_REPLY", kindExtendedReply),
 		answer("EXTENDED_REPLY of all ones", kindExtendedReply, slices.Repeat([]byte{255}, 88)...),
-		answer("STATUS OK", kindStatus, slices.Concat(number(0), text(""), text(""))...),
-		answer("STATUS EOF", kindStatus, slices.Concat(number(1), text(""), text(""))...),
+		lie(answer("STATUS OK", kindStatus, slices.Concat(number(0), text(""), text(""))...)),
+		lie(answer("STATUS EOF", kindStatus, slices.Concat(number(1), text(""), text(""))...)),
 		send("packet of 4 GiB", append(number(math.MaxUint32), kindStatus, 0, 0)),
 		send("packet of 0 bytes", number(0)),
 		send("packet of 1 byte", append(number(1), kindStatus)),

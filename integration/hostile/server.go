@@ -13,7 +13,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"net"
 	"path"
 	"slices"
@@ -311,7 +310,7 @@ func (s *Server) Check(user, password string) error {
 }
 
 // session serves one channel: SFTP once it is asked for, nothing else.
-func (s *Server) session(channel ssh.Channel, requests <-chan *ssh.Request, conn io.Closer) {
+func (s *Server) session(channel ssh.Channel, requests <-chan *ssh.Request, conn ssh.Conn) {
 	defer channel.Close()
 	for r := range requests {
 		sftp := r.Type == "subsystem" && string(r.Payload) == string(text("sftp"))

@@ -75,8 +75,14 @@ func CutsAfter(n int) func(*Wire) net.Conn {
 	return func(w *Wire) net.Conn { return &cutter{Conn: w, left: n} }
 }
 
+// StopsAfter says nothing more once the server has sent n bytes, and stays connected.
+func StopsAfter(n int) func(*Wire) net.Conn {
+	return func(w *Wire) net.Conn { return &cutter{Conn: w, left: n, stay: true} }
+}
+
 type cutter struct {
 	net.Conn
+	stay bool // connected
 	mu   sync.Mutex
 	left int
 }
@@ -86,7 +92,10 @@ func (c *cutter) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	n, err := c.Conn.Write(p[:min(len(p), c.left)])
 	c.left -= n
-	if c.left == 0 {
+	switch {
+	case c.left == 0 && c.stay:
+		return len(p), err
+	case c.left == 0:
 		c.Conn.Close()
 		return n, net.ErrClosed
 	}
