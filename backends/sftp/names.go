@@ -335,8 +335,11 @@ func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
 			return err
 		})
 		if err == nil {
-			target = <-found
-			return nil
+			// pkg/sftp takes a status of OK, which tells no content, for an empty one.
+			if target = <-found; target == "" {
+				err = errMalformed
+			}
+			return err
 		}
 		if vague(err) || failed(err, statusBadMessage, statusNoSuchFile) {
 			info, unknown := s.lstat(ctx, name)
