@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +59,9 @@ type Options struct {
 
 	// Notify tells the service manager; nil tells nobody.
 	Notify func(state string)
+	// ReleasePoints makes every mount point what it was when Run ends; else those of what is defined stay unwritable, so
+	// that programs notice.
+	ReleasePoints bool
 	// ExitIdle makes Run return once a mount was there and none is left.
 	ExitIdle bool
 }
@@ -128,7 +132,7 @@ func New(o Options) *Daemon {
 
 // Run claims the directories, mounts what is wanted and serves the control socket until ctx ends; reload makes it read the
 // definitions again. Its error says what went wrong at the start, or what is still owed at the end.
-func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) (err error) {
+func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	release, err := d.claim()
 	if err != nil {
 		return err
@@ -138,7 +142,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) (err error) {
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	defer os.Remove(listener.Addr().String())
+	defer os.Remove(control.SocketPath(d.o.Dirs.Runtime))
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	served := make(chan error, 1)
@@ -167,7 +171,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan struct{}) (err error) {
 }
 
 // live does what comes up until it is time to stop.
-func (d *Daemon) live(ctx context.Context, reload, changes <-chan struct{}, served chan error) error {
+func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-chan struct{}, served chan error) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -318,7 +322,7 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAn
 		case m == nil:
 			answer.Added = append(answer.Added, label(w))
 			t.start = append(t.start, w)
-		case m.want.same(w), m.serving() && !d.usable(ctx, w):
+		case m.want.same(w), m.serving() && !d.differs(ctx, m, w):
 			answer.Unchanged++
 		default:
 			answer.Changed = append(answer.Changed, label(w))
@@ -339,16 +343,19 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAn
 	return t
 }
 
-// usable reports whether what is mounted may be given up for w: a definition with errors changes nothing.
-func (d *Daemon) usable(ctx context.Context, w Want) bool {
+// differs reports whether m, which serves, must be given up for w. A definition with errors changes nothing, and neither does
+// one that is written differently and means the same.
+func (d *Daemon) differs(ctx context.Context, m *mount, w Want) bool {
 	err := w.Refused
+	var target conncfg.Target
 	if err == nil {
-		_, err = w.Resolve(ctx)
+		target, err = w.Resolve(ctx)
 	}
 	if err != nil {
 		d.log.Error("the definition cannot be used; the mount stays as it was", "conn", w.Name, "env", w.Environment, "err", err)
+		return false
 	}
-	return err == nil
+	return w.Dir != m.want.Dir || !reflect.DeepEqual(target, m.reach())
 }
 
 // at returns the mount of k, or nil, and whether it was unmounted by hand.
@@ -475,7 +482,7 @@ func (d *Daemon) close() error {
 	all := d.all()
 	d.stopAll(all)
 	for _, m := range all {
-		if m.want.AdHoc {
+		if m.want.AdHoc || d.o.ReleasePoints {
 			d.restore(m.want.Dir)
 		}
 	}

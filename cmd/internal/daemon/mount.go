@@ -72,7 +72,7 @@ type mount struct {
 	state  control.State
 	since  time.Time
 	reason string
-	target conncfg.Target // as last resolved, without its secrets
+	target conncfg.Target // as last resolved
 	tree   *cache.Tree    // nil but in ready and offline
 	server Mounted        // the same
 	owed   cache.Owed     // what was left when it ended
@@ -186,7 +186,6 @@ func (m *mount) resolve() (conncfg.Target, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.target = target
-	m.target.Password, m.target.SSH.PrivateKey, m.target.SSH.Passphrase = conncfg.Secret{}, conncfg.Secret{}, conncfg.Secret{}
 	return target, nil
 }
 
@@ -348,7 +347,7 @@ func (m *mount) use() (*cache.Tree, error) {
 	return nil, control.Errorf(control.NotMounted, "%s is %s", m.want.Name, m.state).WithHint("try again in a moment")
 }
 
-// reach returns the target as last resolved, without its secrets.
+// reach returns the target as last resolved.
 func (m *mount) reach() conncfg.Target {
 	m.mu.Lock()
 	defer m.mu.Unlock()

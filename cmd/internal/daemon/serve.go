@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pierfs/backends"
 	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 )
@@ -459,13 +460,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	}
 	target.MountPoint = dir
 	var answer control.MountAnswer
-	if q.TrustNew {
-		if answer.Trusted, err = d.o.Floor.Pin(ctx, target, q.HostKey); err != nil {
-			return control.MountAnswer{}, told(err)
-		}
-	}
-	log := d.log.With("conn", dir)
-	if err := d.o.Floor.Test(ctx, target, log, func(control.Step) {}); err != nil {
+	if answer.Trusted, err = d.reachable(ctx, target, q.TrustNew); err != nil {
 		return control.MountAnswer{}, told(err)
 	}
 	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
@@ -481,6 +476,20 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	}
 	answer.Connections = []control.Connection{m.status()}
 	return answer, nil
+}
+
+// reachable logs in once, and trusts the server's key at first sight if it may: only a key of which nobody knows anything,
+// never a changed one.
+func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew bool) (trusted *control.TrustAnswer, err error) {
+	log := d.log.With("conn", target.MountPoint)
+	test := func() error { return d.o.Floor.Test(ctx, target, log, func(control.Step) {}) }
+	if err := test(); err == nil || !trustNew || backends.CauseOf(err) != backends.CauseHostKeyUnknown {
+		return nil, err
+	}
+	if trusted, err = d.o.Floor.Pin(ctx, target, ""); err != nil {
+		return nil, err
+	}
+	return trusted, test()
 }
 
 func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control.MountURLRequest) (conncfg.Target, error) {

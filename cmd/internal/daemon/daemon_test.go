@@ -1,0 +1,563 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cmd/internal/control"
+)
+
+func TestMountsWhatIsDefined(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.define("proj/two")
+	s.define("off", "enabled = false")
+	s.define("broken", `port = 99999`)
+	s.start()
+	for _, name := range []string{"one", "proj/two"} {
+		c := s.wantState(name, control.StateReady)
+		if c.Dir != s.dir(name) || c.Endpoint != "sftp://batch@files.example:22/data" {
+			t.Errorf("%s is shown as %+v", name, c)
+		}
+		if info, err := os.Stat(s.dir(name)); err != nil || !info.IsDir() {
+			t.Errorf("mount point of %s: %v, %v", name, info, err)
+		}
+	}
+	s.wantState("off", control.StateDisabled)
+	if c := s.wantState("broken", control.StateFailed); !strings.Contains(c.Reason, "port") {
+		t.Errorf("a broken definition is told as %q; want its field", c.Reason)
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	if _, err := os.Stat(control.SocketPath(s.dirs.Runtime)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
+	s := newStage(t)
+	s.define("same")
+	s.define("changes")
+	s.define("goes")
+	s.start()
+	same, changes := s.fake("same"), s.fake("changes")
+	s.define("same", `description = "a word more changes nothing"`)
+	s.define("changes", "retryCount = 5")
+	s.define("comes")
+	if err := os.Remove(filepath.Join(s.dirs.Config, "connections/goes.toml")); err != nil {
+		t.Fatal(err)
+	}
+	s.apply() // or the watcher was faster
+	if s.fake("same") != same {
+		t.Error("a connection whose meaning is the same was mounted anew")
+	}
+	if s.fake("changes") == changes {
+		t.Error("a changed connection was not mounted anew")
+	}
+	s.wantState("comes", control.StateReady)
+	if c, ok := s.list()["Test/goes"]; ok {
+		t.Errorf("a removed connection is still there: %+v", c)
+	}
+	if _, err := os.Stat(s.dir("goes")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mount point of a removed connection is still there: %v", err)
+	}
+	if answer := s.apply(); answer.Unchanged != 3 || len(answer.Added)+len(answer.Changed)+len(answer.Removed) != 0 {
+		t.Errorf("applying the same again did %+v", answer)
+	}
+}
+
+func TestDefinitionWithErrorsKeepsTheMount(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	before := s.fake("one")
+	for _, text := range []string{`port = 99999`, `this is no TOML`, `retryCuont = 3`} {
+		s.define("one", text)
+		s.apply()
+		s.wantState("one", control.StateReady)
+		if s.fake("one") != before {
+			t.Fatalf("%s took the mount away", text)
+		}
+	}
+}
+
+func TestChangedFilesAreNoticed(t *testing.T) {
+	s := newStage(t)
+	s.start()
+	s.define("proj/late")
+	select {
+	case dir := <-s.mounted:
+		if dir != s.dir("proj/late") {
+			t.Errorf("mounted %s", dir)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a new definition in a new folder was not noticed")
+	}
+}
+
+func TestSignalReloads(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	s.define("one", "retryCount = 7")
+	s.reload <- syscall.SIGHUP
+	for state := range s.told {
+		if strings.HasPrefix(state, "RELOADING=1") {
+			break
+		}
+	}
+	for state := range s.told {
+		if strings.HasPrefix(state, "READY=1") {
+			break
+		}
+	}
+	s.wantState("one", control.StateReady)
+}
+
+func TestMountTakenAwayComesBack(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	<-s.mounted
+	first := s.fake("one")
+	_ = first.Unmount(t.Context()) // as by umount(8)
+	select {
+	case <-s.mounted:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a mount that was taken away did not come back")
+	}
+	if s.fake("one") == first {
+		t.Error("the mount is the old one")
+	}
+}
+
+func TestOfflineIsShown(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	s.heard["one"](false, errors.New("gone fishing"))
+	if c := s.wantState("one", control.StateOffline); c.Reason != "gone fishing" {
+		t.Errorf("offline for the reason %q", c.Reason)
+	}
+	s.heard["one"](true, nil)
+	s.wantState("one", control.StateReady)
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	s := newStage(t)
+	s.start()
+	second := New(Options{Dirs: s.dirs, Floor: s.floor(), Plan: func(context.Context) Plan { return Plan{} }})
+	wantCode(t, "a second daemon", second.Run(t.Context(), nil), control.Exists)
+	if _, err := control.List.Call(t.Context(), s.client, control.ListRequest{}); err != nil {
+		t.Errorf("the first daemon suffered: %v", err)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	s := newStage(t)
+	if err := errors.Join(os.MkdirAll(s.dirs.Runtime, 0o700), os.WriteFile(control.SocketPath(s.dirs.Runtime), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.list()
+}
+
+func TestEnvironments(t *testing.T) {
+	s := newStage(t)
+	s.write("pierfs.toml", `activeEnvironments = ["Test", "Production"]`)
+	elsewhere := filepath.Join(filepath.Dir(s.dirs.Config), "elsewhere")
+	s.define("one", `mountPoint = "`+elsewhere+`"`)
+	s.start()
+	all := s.list()
+	if got := all["Test/one"].Dir; got != elsewhere {
+		t.Errorf("in the first active environment it is mounted on %s; want its mountPoint", got)
+	}
+	if got, want := all["Production/one"].Dir, filepath.Join(s.dirs.MountRoot, "Production/one"); got != want {
+		t.Errorf("in the second active environment it is mounted on %s; want %s", got, want)
+	}
+	_, err := control.Stat.Call(t.Context(), s.client, control.FileRequest{Connection: "one", Environment: "Development"})
+	wantCode(t, "an environment that is not active", err, control.NotMounted)
+	_, err = control.Stat.Call(t.Context(), s.client, control.FileRequest{Connection: "one", Environment: "Moon"})
+	wantCode(t, "an environment that is not there", err, control.UnknownEnvironment)
+}
+
+func TestNestedMountPointsAreRefused(t *testing.T) {
+	s := newStage(t)
+	s.define("a")
+	s.define("b", `mountPoint = "`+s.dir("a")+`/inner"`)
+	s.define("c", `mountPoint = "`+filepath.Dir(s.dirs.State)+`"`)
+	s.define("d")
+	s.start()
+	s.wantState("a", control.StateReady)
+	s.wantState("b", control.StateFailed)
+	s.wantState("c", control.StateFailed)
+	s.wantState("d", control.StateReady)
+}
+
+func TestEnableAndDisable(t *testing.T) {
+	s := newStage(t)
+	s.define("one", "# a comment that stays")
+	s.start()
+	_, err := control.Enable.Call(t.Context(), s.client, control.EnableRequest{Name: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("one", control.StateDisabled)
+	_, err = control.Stat.Call(t.Context(), s.client, control.FileRequest{Connection: "one"})
+	wantCode(t, "stat of a disabled connection", err, control.Disabled)
+	_, err = control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"})
+	wantCode(t, "mount of a disabled connection", err, control.Disabled)
+	if _, err = control.Enable.Call(t.Context(), s.client, control.EnableRequest{Name: "one", Enabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("one", control.StateReady)
+	_, err = control.Enable.Call(t.Context(), s.client, control.EnableRequest{Name: "none"})
+	wantCode(t, "disable of what is not there", err, control.UnknownConnection)
+}
+
+func TestUnmountedByHandStaysSo(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	s.fake("one").open = 2
+	_, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "one"})
+	wantCode(t, "umount with open files", err, control.Busy)
+	if _, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "one", Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("one", control.StateDisabled)
+	s.apply()
+	s.wantState("one", control.StateDisabled)
+	_, err = control.Ls.Call(t.Context(), s.client, control.FileRequest{Connection: "one"}), error(nil)
+	for _, e := range control.Ls.Call(t.Context(), s.client, control.FileRequest{Connection: "one"}) {
+		err = e
+	}
+	wantCode(t, "ls of an unmounted connection", err, control.NotMounted)
+	if _, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("one", control.StateReady)
+}
+
+func TestFileVerbs(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	ctx, at := t.Context(), func(p string) control.FileRequest {
+		return control.FileRequest{Connection: "one", Path: control.Name(p)}
+	}
+	content := bytes.Repeat([]byte("pier "), 700_000)
+	if _, err := control.Mkdir.Call(ctx, s.client, control.MkdirRequest{FileRequest: at("/a/b"), Parents: true}); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(content))
+	file, err := control.Put.Call(ctx, s.client, control.PutRequest{FileRequest: at("a/b"), Into: "f", Size: &size}, bytes.NewReader(content))
+	if err != nil || file.Size != size || file.Type != "file" || file.Name != "f" {
+		t.Fatalf("put answered %+v, %v", file, err)
+	}
+	if got, err := s.server("one").ReadFile("a/b/f"); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the server has %d bytes, %v", len(got), err)
+	}
+	_, body, err := control.Get.Call(ctx, s.client, at("/a/b/f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(body)
+	body.Close()
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("get gave %d bytes, %v; want what was put", len(got), err)
+	}
+	_, err = control.Put.Call(ctx, s.client, control.PutRequest{FileRequest: at("a/b/f"), NoReplace: true}, strings.NewReader("x"))
+	wantCode(t, "put that may not replace", err, control.Exists)
+	if done, err := control.Mv.Call(ctx, s.client, control.MvRequest{FileRequest: at("a/b/f"), To: "/a"}); err != nil || done.Path != "a/f" {
+		t.Errorf("mv into a directory answered %+v, %v", done, err)
+	}
+	var names []string
+	for file, err := range control.Ls.Call(ctx, s.client, at("a")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, file.Type+" "+string(file.Name))
+	}
+	slices.Sort(names)
+	if want := []string{"directory b", "file f"}; !slices.Equal(names, want) {
+		t.Errorf("ls gave %q; want %q", names, want)
+	}
+	_, err = control.Stat.Call(ctx, s.client, at("../../../etc/passwd"))
+	wantCode(t, "a name above the working directory", err, control.NotFound)
+	_, err = control.Stat.Call(ctx, s.client, at("a\x00b"))
+	wantCode(t, "a name with NUL", err, control.Usage)
+	rm := func(q control.RmRequest) error { _, err := control.Rm.Call(ctx, s.client, q); return err }
+	wantCode(t, "rm of a directory", rm(control.RmRequest{FileRequest: at("a")}), control.Usage)
+	wantCode(t, "rm -d of a full directory", rm(control.RmRequest{FileRequest: at("a"), Dir: true}), control.NotEmpty)
+	wantCode(t, "rm -r of the working directory", rm(control.RmRequest{FileRequest: at("/"), Recursive: true}), control.Usage)
+	wantCode(t, "rm -r", rm(control.RmRequest{FileRequest: at("a"), Recursive: true}), "")
+	wantCode(t, "rm of what is gone", rm(control.RmRequest{FileRequest: at("a")}), control.NotFound)
+}
+
+// A hand that is killed in the middle of put leaves the server as it was.
+func TestCutPutPublishesNothing(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	if err := s.server("one").WriteFile("f", []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	before := s.server("one").Calls()["create"]
+	for _, name := range []string{"f", "new"} {
+		ctx, kill := context.WithCancel(t.Context())
+		reader, writer := io.Pipe()
+		go func() {
+			_, _ = writer.Write(bytes.Repeat([]byte("half"), 1<<20)) // ends with the pipe
+			kill()
+		}()
+		if _, err := control.Put.Call(ctx, s.client, control.PutRequest{FileRequest: control.FileRequest{Connection: "one", Path: control.Name(name)}}, reader); err == nil {
+			t.Error("a killed put succeeded")
+		}
+		reader.Close()
+	}
+	size := int64(10)
+	_, err := control.Put.Call(t.Context(), s.client, control.PutRequest{FileRequest: control.FileRequest{Connection: "one", Path: "f"}, Size: &size}, strings.NewReader("short"))
+	wantCode(t, "a put of fewer bytes than announced", err, control.Cut)
+	if err := s.stop(); err != nil {
+		t.Errorf("something was owed: %v", err)
+	}
+	if got, err := s.server("one").ReadFile("f"); err != nil || string(got) != "old" {
+		t.Errorf("the old file is %q, %v", got, err)
+	}
+	if names, err := s.server("one").Names(""); err != nil || !slices.Equal(names, []string{"f"}) {
+		t.Errorf("the server has %q, %v; want f alone", names, err)
+	}
+	if after := s.server("one").Calls()["create"]; after != before {
+		t.Errorf("%d uploads were begun for streams that never ended", after-before)
+	}
+}
+
+func TestStopTellsWhatIsLeft(t *testing.T) {
+	s := newStage(t)
+	s.define("one", "retryCount = 0", `timeout = "1s"`)
+	s.start()
+	d := s.server("one")
+	d.SetFault(func(_ context.Context, op, name string) error {
+		if op == "create" || op == "commit" || op == "writeat" {
+			return &backends.Error{Op: op, Name: name, Code: syscall.ENOSPC}
+		}
+		return nil
+	})
+	_, err := control.Put.Call(t.Context(), s.client, control.PutRequest{FileRequest: control.FileRequest{Connection: "one", Path: "f"}}, strings.NewReader("x"))
+	wantCode(t, "put to a full server", err, control.NoSpace)
+	if err := s.stop(); err != nil {
+		t.Errorf("a put whose hand was told of its failure is owed: %v", err)
+	}
+}
+
+func TestMountURL(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	own := t.TempDir()
+	dir := filepath.Join(own, "here")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unguardAll(t, own) })
+	request := control.MountURLRequest{URL: "sftp://u@host.example:2222/x", Dir: dir, Password: control.Seal(canary), TrustNew: true}
+
+	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth, Err: errors.New("no")})
+	_, err := control.MountURL.Call(t.Context(), s.client, request)
+	wantCode(t, "mount with a refused login", err, control.AuthFailed)
+	if len(s.list()) != 1 {
+		t.Errorf("a refused login left %v", s.list())
+	}
+	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyChanged})
+	_, err = control.MountURL.Call(t.Context(), s.client, request)
+	wantCode(t, "mount with --trust-new and a changed key", err, control.HostKeyChanged)
+	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyUnknown})
+	careful := request
+	careful.TrustNew = false
+	_, err = control.MountURL.Call(t.Context(), s.client, careful)
+	wantCode(t, "mount with an unknown key", err, control.HostKeyUnknown)
+
+	link := filepath.Join(own, "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for bad, want := range map[string]control.Code{link: control.NotAllowed, "relative": control.Usage, own + "/none": control.CannotCreate, "/dev/null": control.CannotCreate} {
+		q := request
+		q.Dir = bad
+		_, err := control.MountURL.Call(t.Context(), s.client, q)
+		wantCode(t, "mount on "+bad, err, want)
+	}
+	q := request
+	q.URL = "sftp://u:" + canary + "@host/x"
+	_, err = control.MountURL.Call(t.Context(), s.client, q)
+	wantCode(t, "a password in the URL", err, control.Usage)
+
+	answer, err := control.MountURL.Call(t.Context(), s.client, request)
+	if err != nil || len(answer.Connections) != 1 || answer.Trusted == nil {
+		t.Fatalf("mount answered %+v, %v", answer, err)
+	}
+	if c := s.list()["/"+dir]; c.State != control.StateReady || !c.AdHoc || c.Endpoint != "sftp://u@host.example:2222/x" {
+		t.Errorf("the mount is listed as %+v", c)
+	}
+	_, err = control.MountURL.Call(t.Context(), s.client, request)
+	wantCode(t, "a second mount on the same directory", err, control.CannotCreate)
+	if _, err := control.Mkdir.Call(t.Context(), s.client, control.MkdirRequest{FileRequest: control.FileRequest{Connection: dir, Path: "d"}}); err != nil {
+		t.Errorf("a file verb on an ad-hoc mount: %v", err)
+	}
+	s.apply()
+	if len(s.list()) != 2 {
+		t.Errorf("apply touched the ad-hoc mount: %v", s.list())
+	}
+	if _, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: dir}); err != nil {
+		t.Errorf("umount: %v", err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("after umount the directory is %v, %v; want it as it was", info, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); err != nil {
+		t.Errorf("after umount: %v", err)
+	}
+	wantNoCanary(t, s)
+}
+
+func TestBareMountPointIsGuarded(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	if info, err := os.Stat(s.dir("one")); err != nil || info.Mode().Perm() != 0o500 {
+		t.Errorf("the bare mount point is %v, %v; want mode 0500", info, err)
+	}
+	write := func() error { return os.WriteFile(filepath.Join(s.dir("one"), "lost"), nil, 0o600) }
+	if err := write(); err == nil {
+		t.Error("a program wrote into the bare mount point")
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(); err == nil {
+		t.Error("a program wrote into the bare mount point after the daemon had stopped")
+	}
+	// The definition goes while no daemon runs; the next one makes it undone.
+	if err := os.Remove(filepath.Join(s.dirs.Config, "connections/one.toml")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if _, err := os.Stat(s.dir("one")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mount point of a removed connection is still there: %v", err)
+	}
+}
+
+func TestTestVerb(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	run := func(q control.TestRequest) (steps []string, err error) {
+		for step, e := range control.Test.Call(t.Context(), s.client, q) {
+			if e != nil {
+				return steps, e
+			}
+			word := " failed"
+			if step.OK {
+				word = " ok"
+			}
+			steps = append(steps, step.Step+word)
+		}
+		return steps, nil
+	}
+	for _, q := range []control.TestRequest{{Name: "one"}, {Definition: control.Seal(`name = "new"
+protocol = "SFTP"
+host = "h"
+username = "u"
+password = "` + canary + `"
+workingDir = "/x"`)}} {
+		if steps, err := run(q); err != nil || !slices.Equal(steps, []string{"resolve ok", "tcp ok"}) {
+			t.Errorf("test gave %q, %v", steps, err)
+		}
+	}
+	steps, err := run(control.TestRequest{Definition: control.Seal("name = \"new\"\nprotocol = \"SFTP\"\nport = 0")})
+	wantCode(t, "test of a definition with errors", err, control.ConfigInvalid)
+	if !slices.Equal(steps, []string{"resolve failed"}) {
+		t.Errorf("test of a definition with errors gave %q", steps)
+	}
+	s.fail(&backends.Error{Op: "dial", Code: syscall.ECONNREFUSED, Cause: backends.CauseConnRefused, Hint: "check the port"})
+	_, err = run(control.TestRequest{Name: "one"})
+	wantCode(t, "test of a server that is down", err, control.Unreachable)
+	_, err = run(control.TestRequest{Name: "none"})
+	wantCode(t, "test of nothing", err, control.UnknownConnection)
+	wantNoCanary(t, s)
+}
+
+// What a caller brings may not make the daemon use its own rights for him, unless he is root.
+func TestUnsavedDefinitionIsRestricted(t *testing.T) {
+	s := newStage(t)
+	plan := ReadPlan(s.dirs.Config, s.dirs.MountRoot)
+	d := New(Options{Dirs: s.dirs, Floor: s.floor()})
+	d.plan = plan
+	base := "name = \"x\"\nprotocol = \"SFTP\"\nhost = \"h\"\nusername = \"u\"\nworkingDir = \"/x\"\n"
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`password = { file = "` + file + `" }`, `password = { command = ["/bin/true"] }`, `mountPoint = "/tmp/x"`} {
+		q := control.TestRequest{Definition: control.Seal(base + text)}
+		_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: 1000}), q)
+		wantCode(t, text+" from user 1000", err, control.NotAllowed)
+	}
+	_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: 0}), control.TestRequest{Definition: control.Seal(base + `password = { file = "` + file + `" }`)})
+	wantCode(t, "a file source from root", err, "")
+}
+
+// Nothing that leaves the daemon holds a password: no log line and no reply of any verb.
+func TestNoSecretLeaves(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.define("broken", "port = 99999")
+	s.start()
+	s.apply()
+	s.list()
+	for _, q := range []control.ShowRequest{{Name: "one"}, {Name: "broken"}} {
+		answer, err := control.Show.Call(t.Context(), s.client, q)
+		if err == nil && !answer.HasPassword {
+			t.Errorf("show tells no password where there is one: %+v", answer)
+		}
+	}
+	wantNoCanary(t, s)
+}
+
+// wantNoCanary asks every verb that answers without arguments, raw, and searches all of it and the log.
+func wantNoCanary(t *testing.T, s *stage) {
+	t.Helper()
+	for path, body := range map[string]string{"list": "{}", "status": "{}", "apply": "{}", "show": `{"name":"one"}`, "nonsense": canary[:6],
+		"test": `{"name":"one"}`, "mount": `{"name":"one"}`} {
+		reply := rawPost(t, s.dirs.Runtime, path, body)
+		if strings.Contains(reply, canary) {
+			t.Errorf("the reply to %s holds the password: %s", path, reply)
+		}
+	}
+	if strings.Contains(s.log.String(), canary) {
+		t.Errorf("the log holds the password:\n%s", s.log)
+	}
+}
+
+// Every verb that is declared is served.
+func TestEveryVerbIsServed(t *testing.T) {
+	server := control.NewServer(nil)
+	New(Options{}).serve(server)
+	for _, v := range control.All() {
+		if !server.Serves(v.Name) {
+			t.Errorf("nobody serves %s", v.Name)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"pierfs/backends"
+	"pierfs/backends/dial"
+	"pierfs/backends/retry"
+	"pierfs/cache"
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
+	"pierfs/conncfg"
+	"pierfs/conncfg/trust"
+	"pierfs/fs"
+)
+
+// Real returns the floor of a daemon in service: servers over the network, mounts in the kernel, and a trust store under the
+// state directory.
+func Real(d dirs.Dirs) (Floor, error) {
+	store, err := trust.Open(filepath.Join(d.State, "trust"))
+	if err != nil {
+		return Floor{}, err
+	}
+	r := real{store: store, knownHosts: knownHosts()}
+	return Floor{
+		Dial: r.dial,
+		Mount: func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error) {
+			server, err := fs.Mount(dir, tree, o)
+			if err != nil {
+				return nil, explainMount(err)
+			}
+			return kernelMount{server}, nil
+		},
+		Clean: fs.Clean,
+		Test:  r.test,
+		Pin:   r.pin,
+	}, nil
+}
+
+// kernelMount is a Mounted in the kernel.
+type kernelMount struct{ *fs.Server }
+
+func (k kernelMount) OpenFiles() int { return k.Stats().OpenFiles }
+
+// explainMount adds the way out where this machine lacks what mounting needs.
+func explainMount(err error) error {
+	if _, statErr := os.Stat("/dev/fuse"); statErr != nil {
+		return control.Errorf(control.System, "%v", err).
+			WithHint("/dev/fuse is missing: modprobe fuse; in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+	}
+	if !privileged() {
+		return control.Errorf(control.System, "%v", err).
+			WithHint("a user needs fusermount3 (Debian: apt install fuse3) and the right to open /dev/fuse")
+	}
+	return control.Errorf(control.System, "%v", err).WithHint("mounting needs CAP_SYS_ADMIN, which containers often lack")
+}
+
+// knownHosts are the files of OpenSSH that count besides the trust store: the system's, and those of the daemon's user.
+func knownHosts() []string {
+	files := []string{"/etc/ssh/ssh_known_hosts"}
+	if home, err := os.UserHomeDir(); err == nil {
+		files = append(files, filepath.Join(home, ".ssh/known_hosts"))
+	}
+	var found []string
+	for _, f := range files {
+		if _, err := os.Stat(f); err == nil {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+type real struct {
+	store      *trust.Store
+	knownHosts []string
+}
+
+func (r real) options(log *slog.Logger) dial.Options {
+	return dial.Options{
+		Logger:          log,
+		Trusted:         r.store.HostKeys,
+		KnownHostsFiles: r.knownHosts,
+		Observer: func(c backends.Call) {
+			log.Debug("call", "op", c.Op, "name", c.Name, "took", c.Took, "bytes", c.Bytes, "err", c.Err)
+		},
+	}
+}
+
+func (r real) dial(t conncfg.Target, log *slog.Logger, online func(bool, error)) (backends.Backend, error) {
+	o := r.options(log)
+	o.State = func(s retry.State) { online(s.Online, s.Err) }
+	return dial.Dial(t, o)
+}
+
+func (r real) test(ctx context.Context, t conncfg.Target, log *slog.Logger, report func(control.Step)) error {
+	return dial.Test(ctx, t, r.options(log), func(s dial.Step) { report(stepOf(s)) })
+}
+
+func stepOf(s dial.Step) control.Step {
+	step := control.Step{Step: s.Name, OK: s.Err == nil, Millis: millis(s.Took), Detail: s.Detail}
+	if s.Err == nil {
+		return step
+	}
+	e := told(s.Err).(*control.Error) // told makes one of every error
+	step.Detail, step.Cause, step.Fix = e.Text, e.Cause, e.Hint
+	return step
+}
+
+// pin asks the server for its key and believes it: the one with the fingerprint, or without one whatever it shows, as long
+// as nobody has vouched for another. The key is believed before anything is sent to the server that it belongs to.
+func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
+	key, err := dial.ScanHostKey(ctx, t, r.options(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, err
+	}
+	if fingerprint != "" && key.Fingerprint() != fingerprint {
+		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, not %s", t.Address(), key.Type, key.Fingerprint(), fingerprint).
+			WithHint("compare with what the server's operator says; nothing was trusted")
+	}
+	known, err := r.store.HostKeys(t.Address())
+	if err != nil {
+		return nil, err
+	}
+	answer := &control.TrustAnswer{Address: t.Address(), KeyType: key.Type, Fingerprint: key.Fingerprint()}
+	for _, k := range known {
+		if k.Equal(key) {
+			if fingerprint == "" {
+				return nil, nil // nothing new at first sight
+			}
+			return answer, nil
+		}
+	}
+	if len(known) > 0 {
+		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, but %s is trusted", t.Address(), key.Type, key.Fingerprint(), known[0].Fingerprint()).
+			WithHint("the server was installed anew, or somebody stands in between: ask its operator before you change %s", "trust/host_keys in the state directory")
+	}
+	if err := r.store.PinHostKey(t.Address(), key); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}

@@ -1,0 +1,196 @@
+// Command pierfsd keeps connections mounted: `pierfsd` is the daemon, `pierfsd demo` shows it at work without any
+// configuration. This is its front door: flags, logger, signals and wiring; what it does is in cmd/internal/daemon.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/daemon"
+	"pierfs/cmd/internal/demo"
+	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/version"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run runs one command line and returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	cmd := command(stdout, stderr)
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.Execute()
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "pierfsd: %v\n", err)
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Hint != "" {
+		fmt.Fprintf(stderr, "  %s\n", e.Hint)
+	}
+	return exitStatus(err)
+}
+
+// exitStatus is 74 (EX_IOERR) where something is still owed to a server, so that nobody takes the stop for a clean one.
+func exitStatus(err error) int {
+	if _, ok := errors.AsType[*daemon.LeftError](err); ok {
+		return control.Failed.Exit()
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return control.Usage.Exit()
+	}
+	return control.CodeOf(err).Exit()
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+type flags struct {
+	dirs      dirs.Dirs
+	logFormat string
+	logLevel  string
+	exitIdle  bool
+}
+
+func command(stdout, stderr io.Writer) *cobra.Command {
+	f := flags{dirs: dirs.Default(os.Geteuid(), os.Getenv)}
+	root := &cobra.Command{
+		Use:           "pierfsd",
+		Short:         "Keep SFTP connections mounted as local directories",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(f, stderr)
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	set := root.Flags()
+	set.StringVar(&f.dirs.Config, "config-dir", f.dirs.Config, "definitions")
+	set.StringVar(&f.dirs.State, "state-dir", f.dirs.State, "what must survive: staged content, quarantine, trust store")
+	set.StringVar(&f.dirs.Cache, "cache-dir", f.dirs.Cache, "what may be thrown away")
+	set.StringVar(&f.dirs.Runtime, "runtime-dir", f.dirs.Runtime, "control socket and lock")
+	set.StringVar(&f.dirs.MountRoot, "mount-root", f.dirs.MountRoot, "connections appear below it as ENV/NAME")
+	set.BoolVar(&f.exitIdle, "exit-idle", false, "end when nothing is mounted any more")
+	all := root.PersistentFlags()
+	all.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	all.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	root.AddCommand(
+		&cobra.Command{
+			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error {
+				_, err := fmt.Fprintln(stdout, version.Version())
+				return err
+			},
+		},
+		demoCommand(&f, stdout, stderr),
+	)
+	return root
+}
+
+func demoCommand(f *flags, stdout, stderr io.Writer) *cobra.Command {
+	var o demo.Options
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Start an SFTP server with sample files, mount it, and say what to try",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if f.logLevel == "info" { // the demonstration is for reading, not its log
+				f.logLevel = "error"
+			}
+			log, err := logger(*f, stderr)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			o.Out, o.Logger = stdout, log
+			return demo.Run(ctx, o)
+		},
+	}
+	cmd.Flags().DurationVar(&o.For, "for", 0, "end by itself after this long")
+	cmd.Flags().StringVar(&o.Dir, "dir", "", "mount here, not in a new directory")
+	return cmd
+}
+
+func serve(f flags, stderr io.Writer) error {
+	log, err := logger(f, stderr)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []*string{&f.dirs.Config, &f.dirs.State, &f.dirs.Cache, &f.dirs.Runtime, &f.dirs.MountRoot} {
+		if *dir, err = absolute(*dir); err != nil {
+			return err
+		}
+	}
+	if err := daemon.Harden(); err != nil {
+		return fmt.Errorf("keep secrets out of core files: %w", err)
+	}
+	floor, err := daemon.Real(f.dirs)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	d := daemon.New(daemon.Options{
+		Dirs:     f.dirs,
+		Version:  version.Version(),
+		Logger:   log,
+		Plan:     func(context.Context) daemon.Plan { return daemon.ReadPlan(f.dirs.Config, f.dirs.MountRoot) },
+		Floor:    floor,
+		Notify:   daemon.Notify(log),
+		ExitIdle: f.exitIdle,
+	})
+	return d.Run(ctx, hangups)
+}
+
+// absolute returns dir as a path that keeps its meaning, with the links above it followed: what the kernel calls a mount
+// point is compared with it.
+func absolute(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for above, rest := dir, ""; ; above, rest = filepath.Dir(above), filepath.Join(filepath.Base(above), rest) {
+		real, err := filepath.EvalSymlinks(above)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) || above == "/" {
+			return "", err
+		}
+	}
+}
+
+func logger(f flags, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)}
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch strings.ToLower(f.logFormat) {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log-format %q is none of text, json", f.logFormat)}
+}
