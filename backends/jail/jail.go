@@ -242,9 +242,17 @@ func (b *Backend) alter(ctx context.Context, op, name string, do func(place stri
 	return do(place)
 }
 
-// Mkdir makes a directory inside.
+// Mkdir makes a directory inside, and remembers it as one.
 func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) error {
-	return b.alter(ctx, "mkdir", name, func(place string) error { return b.Backend.Mkdir(ctx, place, mode) })
+	made := ""
+	err := b.alter(ctx, "mkdir", name, func(place string) error {
+		made = place
+		return b.Backend.Mkdir(ctx, place, mode)
+	})
+	if err == nil {
+		b.known.learn(made, backends.Info{Mode: os.ModeDir, Known: backends.HasType})
+	}
+	return err
 }
 
 // Remove removes a file inside.
@@ -259,10 +267,15 @@ func (b *Backend) Rmdir(ctx context.Context, name string) error {
 
 // SetAttr changes attributes inside.
 func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) (info backends.Info, err error) {
+	changed := ""
 	err = b.alter(ctx, "setattr", name, func(place string) error {
+		changed = place
 		info, err = b.Backend.SetAttr(ctx, place, attr)
 		return err
 	})
+	if err == nil {
+		b.known.learn(changed, info)
+	}
 	return info, err
 }
 

@@ -1,8 +1,10 @@
 package jail_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -261,8 +263,40 @@ func TestAWarmNameCostsNothingMore(t *testing.T) {
 	if err := b.Remove(ctx, "dir/file"); err != nil {
 		t.Fatal(err)
 	}
-	if calls := server.Calls(); calls["stat"] != 2 || calls["open"] != 1 || calls["remove"] != 1 || len(calls) != 3 {
-		t.Errorf("calls: got %v, want 2 stat, 1 open, 1 remove", calls)
+	if err := b.Mkdir(ctx, "dir/new", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Mkdir(ctx, "dir/new/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if calls := server.Calls(); calls["stat"] != 2 || calls["open"] != 1 || calls["remove"] != 1 || calls["mkdir"] != 2 || len(calls) != 4 {
+		t.Errorf("calls: got %v, want 2 stat, 1 open, 1 remove, 2 mkdir", calls)
+	}
+}
+
+// liar is a server that lists what no directory can hold.
+type liar struct{ backends.Backend }
+
+func (liar) List(context.Context, string) iter.Seq2[backends.Info, error] {
+	return func(yield func(backends.Info, error) bool) {
+		for _, name := range []string{"", ".", "..", "../up", "/etc", "a/b", "nul\x00", strings.Repeat("n", 256), "honest"} {
+			if !yield(backends.Info{Name: name, Known: backends.HasType}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestListingsBringUpNoNameThatLeadsOut(t *testing.T) {
+	server, _ := walled(false)
+	b := jail.New(liar{server}, jail.Options{})
+	for info, err := range b.List(t.Context(), "") {
+		if err != nil || info.Name != "honest" {
+			t.Errorf("got %q, %v", info.Name, err)
+		}
+	}
+	if n := b.Caps().Hidden; n != 8 {
+		t.Errorf("%d hidden, want 8", n)
 	}
 }
 
