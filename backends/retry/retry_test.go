@@ -349,6 +349,36 @@ func TestLostChangesAreSettled(t *testing.T) {
 	}
 }
 
+// The server may work off the lost request only after it said that nothing had happened.
+func TestLostChangesThatHappenLateAreNoFailure(t *testing.T) {
+	for op, late := range map[string]func(*mem.Backend) error{
+		"mkdir":  func(s *mem.Backend) error { return s.MakeDir("new") },
+		"remove": func(s *mem.Backend) error { return s.Delete("file") },
+		"rmdir":  func(s *mem.Backend) error { return s.Delete("dir") },
+		"rename": func(s *mem.Backend) error { return s.Move("file", "new") },
+	} {
+		t.Run(op, func(t *testing.T) {
+			try(t, policy, func(s *bed) {
+				s.server.WriteFile("file", []byte("text"))
+				s.server.MakeDir("dir")
+				s.server.SetFault(func(_ context.Context, called, name string) error {
+					switch {
+					case called == op && s.calls(op) == 1:
+						return lost(called, name)
+					case called == op:
+						return late(s.server)
+					}
+					return nil
+				})
+				s.ok(changes[op].call(s.Context(), s.b))
+				if !changes[op].done(s.server) {
+					s.Error("success was told, and nothing was done")
+				}
+			})
+		})
+	}
+}
+
 func TestLostChangesTellTheTruthAboutOthers(t *testing.T) {
 	inTheWay := func(s *mem.Backend) { s.MakeDir("new"); s.WriteFile("new/others", nil) }
 	gone := func(s *mem.Backend) { s.Delete("file") }
