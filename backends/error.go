@@ -3,6 +3,7 @@ package backends
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 )
@@ -35,9 +36,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap lets errors.Is(err, os.ErrNotExist) and errors.As(&errno) answer from Code, and what lies below be found.
+// Unwrap lets errors.Is(err, os.ErrNotExist) and errors.As(&errno) answer from Code, and what lies below be found, but for
+// an io.EOF: that is how libraries tell of a broken connection, and it must never pass for the end of a file.
 func (e *Error) Unwrap() []error {
-	if e.Err == nil {
+	if e.Err == nil || errors.Is(e.Err, io.EOF) {
 		return []error{e.Code}
 	}
 	return []error{e.Code, e.Err}
