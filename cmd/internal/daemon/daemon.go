@@ -482,9 +482,12 @@ func (d *Daemon) close() error {
 	all := d.all()
 	d.stopAll(all)
 	for _, m := range all {
-		if m.want.AdHoc || d.o.ReleasePoints {
+		if m.want.AdHoc {
 			d.restore(m.want.Dir)
 		}
+	}
+	if d.o.ReleasePoints {
+		d.points.forget(nil)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

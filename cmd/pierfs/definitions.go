@@ -1,0 +1,305 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
+)
+
+// checked is what check prints as JSON.
+type checked struct {
+	ConfigDir   string            `json:"configDir"`
+	Connections int               `json:"connections"`
+	Errors      int               `json:"errors"`
+	Warnings    int               `json:"warnings"`
+	Findings    []conncfg.Finding `json:"findings"`
+}
+
+func (h *hand) checkCommand() *cobra.Command {
+	return &cobra.Command{Use: "check", Short: "Check all definitions, without a daemon and without asking anybody", Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			config, _ := conncfg.Load(h.dirs.Config)
+			c := checked{ConfigDir: h.dirs.Config, Connections: len(config.Connections()), Findings: config.Check()}
+			for _, f := range c.Findings {
+				switch f.Severity {
+				case conncfg.Error:
+					c.Errors++
+				case conncfg.Warning:
+					c.Warnings++
+				}
+			}
+			if err := h.printChecked(c); err != nil {
+				return err
+			}
+			if c.Errors > 0 {
+				return silent{control.ConfigInvalid}
+			}
+			return nil
+		}}
+}
+
+func (h *hand) printChecked(c checked) error {
+	if h.asJSON {
+		if c.Findings == nil {
+			c.Findings = []conncfg.Finding{}
+		}
+		return h.json(c)
+	}
+	h.findings(h.out, c.Findings)
+	_, err := fmt.Fprintf(h.out, "%d connections in %s: %d errors, %d warnings\n", c.Connections, quote(c.ConfigDir), c.Errors, c.Warnings)
+	return err
+}
+
+func (h *hand) applyCommand() *cobra.Command {
+	return &cobra.Command{Use: "apply", Aliases: []string{"reload"}, Short: "Have the daemon read the definitions again and do what changed", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{})
+			if err != nil {
+				return err
+			}
+			return h.applied(a)
+		}}
+}
+
+// applied prints what was done and fails where definitions have errors or something did not come up.
+func (h *hand) applied(a control.ApplyAnswer) error {
+	if h.asJSON {
+		if err := h.json(a); err != nil {
+			return err
+		}
+	} else {
+		h.findings(h.err, a.Findings)
+		for verb, names := range map[string][]string{"added": a.Added, "changed": a.Changed, "removed": a.Removed} {
+			if len(names) > 0 {
+				fmt.Fprintf(h.out, "%s: %s\n", verb, quote(strings.Join(names, ", ")))
+			}
+		}
+		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
+		if err := h.connections(a.Connections); err != nil {
+			return err
+		}
+	}
+	if conncfg.HasErrors(a.Findings) {
+		return silent{control.ConfigInvalid}
+	}
+	for _, c := range a.Connections {
+		if c.State == control.StateFailed {
+			return silent{control.NotMounted}
+		}
+	}
+	return nil
+}
+
+func (h *hand) listCommand() *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "List connections and where they are mounted", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := control.List.Call(cmd.Context(), h.client(), control.ListRequest{})
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(a)
+			}
+			return h.connections(a.Connections)
+		}}
+}
+
+func (h *hand) statusCommand() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "Show the daemon and what each connection owes", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := control.Status.Call(cmd.Context(), h.client(), control.StatusRequest{})
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(a)
+			}
+			return h.printStatus(a)
+		}}
+}
+
+func (h *hand) printStatus(a control.StatusAnswer) error {
+	var active []string
+	for _, e := range a.Environments {
+		if e.Active {
+			active = append(active, e.Name)
+		}
+	}
+	err := table(h.out, nil, [][]string{
+		{"pierfsd", a.Version + ", process " + strconv.Itoa(a.PID) + ", since " + a.Started.Local().Format(time.DateTime)},
+		{"definitions", a.ConfigDir + ", " + strconv.Itoa(a.Findings) + " findings (pierfs check)"},
+		{"active", strings.Join(active, ", ")},
+		{"mount root", a.MountRoot},
+	})
+	if err != nil || len(a.Connections) == 0 {
+		return err
+	}
+	var rows [][]string
+	for _, c := range a.Connections {
+		owed := "nothing"
+		if c.OwedFiles > 0 || c.Quarantined > 0 {
+			owed = fmt.Sprintf("%d files, %d bytes; %d in quarantine", c.OwedFiles, c.OwedBytes, c.Quarantined)
+		}
+		row := connectionRow(c.Connection)
+		rows = append(rows, []string{row[0], row[1], row[2], strconv.Itoa(c.OpenFiles), owed, c.Server, strings.TrimSpace(c.Reason + " " + c.LastError)})
+	}
+	fmt.Fprintln(h.out)
+	return table(h.out, []string{"NAME", "ENVIRONMENT", "STATE", "OPEN", "OWED", "SERVER", "REASON"}, rows)
+}
+
+func (h *hand) showCommand() *cobra.Command {
+	return &cobra.Command{Use: "show NAME", Short: "Show one connection with every variable replaced", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := control.Show.Call(cmd.Context(), h.client(), control.ShowRequest{Name: args[0], Environment: h.environment})
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(a)
+			}
+			password := "none"
+			if a.HasPassword {
+				password = "set"
+			}
+			rows := [][]string{{"name", a.Name}, {"environment", a.Environment}, {"state", string(a.State)}, {"reason", a.Reason},
+				{"directory", a.Dir}, {"server", a.Endpoint}, {"password", password}}
+			for _, f := range a.Definition {
+				if f.Field != "name" && f.Field != "password" {
+					rows = append(rows, []string{f.Field, f.Value, "(" + f.From + ")"})
+				}
+			}
+			return table(h.out, nil, rows)
+		}}
+}
+
+func (h *hand) enableCommand(on bool) *cobra.Command {
+	word, short := "disable", "Switch a connection off, in its definition"
+	if on {
+		word, short = "enable", "Switch a connection on, in its definition"
+	}
+	return &cobra.Command{Use: word + " NAME", Short: short, Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := control.Enable.Call(cmd.Context(), h.client(), control.EnableRequest{Name: args[0], Enabled: on})
+			if err != nil {
+				return err
+			}
+			return h.applied(a)
+		}}
+}
+
+// tested is what test prints as JSON.
+type tested struct {
+	OK    bool           `json:"ok"`
+	Steps []control.Step `json:"steps"`
+	Error *control.Error `json:"error,omitempty"`
+}
+
+func (h *hand) testCommand() *cobra.Command {
+	return &cobra.Command{Use: "test NAME|FILE|-", Short: "Try a connection step by step: a defined one, or a definition in a file or on standard input",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := h.testRequest(args[0])
+			if err != nil {
+				return err
+			}
+			t := tested{Steps: []control.Step{}}
+			for step, err := range control.Test.Call(cmd.Context(), h.client(), q) {
+				if err != nil {
+					t.Error = asControl(err)
+					break
+				}
+				t.Steps = append(t.Steps, step)
+				if !h.asJSON {
+					h.printStep(step)
+				}
+			}
+			t.OK = t.Error == nil
+			return h.printTested(t)
+		}}
+}
+
+// maxDefinition bounds what is read as a definition.
+const maxDefinition = 512 << 10
+
+// testRequest takes "-" and names that look like files as definitions, the rest as names.
+func (h *hand) testRequest(what string) (control.TestRequest, error) {
+	q := control.TestRequest{Environment: h.environment}
+	var text []byte
+	var err error
+	switch {
+	case what == "-":
+		text, err = io.ReadAll(io.LimitReader(h.in, maxDefinition))
+	case strings.HasSuffix(what, ".toml") || strings.HasPrefix(what, "/") || strings.HasPrefix(what, "."):
+		if info, statErr := os.Stat(what); statErr == nil && info.Size() > maxDefinition {
+			return q, control.Errorf(control.BadData, "%s is too long for a definition", what)
+		}
+		text, err = os.ReadFile(what)
+	default:
+		q.Name = what
+		return q, nil
+	}
+	if err == nil && strings.TrimSpace(string(text)) == "" {
+		err = control.Errorf(control.BadData, "the definition is empty")
+	}
+	q.Definition = control.Seal(string(text))
+	return q, err
+}
+
+func (h *hand) printStep(s control.Step) {
+	word := "ok    "
+	if !s.OK {
+		word = "FAILED"
+	}
+	fmt.Fprintf(h.out, "%-11s %s %8.1f ms  %s\n", quote(s.Step), word, s.Millis, quote(s.Detail))
+}
+
+func (h *hand) printTested(t tested) error {
+	switch {
+	case h.asJSON:
+		if err := h.json(t); err != nil {
+			return err
+		}
+	case t.OK:
+		_, err := fmt.Fprintln(h.out, "the connection works: login and listing ok; no write was tried")
+		return err
+	default:
+		fmt.Fprintf(h.err, "pierfs: %s\n", quote(t.Error.Text))
+		if t.Error.Cause != "" {
+			fmt.Fprintf(h.err, "  cause: %s\n", quote(t.Error.Cause))
+		}
+		if t.Error.Hint != "" {
+			fmt.Fprintf(h.err, "  fix: %s\n", quote(t.Error.Hint))
+		}
+	}
+	if !t.OK {
+		return silent{t.Error.Code}
+	}
+	return nil
+}
+
+func (h *hand) trustCommand() *cobra.Command {
+	return &cobra.Command{Use: "trust NAME FINGERPRINT", Short: "Trust the server's host key, if it is the one with this fingerprint", Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := control.Trust.Call(cmd.Context(), h.client(), control.TrustRequest{Name: args[0], Environment: h.environment, Fingerprint: args[1]})
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(a)
+			}
+			return h.printTrusted(a)
+		}}
+}
+
+func (h *hand) printTrusted(a control.TrustAnswer) error {
+	_, err := fmt.Fprintf(h.out, "trusted: %s, %s key %s\n", quote(a.Address), quote(a.KeyType), quote(a.Fingerprint))
+	return err
+}

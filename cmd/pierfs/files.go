@@ -1,0 +1,310 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+)
+
+// at reads NAME:/path. The name ends at the first colon, for no name has one; a mount without a definition is named by its
+// directory.
+func (h *hand) at(arg string) (control.FileRequest, error) {
+	name, p, ok := strings.Cut(arg, ":")
+	if !ok || name == "" {
+		return control.FileRequest{}, usageError{fmt.Errorf("%q names no file of a connection; write NAME:/path", arg)}
+	}
+	return control.FileRequest{Connection: name, Environment: h.environment, Path: control.Name(p)}, nil
+}
+
+func (h *hand) lsCommand() *cobra.Command {
+	return &cobra.Command{Use: "ls NAME:/path", Short: "List a directory of the server", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := h.at(args[0])
+			if err != nil {
+				return err
+			}
+			files := []control.File{}
+			for file, err := range control.Ls.Call(cmd.Context(), h.client(), q) {
+				if err != nil {
+					return err
+				}
+				files = append(files, file)
+			}
+			if h.asJSON {
+				return h.json(struct {
+					Path  control.Name   `json:"path"`
+					Files []control.File `json:"files"`
+				}{q.Path, files})
+			}
+			slices.SortFunc(files, func(a, b control.File) int { return strings.Compare(string(a.Name), string(b.Name)) })
+			return h.printFiles(files)
+		}}
+}
+
+func (h *hand) printFiles(files []control.File) error {
+	rows := make([][]string, len(files))
+	for i, f := range files {
+		rows[i] = fileRow(f)
+	}
+	return table(h.out, nil, rows)
+}
+
+// told prints one file that was made or asked for.
+func (h *hand) told(f control.File) error {
+	if h.asJSON {
+		return h.json(f)
+	}
+	return h.printFiles([]control.File{f})
+}
+
+func (h *hand) statCommand() *cobra.Command {
+	return &cobra.Command{Use: "stat NAME:/path", Short: "Describe a file of the server", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := h.at(args[0])
+			if err != nil {
+				return err
+			}
+			f, err := control.Stat.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			return h.told(f)
+		}}
+}
+
+func (h *hand) mkdirCommand() *cobra.Command {
+	var q control.MkdirRequest
+	cmd := &cobra.Command{Use: "mkdir NAME:/path", Short: "Make a directory on the server", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.at(args[0]); err != nil {
+				return err
+			}
+			f, err := control.Mkdir.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(f)
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVarP(&q.Parents, "parents", "p", false, "make what is missing above it too, and do not mind if it exists")
+	return cmd
+}
+
+// done prints what has no answer but success.
+func (h *hand) done(d control.Done) error {
+	if h.asJSON {
+		return h.json(d)
+	}
+	return nil
+}
+
+func (h *hand) rmCommand() *cobra.Command {
+	var q control.RmRequest
+	cmd := &cobra.Command{Use: "rm NAME:/path", Short: "Remove a file of the server", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.at(args[0]); err != nil {
+				return err
+			}
+			d, err := control.Rm.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			return h.done(d)
+		}}
+	cmd.Flags().BoolVarP(&q.Dir, "dir", "d", false, "remove an empty directory too")
+	cmd.Flags().BoolVarP(&q.Recursive, "recursive", "r", false, "remove a directory and all that is in it")
+	return cmd
+}
+
+func (h *hand) mvCommand() *cobra.Command {
+	var q control.MvRequest
+	cmd := &cobra.Command{Use: "mv NAME:/from NAME:/to", Short: "Rename a file of the server", Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.at(args[0]); err != nil {
+				return err
+			}
+			to, err := h.at(args[1])
+			if err != nil {
+				return err
+			}
+			if to.Connection != q.Connection {
+				return usageError{fmt.Errorf("mv stays within one connection; between two, get and put the file")}
+			}
+			q.To = to.Path
+			d, err := control.Mv.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			return h.done(d)
+		}}
+	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the new name exists")
+	return cmd
+}
+
+// transferred is what get prints as JSON.
+type transferred struct {
+	control.File
+	Local string `json:"local"`
+	Bytes int64  `json:"bytes"`
+}
+
+func (h *hand) getCommand() *cobra.Command {
+	return &cobra.Command{Use: "get NAME:/path [LOCAL|-]", Short: "Copy a file of the server here; - writes it to standard output", Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := h.at(args[0])
+			if err != nil {
+				return err
+			}
+			local := path.Base("/" + string(q.Path))
+			if len(args) == 2 {
+				local = localName(args[1], local)
+			}
+			if local == "/" {
+				return usageError{errors.New("a working directory cannot be got")}
+			}
+			file, body, err := control.Get.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			source := h.progress(body, "get "+string(file.Name), file.Size)
+			if local == "-" {
+				_, err := io.Copy(h.out, source)
+				return err
+			}
+			n, err := receive(local, source)
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(transferred{file, local, n})
+			}
+			return nil
+		}}
+}
+
+// localName follows a directory to the file within it.
+func localName(arg, base string) string {
+	if info, err := os.Stat(arg); arg != "-" && err == nil && info.IsDir() {
+		return filepath.Join(arg, base)
+	}
+	return arg
+}
+
+// receive writes a stream beside path and gives it the name only when all of it is on the disk: a transfer that is cut
+// leaves what was there.
+func receive(path string, body io.Reader) (n int64, err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // a link stays one
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return pour(path, body)
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".pierfs-*")
+	if err != nil {
+		return 0, control.Errorf(control.CannotCreate, "write beside %s: %v", path, err).WithHint("check the directory and its permissions")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, temp.Close(), os.Remove(temp.Name()))
+		}
+	}()
+	if n, err = io.Copy(temp, body); err != nil {
+		return n, err
+	}
+	if err := errors.Join(temp.Chmod(modeOf(path)), temp.Sync()); err != nil {
+		return n, err
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return n, err
+	}
+	return n, temp.Close()
+}
+
+// pour writes a stream into a device or pipe, whose place no file may take.
+func pour(path string, body io.Reader) (n int64, err error) {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	n, err = io.Copy(file, body)
+	return n, errors.Join(err, file.Close())
+}
+
+// modeOf returns the mode of the file that is replaced, or that of any new file.
+func modeOf(path string) os.FileMode {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		return info.Mode().Perm()
+	}
+	return 0o666 &^ umask()
+}
+
+func (h *hand) putCommand() *cobra.Command {
+	var q control.PutRequest
+	cmd := &cobra.Command{Use: "put LOCAL|- NAME:/path", Short: "Copy a file to the server; - reads it from standard input", Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.at(args[1]); err != nil {
+				return err
+			}
+			source, name, size := h.in, "standard input", int64(-1)
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				info, err := file.Stat()
+				if err != nil {
+					return err
+				}
+				if info.IsDir() {
+					return usageError{fmt.Errorf("%s is a directory; cp -r into the mount copies trees", args[0])}
+				}
+				source, name, q.Into, q.Mode = file, args[0], control.Name(filepath.Base(args[0])), uint32(info.Mode().Perm())
+				if info.Mode().IsRegular() {
+					size = info.Size()
+					q.Size = &size
+				}
+			}
+			f, err := control.Put.Call(cmd.Context(), h.client(), q, h.progress(source, "put "+name, size))
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(f)
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the name exists")
+	return cmd
+}
+
+// progress shows a bar while r is read, if a person is there to see it.
+func (h *hand) progress(r io.Reader, what string, size int64) io.Reader {
+	if h.asJSON || !isTerminal(h.err) {
+		return r
+	}
+	bar := progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(h.err),
+		progressbar.OptionSetDescription(quote(what)),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetWidth(30),
+	)
+	reader := progressbar.NewReader(r, bar)
+	return &reader
+}

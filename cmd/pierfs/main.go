@@ -1,0 +1,185 @@
+// Command pierfs is the operator's hand: it parses one command, asks the daemon one thing over its socket, and prints the
+// answer for people, or as JSON with --json. It links no protocol and no file system; only `check` works by itself.
+//
+// Exit statuses are those of sysexits(3), as docs/CLI.md lists them.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// hand is what every command needs.
+type hand struct {
+	dirs        dirs.Dirs
+	asJSON      bool
+	environment string
+
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run runs one command line and returns the exit status.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	h := &hand{dirs: dirs.Default(os.Geteuid(), os.Getenv), in: in, out: out, err: errOut}
+	cmd := h.command()
+	cmd.SetArgs(args)
+	cmd.SetIn(in)
+	cmd.SetOut(out)
+	cmd.SetErr(errOut)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	h.fail(err)
+	return exitStatus(err)
+}
+
+// silent is a failure that has been told already.
+type silent struct{ code control.Code }
+
+func (s silent) Error() string { return string(s.code) }
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func exitStatus(err error) int {
+	if s, ok := errors.AsType[silent](err); ok {
+		return s.code.Exit()
+	}
+	return asControl(err).Code.Exit()
+}
+
+// asControl makes every failure one that a script can read.
+func asControl(err error) *control.Error {
+	if e, ok := errors.AsType[*control.Error](err); ok {
+		return e
+	}
+	e := &control.Error{Code: control.Failed, Text: err.Error()}
+	path, isPath := errors.AsType[*os.PathError](err)
+	_, isUsage := errors.AsType[usageError](err)
+	switch {
+	case isUsage:
+		e.Code, e.Hint = control.Usage, "`pierfs help` lists the commands"
+	case errors.Is(err, context.Canceled):
+		e.Code, e.Text = control.Cut, "interrupted"
+	case isPath && errors.Is(path, os.ErrNotExist):
+		e.Code = control.NotFound
+	case isPath && errors.Is(path, os.ErrPermission):
+		e.Code = control.PermissionDenied
+	case isPath && errors.Is(path, os.ErrExist):
+		e.Code = control.Exists
+	case errors.Is(err, syscall.ENOSPC):
+		e.Code = control.NoSpace
+	}
+	return e
+}
+
+// fail tells err: as JSON on standard output for scripts, as text on standard error for people.
+func (h *hand) fail(err error) {
+	if _, ok := errors.AsType[silent](err); ok {
+		return
+	}
+	e := asControl(err)
+	if h.asJSON {
+		_ = h.json(map[string]*control.Error{"error": e}) // nobody is left to be told
+		return
+	}
+	fmt.Fprintf(h.err, "pierfs: %s\n", quote(e.Text))
+	if e.Hint != "" {
+		fmt.Fprintf(h.err, "  %s\n", quote(e.Hint))
+	}
+}
+
+func (h *hand) json(v any) error {
+	encoder := json.NewEncoder(h.out)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// client returns a client of the daemon in the runtime directory.
+func (h *hand) client() *control.Client { return control.NewClient(h.dirs.Runtime) }
+
+func (h *hand) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pierfs",
+		Short: "Work with SFTP connections that are mounted as local directories",
+		Long: `pierfs asks the daemon pierfsd for one thing and prints the answer.
+
+Files of a connection are written NAME:/path, relative to its working directory.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q", args[0])}
+			}
+			return cmd.Help()
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	set := root.PersistentFlags()
+	set.StringVar(&h.dirs.Runtime, "runtime-dir", h.dirs.Runtime, "the daemon's runtime directory ($PIERFS_RUNTIME_DIR)")
+	set.StringVar(&h.dirs.Config, "config-dir", h.dirs.Config, "definitions, for check")
+	set.BoolVar(&h.asJSON, "json", false, "print JSON")
+	set.StringVarP(&h.environment, "env", "e", "", "environment, where several are active")
+	root.AddCommand(
+		h.checkCommand(), h.applyCommand(), h.listCommand(), h.statusCommand(), h.showCommand(),
+		h.enableCommand(true), h.enableCommand(false), h.testCommand(), h.trustCommand(),
+		h.mountCommand(), h.umountCommand(),
+		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
+		h.versionCommand(),
+	)
+	return root
+}
+
+// args wraps a rule of cobra for positional arguments.
+func args(rule cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := rule(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%s: %w; it is written: %s", cmd.Name(), err, cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+func (h *hand) versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			if h.asJSON {
+				return h.json(map[string]string{"version": version.Version()})
+			}
+			_, err := fmt.Fprintln(h.out, version.Version())
+			return err
+		}}
+}
+
+// isTerminal reports whether w shows what is written to a person.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

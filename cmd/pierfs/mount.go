@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"crypto/rand"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"pierfs/cmd/internal/control"
+)
+
+// umask returns what new files of this process lack. Asking sets it for a moment, which no other goroutine minds: this
+// process makes no other file meanwhile.
+func umask() os.FileMode {
+	mask := unix.Umask(0)
+	unix.Umask(mask)
+	return os.FileMode(mask)
+}
+
+// passwordVariable hands a password to the hand. It goes no further than the socket: a daemon that the hand starts does
+// not inherit it.
+const passwordVariable = "PIERFS_PASSWORD"
+
+type mountFlags struct {
+	options      []string
+	passwordFile string
+	hostKey      string
+	trustNew     bool
+	noPassword   bool
+}
+
+func (h *hand) mountCommand() *cobra.Command {
+	var f mountFlags
+	cmd := &cobra.Command{
+		Use:   "mount NAME | mount sftp://user@host:port/dir DIR",
+		Short: "Mount a defined connection again, or a server without any definition",
+		Long: `mount NAME mounts a defined connection that was unmounted by hand or has failed.
+
+mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs. The
+path of the URL is the absolute working directory; /~/dir is relative to the login directory. The password comes from
+--password-file, from $` + passwordVariable + `, or is asked for.`,
+		Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			isURL := strings.Contains(args[0], "://")
+			switch {
+			case isURL && len(args) == 2:
+				return h.mountURL(cmd.Context(), args[0], args[1], f)
+			case !isURL && len(args) == 1:
+				a, err := control.Mount.Call(cmd.Context(), h.client(), control.MountRequest{Name: args[0], Environment: h.environment})
+				return h.mounted(a, err)
+			}
+			return usageError{errors.New("it is written: mount NAME, or mount sftp://user@host:port/dir DIR")}
+		},
+	}
+	set := cmd.Flags()
+	set.StringArrayVarP(&f.options, "option", "o", nil, "fields of the definition: KEY=VALUE,...")
+	set.StringVar(&f.passwordFile, "password-file", "", "read the password from this file's first line; - reads it from standard input")
+	set.BoolVar(&f.noPassword, "no-password", false, "ask for none: a key or agent logs in")
+	set.StringVar(&f.hostKey, "host-key", "", "the only host key to accept: SHA256:...")
+	set.BoolVar(&f.trustNew, "trust-new", false, "trust the host key if nothing is known of the server yet")
+	return cmd
+}
+
+func (h *hand) umountCommand() *cobra.Command {
+	var q control.UmountRequest
+	cmd := &cobra.Command{Use: "umount NAME|DIR", Aliases: []string{"unmount"}, Short: "Unmount a connection until it is mounted by hand, or a mount without definition", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			q.Name, q.Environment = args[0], h.environment
+			if strings.HasPrefix(args[0], ".") || strings.HasPrefix(args[0], "/") || h.isLocalDir(cmd.Context(), args[0]) {
+				if q.Name, err = realDir(args[0]); err != nil {
+					return err
+				}
+			}
+			a, err := control.Umount.Call(cmd.Context(), h.client(), q)
+			return h.mounted(a, err)
+		}}
+	cmd.Flags().BoolVarP(&q.Force, "force", "f", false, "also while programs have files open: they get some seconds, then they are cut off")
+	return cmd
+}
+
+// isLocalDir reports whether arg, written without a slash or dot before it, is meant as a directory: no connection is called
+// so, and a mount without definition stands there.
+func (h *hand) isLocalDir(ctx context.Context, arg string) bool {
+	dir, err := realDir(arg)
+	if err != nil {
+		return false
+	}
+	a, err := control.List.Call(ctx, h.client(), control.ListRequest{})
+	if err != nil {
+		return false
+	}
+	isDir := false
+	for _, c := range a.Connections {
+		if c.Name == arg {
+			return false
+		}
+		isDir = isDir || c.Dir == dir
+	}
+	return isDir
+}
+
+// realDir returns dir as an absolute path in which only the last element may be a link: a dead mount may lie there, which
+// must not be touched.
+func realDir(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(above, filepath.Base(dir)), nil
+}
+
+func (h *hand) mounted(a control.MountAnswer, err error) error {
+	if err != nil {
+		return err
+	}
+	if h.asJSON {
+		return h.json(a)
+	}
+	if a.Trusted != nil {
+		if err := h.printTrusted(*a.Trusted); err != nil {
+			return err
+		}
+	}
+	return h.connections(a.Connections)
+}
+
+func (h *hand) mountURL(ctx context.Context, url, dir string, f mountFlags) error {
+	dir, err := realDir(dir)
+	if err != nil {
+		return err
+	}
+	password, err := h.password(url, f)
+	if err != nil {
+		return err
+	}
+	q := control.MountURLRequest{URL: url, Password: control.Seal(password), Dir: dir, HostKey: f.hostKey, TrustNew: f.trustNew}
+	for _, o := range f.options {
+		for option := range strings.SplitSeq(o, ",") {
+			if option != "" {
+				q.Options = append(q.Options, option)
+			}
+		}
+	}
+	c := h.client()
+	if _, err := control.Status.Call(ctx, c, control.StatusRequest{}); control.CodeOf(err) == control.NotRunning {
+		if err := h.startDaemon(ctx); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	a, err := control.MountURL.Call(ctx, c, q)
+	return h.mounted(a, err)
+}
+
+// password finds the password of a mount: in a file, in the environment, or with a person.
+func (h *hand) password(url string, f mountFlags) (string, error) {
+	switch value, set := os.LookupEnv(passwordVariable); {
+	case f.noPassword:
+		return "", nil
+	case f.passwordFile == "-":
+		return firstLine(h.in)
+	case f.passwordFile != "":
+		file, err := os.Open(f.passwordFile)
+		if err != nil {
+			return "", err
+		}
+		defer file.Close()
+		return firstLine(file)
+	case set:
+		return value, nil
+	case !isTerminal(h.in):
+		return "", nil // a key, an agent, or a server that wants none
+	}
+	fmt.Fprintf(h.err, "password for %s (empty for none): ", quote(url))
+	text, err := term.ReadPassword(int(h.in.(*os.File).Fd()))
+	fmt.Fprintln(h.err)
+	return string(text), err
+}
+
+func firstLine(r io.Reader) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(r, 64<<10))
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
+}
+
+// startWithin is how long a daemon may take until it is ready.
+const startWithin = 90 * time.Second
+
+// startDaemon starts pierfsd in a session of its own and returns when it is ready. It ends by itself once nothing is mounted.
+func (h *hand) startDaemon(ctx context.Context) error {
+	program, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(h.dirs.State, 0o700); err != nil {
+		return err
+	}
+	logFile := filepath.Join(h.dirs.State, "pierfsd.log")
+	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// The daemon says that it is ready as it says it to systemd: over a socket whose abstract name nobody can guess.
+	name := "@pierfs-" + rand.Text()
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	cmd := exec.Command(program, "--runtime-dir", h.dirs.Runtime, "--config-dir", h.dirs.Config, "--exit-idle")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	for _, entry := range os.Environ() {
+		if !strings.HasPrefix(entry, passwordVariable+"=") && !strings.HasPrefix(entry, "NOTIFY_SOCKET=") {
+			cmd.Env = append(cmd.Env, entry)
+		}
+	}
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+name)
+	if err := cmd.Start(); err != nil {
+		return control.Errorf(control.NotRunning, "start %s: %v", program, err)
+	}
+	ended := make(chan error, 1)
+	go func() { // reaps it if it ends at once; else this process ends first
+		ended <- cmd.Wait()
+		ready.Close()
+	}()
+	return awaitReady(ctx, ready, ended, logFile)
+}
+
+// awaitReady reads what the daemon tells its service manager until it is ready, has ended, or takes too long.
+func awaitReady(ctx context.Context, ready *net.UnixConn, ended <-chan error, logFile string) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { ready.Close() })
+	defer stop()
+	for message := make([]byte, 4096); ; {
+		n, err := ready.Read(message)
+		if err == nil && bytes.HasPrefix(message[:n], []byte("READY=1")) {
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		select {
+		case <-ended:
+			return control.Errorf(control.NotRunning, "pierfsd ended at once: %s", lastLine(logFile)).WithHint("its log is %s", logFile)
+		default:
+			return control.Errorf(control.Timeout, "pierfsd is not ready").WithHint("its log is %s", logFile)
+		}
+	}
+}
+
+// lastLine returns the end of a log, for a message.
+func lastLine(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "its log cannot be read"
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return lines[len(lines)-1]
+}
+
+// findDaemon looks beside this program, then in $PATH.
+func findDaemon() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(self), "pierfsd"); isExecutable(beside) {
+			return beside, nil
+		}
+	}
+	program, err := exec.LookPath("pierfsd")
+	if err != nil {
+		return "", control.Errorf(control.NotRunning, "no daemon runs, and there is no pierfsd to start").
+			WithHint("install pierfsd beside pierfs or in $PATH, or name a running daemon with --runtime-dir")
+	}
+	return filepath.Abs(program)
+}
+
+func isExecutable(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
