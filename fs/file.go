@@ -33,9 +33,10 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 // open opens h.node. keep reports whether the kernel's pages of it are still good.
 func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool, err error) {
 	if _, named := s.nodes.path(h.node); !named {
-		// By way of /proc/PID/fd, after its name was removed.
+		// By way of /proc/PID/fd after its name was removed, or the name was given to another file just now.
 		c, ok := s.nodes.reopens(h.node, h.write)
 		if !ok {
+			s.calm.ask()
 			return false, syscall.ESTALE
 		}
 		h.content = c

@@ -41,6 +41,7 @@ type fileSystem struct {
 	nodes    *nodes
 	handles  handles
 	moves    moves
+	calm     calm
 	space    space
 	notifier *notifier
 

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,7 @@ func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to 
 			return syscall.ESTALE
 		}
 		s.keepLast(r, in.Newdir, to, target)
+		s.calm.wait()
 		if err := s.tree.Rename(r, path, target, mode); err != nil {
 			return err
 		}
@@ -135,5 +137,19 @@ func (m *moves) settle() {
 	select {
 	case <-still:
 	case <-enough.C:
+	}
+}
+
+// calm lets a program open a file that others keep replacing. Its open met a node that had just lost its name and ended
+// with ESTALE; the kernel then looks the name up anew, but only once. Renames wait that long.
+type calm struct{ until atomic.Int64 }
+
+const calmFor = 20 * time.Millisecond
+
+func (c *calm) ask() { c.until.Store(time.Now().Add(calmFor).UnixNano()) }
+
+func (c *calm) wait() {
+	if d := time.Until(time.Unix(0, c.until.Load())); d > 0 {
+		<-time.After(min(d, calmFor))
 	}
 }
