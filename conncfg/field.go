@@ -76,8 +76,8 @@ var (
 const (
 	defaultTimeout     = 30 * time.Second
 	defaultRetryCount  = 3
-	defaultMetadataTTL = 10 * time.Second
-	defaultNegativeTTL = 3 * time.Second
+	defaultMetadataTTL = 2 * time.Second
+	defaultNegativeTTL = 1 * time.Second
 	maxRetryCount      = 100
 	maxMaxSessions     = 256
 	maxTTL             = 24 * time.Hour
@@ -179,9 +179,9 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.Commit = CommitMode(s.text) }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
-	{name: "metadataTTL", kind: duration, standard: "10s", check: spanUpTo(maxTTL),
+	{name: "metadataTTL", kind: duration, standard: "2s", check: spanUpTo(maxTTL),
 		apply: func(t *Target, s *setting) { t.MetadataTTL = s.duration }},
-	{name: "negativeTTL", kind: duration, standard: "3s", check: spanUpTo(maxTTL),
+	{name: "negativeTTL", kind: duration, standard: "1s", check: spanUpTo(maxTTL),
 		apply: func(t *Target, s *setting) { t.NegativeTTL = s.duration }},
 }
 
