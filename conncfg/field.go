@@ -159,7 +159,7 @@ var fields = []*field{
 	{name: "legacyAlgorithms", kind: truth, protocols: onlySFTP, standard: "false", warn: warnLegacy,
 		apply: func(t *Target, s *setting) { t.SSH.LegacyAlgorithms = s.truth }},
 
-	{name: "encoding", kind: text, standard: "utf-8", check: checkEncoding,
+	{name: "encoding", kind: text, standard: "utf-8", check: checkEncoding, warn: warnEncoding,
 		apply: func(t *Target, s *setting) { t.Encoding = s.text }},
 	{name: "readOnly", kind: truth, standard: "false",
 		apply: func(t *Target, s *setting) { t.ReadOnly = s.truth }},
@@ -175,7 +175,7 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.DirMode = os.FileMode(s.number) }},
 	{name: "owner", kind: text, standard: string(OwnerMap), check: oneOf(string(OwnerMap), string(OwnerRaw), string(OwnerFixed)),
 		apply: func(t *Target, s *setting) { t.Owner = Owner(s.text) }},
-	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)),
+	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)), warn: warnCommit,
 		apply: func(t *Target, s *setting) { t.Commit = CommitMode(s.text) }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
