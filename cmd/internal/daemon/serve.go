@@ -461,7 +461,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	target.MountPoint = dir
 	var answer control.MountAnswer
 	if answer.Trusted, err = d.reachable(ctx, target, q.TrustNew); err != nil {
-		return control.MountAnswer{}, told(err)
+		return control.MountAnswer{}, unnamed(told(err))
 	}
 	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
 		Resolve: func(context.Context) (conncfg.Target, error) { return target, nil }})
@@ -476,6 +476,14 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	}
 	answer.Connections = []control.Connection{m.status()}
 	return answer, nil
+}
+
+// unnamed gives the way out of an unknown host key for a server that no definition names.
+func unnamed(err error) error {
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.HostKeyUnknown {
+		return e.WithHint("compare the fingerprint with what the server's operator tells, then mount with --host-key FINGERPRINT; --trust-new trusts whatever it shows")
+	}
+	return err
 }
 
 // reachable logs in once, and trusts the server's key at first sight if it may: only a key of which nobody knows anything,

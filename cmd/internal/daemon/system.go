@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -70,11 +71,12 @@ func ownerOptions(target conncfg.Target, spot *spot) fs.Owner {
 	return owner
 }
 
-// Notify tells systemd, if it listens ($NOTIFY_SOCKET).
+// Notify tells systemd, if it listens ($NOTIFY_SOCKET). A `pierfs mount` that starts a daemon listens until it is ready.
 func Notify(log *slog.Logger) func(string) {
+	var once sync.Once
 	return func(state string) {
 		if _, err := daemon.SdNotify(false, state); err != nil {
-			log.Warn("the service manager cannot be told", "state", state, "err", err)
+			once.Do(func() { log.Debug("the service manager cannot be told", "err", err) })
 		}
 	}
 }

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pierfs/cmd/internal/control"
+)
+
+// page reads docs/CLI.md.
+func page(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/CLI.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Every JSON example of the page has exactly the fields that the command prints.
+func TestPageShowsTheShapes(t *testing.T) {
+	shapes := map[string]reflect.Type{
+		"error": reflect.TypeFor[struct {
+			Error *control.Error `json:"error"`
+		}](),
+		"check": reflect.TypeFor[checked](), "apply": reflect.TypeFor[control.ApplyAnswer](), "list": reflect.TypeFor[control.ListAnswer](),
+		"status": reflect.TypeFor[control.StatusAnswer](), "show": reflect.TypeFor[control.ShowAnswer](), "test": reflect.TypeFor[tested](),
+		"trust": reflect.TypeFor[control.TrustAnswer](), "mount": reflect.TypeFor[control.MountAnswer](),
+		"ls": reflect.TypeFor[struct {
+			Path  control.Name   `json:"path"`
+			Files []control.File `json:"files"`
+		}](),
+		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[control.Done](),
+	}
+	examples := regexp.MustCompile("(?s)```json (\\w+)\n(.*?)```").FindAllStringSubmatch(page(t), -1)
+	seen := map[string]bool{}
+	for _, e := range examples {
+		name, text := e[1], e[2]
+		typ, ok := shapes[name]
+		if !ok {
+			t.Errorf("nobody knows the shape of example %q", name)
+			continue
+		}
+		seen[name] = true
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(reflect.New(typ).Interface()); err != nil {
+			t.Errorf("example %s: %v", name, err)
+		}
+		var raw any
+		if err := json.Unmarshal([]byte(text), &raw); err != nil {
+			t.Errorf("example %s: %v", name, err)
+		}
+		wantFields(t, name, raw, typ)
+	}
+	for name := range shapes {
+		if !seen[name] {
+			t.Errorf("the page has no example of %s", name)
+		}
+	}
+}
+
+// wantFields wants every field that is always printed to be in the example.
+func wantFields(t *testing.T, where string, raw any, typ reflect.Type) {
+	t.Helper()
+	for typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	switch object := raw.(type) {
+	case []any:
+		for _, v := range object {
+			wantFields(t, where, v, typ.Elem())
+		}
+	case map[string]any:
+		if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for _, f := range reflect.VisibleFields(typ) {
+			tag := f.Tag.Get("json")
+			name, options, _ := strings.Cut(tag, ",")
+			if tag == "" || f.Anonymous {
+				continue
+			}
+			value, ok := object[name]
+			switch {
+			case ok:
+				wantFields(t, where+"."+name, value, f.Type)
+			case !strings.Contains(options, "omit"):
+				t.Errorf("example %s lacks %q", where, name)
+			}
+		}
+	}
+}
+
+// Every code stands in the page beside the status that it ends with, and every command is told of.
+func TestPageTellsStatusesAndCommands(t *testing.T) {
+	text := page(t)
+	for _, code := range control.Codes() {
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| %d \|.*$`, code.Exit())).FindString(text)
+		if !strings.Contains(row, "`"+string(code)+"`") {
+			t.Errorf("the page does not list %s under %d", code, code.Exit())
+		}
+	}
+	for _, c := range (&hand{}).command().Commands() {
+		if c.Name() != "help" && !strings.Contains(text, "`pierfs "+c.Name()) {
+			t.Errorf("the page does not tell of %s", c.Name())
+		}
+	}
+}
