@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"pierfs/backends"
-	"pierfs/backends/retry"
+	"pierfs/backends/dial"
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
@@ -202,7 +202,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, error) {
 		TempName:    target.TempName,
 		MetadataTTL: target.MetadataTTL,
 		NegativeTTL: target.NegativeTTL,
-		Retry:       retry.Policy{Count: target.RetryCount, Timeout: target.SocketTimeout, Auth: target.RetryAuth},
+		Retry:       dial.Policy(target),
 		Logger:      m.log,
 	})
 	if err != nil {

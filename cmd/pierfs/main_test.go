@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pierfs/cmd/internal/control"
+)
+
+// stand is a hand before a daemon that answers as the test says.
+type stand struct {
+	t   *testing.T
+	run string
+}
+
+func newStand(t *testing.T, setup func(*control.Server)) *stand {
+	t.Helper()
+	s := &stand{t: t, run: filepath.Join(t.TempDir(), "run")}
+	server := control.NewServer(slog.New(slog.DiscardHandler))
+	setup(server)
+	l, err := control.Listen(s.run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx, l, time.Second) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("server ended with %v", err)
+		}
+	})
+	return s
+}
+
+func (s *stand) hand(in string, args ...string) (status int, out, errOut string) {
+	var stdout, stderr bytes.Buffer
+	status = run(s.t.Context(), append([]string{"--runtime-dir", s.run}, args...), strings.NewReader(in), &stdout, &stderr)
+	return status, stdout.String(), stderr.String()
+}
+
+func TestNamesFromServersCannotReachTheTerminal(t *testing.T) {
+	evil := "a\x1b]0;owned\x07\n\u202eb"
+	s := newStand(t, func(s *control.Server) {
+		control.Ls.Serve(s, func(_ context.Context, _ control.FileRequest, send func(control.File) error) error {
+			if err := send(control.File{Name: control.Name(evil), Type: "file"}); err != nil {
+				return err
+			}
+			return control.Errorf(control.Failed, "broke at %s", evil)
+		})
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Connections: []control.Connection{{Name: "x", Reason: evil}}}, nil
+		})
+		control.Stat.Serve(s, func(_ context.Context, q control.FileRequest) (control.File, error) {
+			target := control.Name(evil)
+			return control.File{Name: q.Path, Type: "symlink", Target: &target}, nil
+		})
+	})
+	for _, args := range [][]string{{"ls", "x:/"}, {"list"}, {"stat", "x:/" + evil}, {"stat", evil}} {
+		_, out, errOut := s.hand("", args...)
+		if text := out + errOut; strings.ContainsAny(text, "\x1b\x07\u202e") || text == "" {
+			t.Errorf("pierfs %q printed %q", args, text)
+		}
+	}
+	status, out, _ := s.hand("", "stat", "x:/"+evil, "--json")
+	var file control.File
+	if err := json.Unmarshal([]byte(out), &file); err != nil || status != 0 || string(*file.Target) != evil {
+		t.Errorf("as JSON the name is %q, %v; want it as it is", out, err)
+	}
+}
+
+func TestFailuresEndWithTheirStatus(t *testing.T) {
+	s := newStand(t, func(s *control.Server) {
+		control.Stat.Serve(s, func(_ context.Context, q control.FileRequest) (control.File, error) {
+			return control.File{}, control.Errorf(control.Code(q.Path), "as asked").WithHint("way out")
+		})
+	})
+	for _, code := range control.Codes() {
+		status, out, errOut := s.hand("", "stat", "x:"+string(code))
+		if status != code.Exit() || out != "" || !strings.Contains(errOut, "as asked") || !strings.Contains(errOut, "way out") {
+			t.Errorf("%s ended with %d, printed %q and %q", code, status, out, errOut)
+		}
+		status, out, errOut = s.hand("", "stat", "x:"+string(code), "--json")
+		var failure struct{ Error control.Error }
+		if err := json.Unmarshal([]byte(out), &failure); err != nil || status != code.Exit() || failure.Error.Code != code || errOut != "" {
+			t.Errorf("%s as JSON ended with %d, %q, %q", code, status, out, errOut)
+		}
+	}
+	for _, args := range [][]string{{"nonsense"}, {"stat"}, {"stat", "nocolon"}, {"ls", "--nonsense"}, {"mount", "x", "y"}, {"mv", "a:x", "b:y"}} {
+		if status, _, errOut := s.hand("", args...); status != 64 || errOut == "" {
+			t.Errorf("pierfs %q ended with %d, %q; want 64", args, status, errOut)
+		}
+	}
+	empty := &stand{t: t, run: t.TempDir()}
+	if status, _, errOut := empty.hand("", "list"); status != 69 || !strings.Contains(errOut, "pierfsd") {
+		t.Errorf("without a daemon: %d, %q; want 69 and what to start", status, errOut)
+	}
+}
+
+func TestGetReplacesOnlyByTheWhole(t *testing.T) {
+	s := newStand(t, func(s *control.Server) {
+		control.Get.Serve(s, func(_ context.Context, q control.FileRequest, start func(control.File) (io.Writer, error)) error {
+			w, err := start(control.File{Name: q.Path, Size: 6})
+			if err != nil {
+				return err
+			}
+			if _, err = io.WriteString(w, "half"); err != nil || q.Path == "cut" {
+				return control.Errorf(control.Failed, "the server went away")
+			}
+			_, err = io.WriteString(w, "..")
+			return err
+		})
+	})
+	dir := t.TempDir()
+	local := filepath.Join(dir, "f")
+	if err := os.WriteFile(local, []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := s.hand("", "get", "x:cut", local); status != 74 {
+		t.Errorf("a cut get ended with %d; want 74", status)
+	}
+	if got, err := os.ReadFile(local); err != nil || string(got) != "old" {
+		t.Errorf("a cut get left %q, %v", got, err)
+	}
+	if status, _, errOut := s.hand("", "get", "x:whole", local); status != 0 {
+		t.Errorf("get ended with %d: %s", status, errOut)
+	}
+	info, err := os.Stat(local)
+	if got, readErr := os.ReadFile(local); readErr != nil || err != nil || string(got) != "half.." || info.Mode().Perm() != 0o640 {
+		t.Errorf("get left %q, %v, %v", got, info, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("get left %v beside the file", entries)
+	}
+	if status, out, _ := s.hand("", "get", "x:whole", "-"); status != 0 || out != "half.." {
+		t.Errorf("get to standard output gave %d, %q", status, out)
+	}
+	if status, _, _ := s.hand("", "get", "x:whole", "/dev/null"); status != 0 {
+		t.Errorf("get to a device ended with %d", status)
+	}
+	if info, err := os.Stat("/dev/null"); err != nil || info.Mode()&os.ModeDevice == 0 {
+		t.Fatalf("get took the place of a device: %v, %v", info, err)
+	}
+}
+
+func TestPutSendsTheFileAndItsName(t *testing.T) {
+	type sent struct {
+		q    control.PutRequest
+		text string
+	}
+	puts := make(chan sent, 1)
+	s := newStand(t, func(s *control.Server) {
+		control.Put.Serve(s, func(_ context.Context, q control.PutRequest, body io.Reader) (control.File, error) {
+			text, err := io.ReadAll(body)
+			puts <- sent{q, string(text)}
+			return control.File{Name: q.Path}, err
+		})
+	})
+	local := filepath.Join(t.TempDir(), "name")
+	if err := os.WriteFile(local, []byte("content"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errOut := s.hand("", "put", "-n", local, "proj/x:/in/"); status != 0 {
+		t.Fatalf("put ended with %d: %s", status, errOut)
+	}
+	got := <-puts
+	if got.text != "content" || got.q.Connection != "proj/x" || got.q.Path != "/in/" || got.q.Into != "name" || got.q.Mode != 0o640 || *got.q.Size != 7 || !got.q.NoReplace {
+		t.Errorf("put sent %+v", got)
+	}
+	if status, _, _ := s.hand("piped", "put", "-", "x:f"); status != 0 {
+		t.Errorf("put of standard input ended with %d", status)
+	}
+	if got := <-puts; got.text != "piped" || got.q.Size != nil || got.q.Into != "" {
+		t.Errorf("put of standard input sent %+v", got)
+	}
+	if status, _, _ := s.hand("", "put", local+".none", "x:f"); status != 66 {
+		t.Errorf("put of a missing file ended with %d; want 66", status)
+	}
+}
+
+func TestMountHandsThePasswordOver(t *testing.T) {
+	const canary = "canary-h4nd"
+	asked := make(chan control.MountURLRequest, 1)
+	s := newStand(t, func(s *control.Server) {
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			return control.StatusAnswer{}, nil
+		})
+		control.MountURL.Serve(s, func(_ context.Context, q control.MountURLRequest) (control.MountAnswer, error) {
+			asked <- q
+			return control.MountAnswer{}, nil
+		})
+	})
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "pw")
+	if err := os.WriteFile(file, []byte(canary+"\nmore\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range []string{"file", "variable", "stdin"} {
+		args := []string{"mount", "sftp://u@h/d", dir, "-o", "readOnly,retryCount=1", "-o", "timeout=9s", "--host-key", "SHA256:x"}
+		in := ""
+		switch way {
+		case "file":
+			args = append(args, "--password-file", file)
+		case "variable":
+			t.Setenv(passwordVariable, canary)
+		case "stdin":
+			in, args = canary+"\r\n", append(args, "--password-file", "-")
+		}
+		status, out, errOut := s.hand(in, args...)
+		q := <-asked
+		if status != 0 || q.Password.Open() != canary || q.Dir != dir || strings.Join(q.Options, " ") != "readOnly retryCount=1 timeout=9s" || q.HostKey != "SHA256:x" {
+			t.Errorf("by %s: %d, %+v %s", way, status, q, errOut)
+		}
+		if strings.Contains(out+errOut, canary) {
+			t.Errorf("by %s the password was printed: %s%s", way, out, errOut)
+		}
+	}
+}
+
+func TestCheckWorksAlone(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func() (int, checked) {
+		var out bytes.Buffer
+		status := run(t.Context(), []string{"check", "--json", "--config-dir", dir}, nil, &out, io.Discard)
+		var c checked
+		if err := json.Unmarshal(out.Bytes(), &c); err != nil {
+			t.Fatalf("check printed %q: %v", out.String(), err)
+		}
+		return status, c
+	}
+	write("connections/one.toml", "protocol = \"SFTP\"\nhost = \"h\"\nusername = \"u\"\nworkingDir = \"/x\"\n")
+	if status, c := check(); status != 0 || c.Connections != 1 || c.Errors != 0 {
+		t.Errorf("good definitions gave %d, %+v", status, c)
+	}
+	write("connections/two.toml", "protocol = \"SFTP\"\nhost = \"h\"\nprot = 7\n")
+	status, c := check()
+	if status != 78 || c.Errors < 2 {
+		t.Errorf("bad definitions gave %d, %+v; want 78 and every error", status, c)
+	}
+}
+
+// The hand links no protocol, no kernel interface and no cache: what it can do, the daemon was asked for.
+func TestHandLinksNoProtocol(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	for dep := range strings.Lines(string(out)) {
+		for _, banned := range []string{"pierfs/backends/", "pierfs/fs", "pierfs/cache", "golang.org/x/crypto/ssh", "github.com/pkg/sftp", "github.com/hanwen"} {
+			if strings.HasPrefix(strings.TrimSpace(dep), banned) {
+				t.Errorf("pierfs links %s", strings.TrimSpace(dep))
+			}
+		}
+	}
+}
