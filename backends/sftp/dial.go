@@ -34,22 +34,41 @@ func dial(ctx context.Context, o *Options) (*session, error) {
 	if err != nil {
 		return nil, o.ended("ssh", time.Now(), "", refusal(backends.CauseKeyFile, err, "correct the file or take it out of the definition"))
 	}
-	// A server with several keys may show one that is not believed before one that is. It is asked again for the others.
-	without := make(map[string]bool)
+	// A server with several keys may show one that is not believed before one that is. It is asked again for the others;
+	// only the last refusal is told as a step, and what was told already is not told twice.
+	var first error
+	without, told := make(map[string]bool), make(map[string]bool)
 	for {
-		s, err := dialOnce(ctx, o, hosts, without)
+		var held []Step
+		attempt := *o
+		attempt.Step = func(s Step) {
+			switch {
+			case s.Err != nil:
+				held = append(held, s)
+			case !told[s.Name]:
+				told[s.Name] = true
+				o.step(s)
+			}
+		}
+		s, err := dialOnce(ctx, &attempt, hosts, without)
+		if first == nil {
+			first = err
+		}
 		wrong, ok := errors.AsType[*errHostKey](err)
-		if !ok || !wrong.other || without[wrong.kind] {
-			return s, err
+		if ok && wrong.other && !without[wrong.kind] {
+			without[wrong.kind] = true
+			continue
 		}
-		without[wrong.kind] = true
-		again, failure := dialOnce(ctx, o, hosts, without)
-		if failure == nil {
-			return again, nil
+		if _, ok := errors.AsType[*errHostKey](first); ok && err != nil {
+			err = first // a server that runs out of keys is no other refusal than the first
+			for n := range held {
+				held[n].Err = first
+			}
 		}
-		if next, ok := errors.AsType[*errHostKey](failure); !ok || !next.other || without[next.kind] {
-			return nil, err // the first refusal says it best
+		for _, s := range held {
+			o.step(s)
 		}
+		return s, err
 	}
 }
 

@@ -435,3 +435,47 @@ func TestOneLostRequestLeavesTheSession(t *testing.T) {
 		b.Close()
 	})
 }
+
+// A named pipe would stop the server's process in the middle of an open.
+func TestNamedPipeIsShownAndNotOpened(t *testing.T) {
+	r := newRig(t, Options{SocketTimeout: 5 * time.Second}, nil)
+	ok(t, syscall.Mkfifo(r.path("pipe"), 0o644))
+	for i, err := range r.List(t.Context(), "") {
+		ok(t, err)
+		if i.Name != "pipe" || i.Mode.Type() != os.ModeNamedPipe {
+			t.Errorf("listed %+v", i)
+		}
+	}
+	if _, err := r.Open(t.Context(), "pipe"); backends.Errno(err) != syscall.ENXIO {
+		t.Errorf("Open = %v, want ENXIO", err)
+	}
+	_, err := r.Stat(t.Context(), "pipe")
+	ok(t, err)
+}
+
+// Version 3 counts seconds in 32 bits. What does not fit is refused, not wrapped.
+func TestTimesBeyondVersion3(t *testing.T) {
+	r := newRig(t, Options{}, nil)
+	put(t, r.path("file"), nil)
+	before, err := r.Stat(t.Context(), "file")
+	ok(t, err)
+	for _, year := range []int{1960, 2200} {
+		when := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+		if _, err := r.SetAttr(t.Context(), "file", backends.Attr{ModTime: &when, AccTime: &when}); backends.Errno(err) != syscall.ERANGE {
+			t.Errorf("the year %d: %v, want ERANGE", year, err)
+		}
+	}
+	after, err := r.Stat(t.Context(), "file")
+	ok(t, err)
+	if !after.ModTime.Equal(before.ModTime) {
+		t.Errorf("the time changed from %v to %v", before.ModTime, after.ModTime)
+	}
+}
+
+func TestPathThatIsTooLong(t *testing.T) {
+	r := newRig(t, Options{}, nil)
+	name := strings.TrimSuffix(strings.Repeat(strings.Repeat("d", 250)+"/", 20), "/")
+	if _, err := r.Stat(t.Context(), name); backends.Errno(err) != syscall.ENAMETOOLONG {
+		t.Errorf("Stat = %v, want ENAMETOOLONG", err)
+	}
+}

@@ -325,6 +325,22 @@ func TestProbeTellsEveryStep(t *testing.T) {
 	}
 }
 
+// A server that shows other keys first is no failed step.
+func TestProbeOfServerWithSeveralKeys(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{HostKeys: []string{"rsa", "ecdsa", "ed25519"}})
+	var steps []Step
+	o := Options{Step: func(s Step) { steps = append(steps, s) }, HostKey: s.Fingerprint(t)} // that of the RSA key
+	ok(t, connect(t, s, o).Probe(t.Context()))
+	if len(steps) != 5 || slices.ContainsFunc(steps, func(s Step) bool { return s.Err != nil }) {
+		t.Errorf("steps %+v", steps)
+	}
+	steps, o.HostKey = nil, "SHA256:"+strings.Repeat("A", 43)
+	err := connect(t, s, o).Probe(t.Context())
+	if backends.CauseOf(err) != backends.CauseHostKeyChanged || len(steps) != 2 || backends.CauseOf(steps[1].Err) != backends.CauseHostKeyChanged {
+		t.Errorf("%v; steps %+v", err, steps)
+	}
+}
+
 func TestLoginIsLearned(t *testing.T) {
 	s := servers.NewSSHD(t, servers.SSHOptions{})
 	b := connect(t, s, Options{})

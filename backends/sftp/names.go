@@ -148,16 +148,17 @@ func (s *session) replace(ctx context.Context, m *mux, from, to string, after fu
 // what was there gets it back.
 func (s *session) replaceInSteps(ctx context.Context, from, to string, refused error) error {
 	was, absent := s.lstat(ctx, to)
-	if absent != nil || was.IsDir() || failed(refused, statusNoSuchFile) {
+	is, gone := s.lstat(ctx, from)
+	if absent != nil || gone != nil || was.IsDir() != is.IsDir() {
 		return refused
 	}
-	if is, err := s.lstat(ctx, from); err != nil || is.IsDir() {
-		return refused
-	}
-	aside := asideName(to)
 	move := func(from, to string) error {
 		return s.ask(ctx, twoPathsFrame(typeRename, s.path(from), s.path(to))).status()
 	}
+	if was.IsDir() {
+		return s.replaceDir(ctx, to, was, refused, func() error { return move(from, to) })
+	}
+	aside := asideName(to)
 	if err := move(to, aside); err != nil {
 		return err
 	}
@@ -169,6 +170,22 @@ func (s *session) replaceInSteps(ctx context.Context, from, to string, refused e
 	}
 	s.ask(ctx, pathFrame(typeRemove, s.path(aside))) // the new content is in place; what is left over is only litter
 	return nil
+}
+
+// replaceDir makes room for a directory where an empty one is; any other stays, and so does the refusal.
+func (s *session) replaceDir(ctx context.Context, to string, was backends.Info, refused error, move func() error) error {
+	if err := s.ask(ctx, pathFrame(typeRmdir, s.path(to))).status(); err != nil {
+		if lostReply(err) {
+			return err
+		}
+		return refused
+	}
+	err := move()
+	if err != nil && !lostReply(err) {
+		back := attrs{flags: attrPerm, perm: permBits(was.Mode)}
+		err = errors.Join(err, s.ask(ctx, newFrame(typeMkdir, 64).text(s.path(to)).attrs(back)).status())
+	}
+	return err
 }
 
 // asideName is where the content of name waits while another takes its place.

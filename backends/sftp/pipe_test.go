@@ -91,7 +91,6 @@ type rig struct {
 
 	mu   sync.Mutex
 	last *process
-	made int
 }
 
 // newRig returns a Backend over real sftp-server processes. change may alter each session's channel before it is used.
@@ -123,7 +122,6 @@ func newRigAt(t testing.TB, dir string, o Options, change func(*process) io.Read
 		}
 		r.mu.Lock()
 		r.last = p
-		r.made++
 		r.mu.Unlock()
 		return pipeSession(ctx, &b.o, rw)
 	}
@@ -150,12 +148,6 @@ func (r *rig) process() *process {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last
-}
-
-func (r *rig) sessions() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.made
 }
 
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }

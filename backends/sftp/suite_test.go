@@ -12,6 +12,21 @@ func TestSuiteOverPipe(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend { return newRig(t, Options{}, nil) }, backendtest.Options{})
 }
 
+// A server that lacks extensions does less, and the suite holds it to saying so.
+func TestSuiteWithoutExtensions(t *testing.T) {
+	for _, denied := range []string{
+		"posix-rename",
+		"lsetstat,fsync,hardlink",
+		"posix-rename,statvfs,fstatvfs,hardlink,fsync,lsetstat,limits,expand-path,copy-data,home-directory,users-groups-by-id",
+	} {
+		t.Run(denied, func(t *testing.T) {
+			backendtest.Run(t, func(t *testing.T) backends.Backend {
+				return newRig(t, Options{}, nil, "-P", denied)
+			}, backendtest.Options{})
+		})
+	}
+}
+
 func TestSuiteOverSSH(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: starts a server for each rule")

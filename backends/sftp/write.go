@@ -58,6 +58,9 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 			return nil, err
 		}
 	}
+	if mode.TempName == name {
+		mode.TempName = "" // no place of its own, so that there is nothing to remove or rename
+	}
 	var w *writer
 	err := b.do(ctx, "create", name, func(s *session) (err error) {
 		if name == "" {

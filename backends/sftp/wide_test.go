@@ -1,0 +1,83 @@
+package sftp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pierfs/backends"
+	"pierfs/integration/servers"
+)
+
+// Long files get channels of their own, where the server allows them, and are the same files where it does not.
+func TestLongFilesOnFurtherChannels(t *testing.T) {
+	for name, sessions := range map[string]int{"ten sessions": 0, "one session": 1} {
+		t.Run(name, func(t *testing.T) {
+			s := servers.NewSSHD(t, servers.SSHOptions{Sessions: sessions})
+			ok(t, os.Chmod(s.Dir, 0o777))
+			b := connect(t, s, Options{})
+			content := make([]byte, 9<<20+12345)
+			seed := rand.NewChaCha8([32]byte{1})
+			seed.Read(content)
+			for range 3 {
+				_, err := create(t.Context(), b, "big", content, backends.WriteMode{TempName: ".big", Perm: 0o644})
+				ok(t, err)
+				written, err := os.ReadFile(filepath.Join(s.Dir, "big"))
+				ok(t, err)
+				if sha256.Sum256(written) != sha256.Sum256(content) {
+					t.Fatal("the server has other bytes")
+				}
+				r, err := b.Open(t.Context(), "big")
+				ok(t, err)
+				p := make([]byte, len(content)+1)
+				n, err := r.ReadAt(t.Context(), p, 0)
+				if n != len(content) || err != io.EOF || !bytes.Equal(p[:n], content) {
+					t.Fatalf("ReadAt = %d, %v", n, err)
+				}
+				ok(t, r.Close())
+				eventually(t, "the channel is opened or refused", func() bool {
+					b.current.mu.Lock()
+					defer b.current.mu.Unlock()
+					return !b.current.opening && (len(b.current.data) > 0) == (sessions == 0)
+				})
+			}
+			if r, err := b.Open(t.Context(), "big"); err != nil {
+				t.Error(err)
+			} else if own := r.(*reader).m != b.current.meta; own != (sessions == 0) {
+				t.Errorf("opened on a channel of its own: %v", own)
+			}
+			leaves(t, b)
+		})
+	}
+}
+
+// Writes in any order, of any size, make the same content.
+func TestWritesInAnyOrder(t *testing.T) {
+	r := newRig(t, Options{}, nil)
+	chance := rand.New(rand.NewPCG(1, 2))
+	content := make([]byte, 3<<20)
+	w, err := r.Create(t.Context(), "file", backends.WriteMode{TempName: ".file"})
+	ok(t, err)
+	for range 200 {
+		off := chance.IntN(len(content))
+		n := min(chance.IntN(300<<10), len(content)-off)
+		for i := range n {
+			content[off+i] = byte(chance.Uint32())
+		}
+		_, err := w.WriteAt(t.Context(), content[off:off+n], int64(off))
+		ok(t, err)
+		if chance.IntN(20) == 0 {
+			ok(t, w.Sync(t.Context()))
+		}
+	}
+	ok(t, w.Truncate(t.Context(), int64(len(content))))
+	_, err = w.Commit(t.Context(), backends.Commit{Size: int64(len(content))})
+	ok(t, err)
+	if get(t, r.path("file")) != string(content) {
+		t.Error("the file holds something else")
+	}
+}
