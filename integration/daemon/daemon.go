@@ -41,6 +41,9 @@ func Build(flags ...string) (Programs, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Programs{}, errors.Join(fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out), os.RemoveAll(dir))
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run them too
+		return Programs{}, errors.Join(err, os.RemoveAll(dir))
+	}
 	return Programs{Dir: dir}, nil
 }
 
@@ -319,6 +322,10 @@ func Clear(dir string) error {
 		// MNT_FORCE aborts a FUSE connection: whoever hangs in it is freed. Then the mount goes, whoever still uses it.
 		_ = syscall.Unmount(point, syscall.MNT_FORCE)
 		_ = syscall.Unmount(point, syscall.MNT_DETACH)
+	}
+	if points, err = MountsBelow(dir); err != nil || len(points) > 0 {
+		// Removing would go on at the server.
+		return errors.Join(err, fmt.Errorf("nothing is removed, for these are still mounted: %q", points))
 	}
 	// A bare mount point may be immutable.
 	if _, err := exec.LookPath("chattr"); err == nil {
