@@ -1,0 +1,106 @@
+package model
+
+import "slices"
+
+// step returns the worlds that an answer leaves possible of w. Outages says whether the operation may have failed because
+// the server was away.
+func (w *World) step(o Op, a Answer, outages bool) (after []*World, saved [][]int, why string) {
+	u := w.clone()
+	begin := a.Begin.Unix()
+	closed := u.open[fd{o.Hand, o.Slot}].node
+	want := u.do(o, begin)
+	switch why = want.differs(a); {
+	case why == "" && o.Kind == Close:
+		after = u.settle(closed)
+	case why == "":
+		after = []*World{u}
+	case outages && !a.Hung && slices.Contains(outage, a.Err):
+		return w.failed(o, a), nil, ""
+	default:
+		return nil, nil, why
+	}
+	for range after {
+		saved = append(saved, want.saved)
+	}
+	return after, saved, ""
+}
+
+// failed returns the worlds after an operation that ended with an errno of an outage: it happened, or it did not.
+func (w *World) failed(o Op, a Answer) []*World {
+	before, after := w.clone(), w.clone()
+	begin := a.Begin.Unix()
+	slot := fd{o.Hand, o.Slot}
+	f := w.open[slot]
+	switch o.Kind {
+	case Stat, Lstat, Fstat, Read, Readdir, Readlink, Dup:
+		return []*World{before}
+	case Fsync:
+		before.maybePublished(f.node)
+		return []*World{before}
+	case Close:
+		delete(before.open, slot)
+		if f.writes() {
+			before.maybePublished(f.node)
+		}
+		before.sweep(f.node)
+		return before.settle(f.node)
+	case Open:
+		after.do(o, begin)
+		made := after.open[slot].node
+		delete(after.open, slot)
+		if !after.isOpen(made) && made != 0 {
+			after.published(made)
+		}
+		return []*World{before, after}
+	case MapWrite:
+		after.written(f.node, overlay(w.nodes[f.node].data, content(o.N, o.Size), o.Off), mtime{recent, begin})
+		after.maybePublished(f.node)
+		before.maybePublished(f.node)
+		return []*World{before, after}
+	case Write, Copy:
+		after.do(o, begin)
+		if a.N == 0 {
+			return []*World{before, after}
+		}
+		part := w.clone()
+		o.Size = a.N
+		part.do(o, begin)
+		return []*World{before, after, part}
+	case Truncate:
+		return w.failedTruncate(o, begin)
+	case Rename, NoReplace, Link:
+		if p, err := w.existing(o.Path, false); err == 0 {
+			for _, id := range w.unsavedBelow(p) {
+				failed := w.nodes[id].failed
+				before.maybePublished(id)
+				before.change(id, func(n *node) { n.failed = failed })
+			}
+		}
+	}
+	after.do(o, begin)
+	return []*World{before, after}
+}
+
+func (w *World) failedTruncate(o Op, begin int64) []*World {
+	before, after := w.clone(), w.clone()
+	after.do(o, begin)
+	p, err := w.existing(o.Path, true)
+	if err != 0 || !w.isOpen(p.node) {
+		return []*World{before, after}
+	}
+	here := w.clone()
+	here.resize(p.node, o.Size, begin)
+	here.maybePublished(p.node)
+	return []*World{before, after, here}
+}
+
+// distinct drops worlds that are the same as another one.
+func distinct(worlds []*World) []*World {
+	var kept []*World
+	for _, w := range worlds {
+		if !slices.ContainsFunc(kept, w.same) {
+			kept = append(kept, w)
+		}
+	}
+	return kept
+}
