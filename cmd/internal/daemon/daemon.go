@@ -107,6 +107,7 @@ type Daemon struct {
 	points  *points
 	started time.Time
 	idle    chan struct{} // closed when ExitIdle has been reached
+	quit    chan struct{} // closed when everything is to stop
 
 	changing sync.Mutex // one apply, mount or umount at a time
 
@@ -126,7 +127,7 @@ func New(o Options) *Daemon {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}),
+	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), quit: make(chan struct{}),
 		mounts: map[key]*mount{}, held: map[key]bool{}}
 }
 
@@ -241,9 +242,6 @@ func (d *Daemon) claim() (release func() error, err error) {
 			return nil, fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
-	if err := os.MkdirAll(d.o.Dirs.MountRoot, 0o755); err != nil {
-		return nil, fmt.Errorf("make the mount root: %w", err)
-	}
 	var locks []*lock
 	release = func() error {
 		var errs []error
@@ -275,9 +273,7 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	plan := d.o.Plan(ctx)
-	for _, f := range plan.Findings {
-		d.logFinding(f)
-	}
+	d.logFindings(plan.Findings)
 	answer := control.ApplyAnswer{Added: []string{}, Changed: []string{}, Removed: []string{},
 		Connections: []control.Connection{}, Findings: nonNil(plan.Findings)}
 	d.refuseNested(plan.Wants)
@@ -294,7 +290,7 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 		d.points.forget(d.claimed()) // also what was removed while no daemon ran
 	}
 	touched := d.startAll(todo.start)
-	settle(ctx, touched)
+	d.settle(ctx, touched)
 	for _, m := range touched {
 		answer.Connections = append(answer.Connections, m.status())
 	}
@@ -476,6 +472,7 @@ func (d *Daemon) claimed() []string {
 func (d *Daemon) close() error {
 	d.mu.Lock()
 	d.closing = true
+	close(d.quit)
 	d.mu.Unlock()
 	d.changing.Lock() // whatever is changing things has ended, and nothing starts any more
 	defer d.changing.Unlock()
@@ -505,26 +502,37 @@ func (d *Daemon) all() []*mount {
 
 func (d *Daemon) count() int { return len(d.all()) }
 
-// settle waits until every mount stands or has failed once.
-func settle(ctx context.Context, mounts []*mount) {
+// settle waits until every mount stands or has failed once, or the daemon stops.
+func (d *Daemon) settle(ctx context.Context, mounts []*mount) {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for _, m := range mounts {
 		select {
 		case <-m.settled:
+		case <-d.quit:
+			return
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (d *Daemon) logFinding(f conncfg.Finding) {
-	level := slog.LevelWarn
-	if f.Severity == conncfg.Error {
-		level = slog.LevelError
+// logFindings logs what the reading before had not found already.
+func (d *Daemon) logFindings(findings []conncfg.Finding) {
+	d.mu.Lock()
+	before := d.plan.Findings
+	d.mu.Unlock()
+	for _, f := range findings {
+		if slices.Contains(before, f) {
+			continue
+		}
+		level := slog.LevelWarn
+		if f.Severity == conncfg.Error {
+			level = slog.LevelError
+		}
+		d.log.Log(context.Background(), level, "definition", "conn", f.Connection, "env", f.Environment, "file", f.File, "line", f.Line,
+			"field", f.Field, "finding", f.Message, "hint", f.Hint)
 	}
-	d.log.Log(context.Background(), level, "definition", "conn", f.Connection, "env", f.Environment, "file", f.File, "line", f.Line,
-		"field", f.Field, "finding", f.Message, "hint", f.Hint)
 }
 
 func nonNil[T any](s []T) []T {

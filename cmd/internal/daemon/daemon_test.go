@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/cache"
 	"pierfs/cmd/internal/control"
 )
 
@@ -357,8 +358,41 @@ func TestStopTellsWhatIsLeft(t *testing.T) {
 	})
 	_, err := control.Put.Call(t.Context(), s.client, control.PutRequest{FileRequest: control.FileRequest{Connection: "one", Path: "f"}}, strings.NewReader("x"))
 	wantCode(t, "put to a full server", err, control.NoSpace)
-	if err := s.stop(); err != nil {
-		t.Errorf("a put whose hand was told of its failure is owed: %v", err)
+	m, err := s.daemon.mountOf("one", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owed, _ := m.holds(); owed.Files+owed.Quarantined != 0 {
+		t.Errorf("a put whose hand was told of its failure is owed: %+v", owed)
+	}
+	// A program that has written and not yet closed when the daemon is stopped.
+	tree, err := m.use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, _, err := tree.Open(t.Context(), "g", cache.OpenMode{Write: true, Create: true, Perm: 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(t.Context(), []byte("precious"), 0); err != nil {
+		t.Fatal(err)
+	}
+	err = s.stop()
+	left, ok := errors.AsType[*LeftError](err)
+	if !ok || left.Connection != "one" || left.Owed.Quarantined != 1 {
+		t.Errorf("the daemon ended with %v; want what it could not publish", err)
+	}
+	kept := ""
+	err = filepath.WalkDir(filepath.Join(s.dirs.State, "quarantine"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if text, err := os.ReadFile(path); err == nil && string(text) == "precious" {
+				kept = path
+			}
+		}
+		return err
+	})
+	if err != nil || kept == "" {
+		t.Errorf("the content is not under the quarantine directory: %v", err)
 	}
 }
 

@@ -361,7 +361,7 @@ func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (contro
 		}
 		m = started[0]
 	}
-	settle(ctx, []*mount{m})
+	d.settle(ctx, []*mount{m})
 	if _, err := m.use(); err != nil {
 		return control.MountAnswer{}, err
 	}
@@ -468,7 +468,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	if err != nil {
 		return control.MountAnswer{}, err
 	}
-	settle(ctx, []*mount{m})
+	d.settle(ctx, []*mount{m})
 	if !m.serving() {
 		d.stopAll([]*mount{m})
 		d.restore(dir)

@@ -31,6 +31,7 @@ type stage struct {
 	t      *testing.T
 	dirs   dirs.Dirs
 	client *control.Client
+	daemon *Daemon
 	log    *safeBuffer
 	stop   func() error // ends the daemon and returns what Run returned; may be called twice
 	reload chan os.Signal
@@ -183,6 +184,7 @@ func (s *stage) start() {
 		Floor:  s.floor(),
 		Notify: func(state string) { s.told <- state },
 	})
+	s.daemon = d
 	ctx, cancel := context.WithCancel(context.Background())
 	s.reload = make(chan os.Signal, 1)
 	ended := make(chan error, 1)
