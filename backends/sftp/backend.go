@@ -262,6 +262,15 @@ func (b *Backend) do(ctx context.Context, op, name string, f func(*session) erro
 	}
 }
 
+// background runs f in a goroutine that Close waits for; f must end with the session. After Close it does nothing.
+func (b *Backend) background(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.workers.Go(f)
+	}
+}
+
 // Close gives up the session. Files still open answer ESHUTDOWN.
 func (b *Backend) Close() error {
 	b.mu.Lock()

@@ -152,9 +152,6 @@ func TestContextFreesCaller(t *testing.T) {
 	var all sync.WaitGroup
 	begun := time.Now()
 	for name, call := range everyCall(ctx, b, r, w) {
-		if name == "commit" {
-			continue // it cleans up behind itself, which is allowed the timeout
-		}
 		all.Go(func() {
 			if err := call(); backends.Errno(err) != syscall.ETIMEDOUT {
 				t.Errorf("%s: got %v, want ETIMEDOUT", name, err)
@@ -172,8 +169,9 @@ func TestContextFreesCaller(t *testing.T) {
 	}
 	// The handles that arrived late are closed, and what they made is gone.
 	eventually(t, "late temporary file removed", func() bool {
-		_, err := os.Lstat(filepath.Join(s.Dir, ".new"))
-		return errors.Is(err, os.ErrNotExist)
+		_, created := os.Lstat(filepath.Join(s.Dir, ".new"))
+		_, uploaded := os.Lstat(filepath.Join(s.Dir, ".upload"))
+		return errors.Is(created, os.ErrNotExist) && errors.Is(uploaded, os.ErrNotExist)
 	})
 	leaves(t, b)
 }

@@ -419,7 +419,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	defer giveBack()
 	info, err := w.complete(ctx, c)
 	if err != nil {
-		w.throwAway()
+		w.cleanUp(ctx)
 		return backends.Info{}, w.told("commit", err)
 	}
 	w.b.learnOwner(info)
@@ -428,7 +428,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	}
 	info, err = w.publish(ctx, info)
 	if err != nil && !lostReply(err) {
-		w.throwAway()
+		w.cleanUp(ctx)
 	}
 	return info, seam("commit", w.name, err)
 }
@@ -559,6 +559,15 @@ func (w *writer) throwAway() {
 	if info, err := guard.reply.info(""); err == nil && (info.Size == 0 || w.temp == "") && info.Mode.IsRegular() {
 		w.s.ask(ctx, pathFrame(typeRemove, w.s.path(w.name)))
 	}
+}
+
+// cleanUp is throwAway for a caller who may not have the time for it: once his context has ended it goes on without him.
+func (w *writer) cleanUp(ctx context.Context) {
+	if ctx.Err() == nil {
+		w.throwAway()
+		return
+	}
+	w.b.background(w.throwAway)
 }
 
 // Abort throws away what was written.
