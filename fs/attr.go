@@ -211,7 +211,7 @@ func (s *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	if a.Empty() {
 		e, err = s.stat(r, in.NodeId)
 	} else {
-		e, err = s.change(r, in.NodeId, a)
+		e, err = s.change(r, in.NodeId, a, in.Valid&fuse.FATTR_FH != 0)
 	}
 	if err != nil {
 		return status(err)
@@ -261,12 +261,17 @@ func (s *fileSystem) wanted(r *request, in *fuse.SetAttrIn) (backends.Attr, erro
 	return a, err
 }
 
-func (s *fileSystem) change(r *request, id nodeID, a backends.Attr) (cache.Entry, error) {
+// change changes what a names of node id. A size is at the server when it returns, unless the change comes through a
+// descriptor, whose close will tell of it.
+func (s *fileSystem) change(r *request, id nodeID, a backends.Attr, byDescriptor bool) (cache.Entry, error) {
 	if c := s.nodes.borrow(id); c != nil {
 		if a.Size != nil {
 			s.nodes.wrote(id)
 		}
 		e, err := c.file.SetAttr(r, a)
+		if err == nil && a.Size != nil && !byDescriptor {
+			err = c.file.Publish(r)
+		}
 		return e, s.gaveBack(c, err)
 	}
 	var e cache.Entry

@@ -41,7 +41,7 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 		}
 		h.content = c
 		if mode.Truncate {
-			if _, err := s.change(r, h.node, truncated()); err != nil {
+			if _, err := s.change(r, h.node, truncated(), true); err != nil {
 				s.release(h)
 				return false, err
 			}

@@ -94,3 +94,21 @@ func TestReadOnlySendsNoChange(t *testing.T) {
 	}
 	r.want(`grep -c " $MNT fuse.pierfs ro," /proc/mounts`, "1")
 }
+
+func TestTruncateByPathIsOnTheServerWhenItReturns(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.sh(`echo "0123456789" > f; exec 3< f; truncate -s 4 f; exec 3<&-`)
+	if got := r.onServer("f"); got != "0123" {
+		t.Errorf("cut while a reader had it open: the server has %q", got)
+	}
+	r.sh(`python3 -c '
+import os
+fd = os.open("g", os.O_RDWR|os.O_CREAT)
+os.truncate("g", 7)
+os.write(1, b"cut")
+os.read(0, 1)
+' < /dev/zero`)
+	if got := r.onServer("g"); len(got) != 7 {
+		t.Errorf("stretched by path: the server has %d bytes, want 7", len(got))
+	}
+}
