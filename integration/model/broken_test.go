@@ -138,7 +138,7 @@ func TestModelNoticesEveryFault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			o := Options{Dir: dir, Backing: dir, Seed: 3, Ops: 6000, Quiesce: 400, Alone: true, Limit: 5 * time.Second, Command: process(t, name)}
+			o := Options{Dir: dir, Backing: dir, Seed: 3, Ops: 6000, Quiesce: 400, Alone: true, Limit: 5 * time.Second, Command: serving(t, name)}
 			report, err := Run(o)
 			f, ok := errors.AsType[*Failure](err)
 			if !ok {
@@ -160,7 +160,7 @@ func TestModelNoticesEveryFault(t *testing.T) {
 // TestModelNoticesALyingClose: what is only in the mount after a close, and not on the server, is found at once.
 func TestModelNoticesALyingClose(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir(), Backing: t.TempDir(), Seed: 1, Ops: 500, Alone: true, Command: process(t, "")}
+	o := Options{Dir: t.TempDir(), Backing: t.TempDir(), Seed: 1, Ops: 500, Alone: true, Command: serving(t, "")}
 	_, err := Run(o)
 	f, ok := errors.AsType[*Failure](err)
 	if !ok {
@@ -214,7 +214,7 @@ func TestModelNoticesFaultsBetweenProcesses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			report, err := Run(Options{Dir: dir, Backing: dir, Seed: 4, Ops: 1500, Processes: 4, Command: process(t, name)})
+			report, err := Run(Options{Dir: dir, Backing: dir, Seed: 4, Ops: 1500, Processes: 4, Command: serving(t, name)})
 			if err == nil {
 				t.Fatalf("not noticed in %v", report)
 			}

@@ -2,9 +2,41 @@ package model
 
 import "slices"
 
-// step returns the worlds that an answer leaves possible of w. Outages says whether the operation may have failed because
-// the server was away.
-func (w *World) step(o Op, a Answer, outages bool) (after []*World, saved [][]int, why string) {
+// excuse says of which operations an errno of an absent server is borne.
+type excuse uint8
+
+const (
+	none     excuse = iota
+	nameless        // of those on files that were removed, or replaced, while they were open
+	everything
+)
+
+func (o *Options) excuse() excuse {
+	switch {
+	case o.Outages:
+		return everything
+	case o.Blinks:
+		return nameless
+	}
+	return none
+}
+
+// bears reports whether o may have failed by an outage.
+func (w *World) bears(o Op, e excuse) bool {
+	if e != nameless {
+		return e == everything
+	}
+	f, ok := w.open[fd{o.Hand, o.Slot}]
+	if o.Kind == Copy {
+		if from, ok := w.open[fd{o.Hand, o.From}]; ok && w.nodes[from.node].names == 0 {
+			return true
+		}
+	}
+	return ok && o.Path == "" && w.nodes[f.node].names == 0
+}
+
+// step returns the worlds that an answer leaves possible of w.
+func (w *World) step(o Op, a Answer, e excuse) (after []*World, saved [][]int, why string) {
 	u := w.clone()
 	begin := a.Begin.Unix()
 	closed := u.open[fd{o.Hand, o.Slot}].node
@@ -14,7 +46,7 @@ func (w *World) step(o Op, a Answer, outages bool) (after []*World, saved [][]in
 		after = u.settle(closed)
 	case why == "":
 		after = []*World{u}
-	case outages && !a.Hung && slices.Contains(outage, a.Err):
+	case !a.Hung && w.bears(o, e) && slices.Contains(outage, a.Err):
 		return w.failed(o, a), nil, ""
 	default:
 		return nil, nil, why

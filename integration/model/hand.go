@@ -53,13 +53,14 @@ func (h *hand) read(from *gob.Decoder) {
 	}
 }
 
-// do has the process do o. An answer that takes longer than limit is Hung, and the process is of no use any more.
+// do has the process do o. If it takes longer than limit for a system call the answer is Hung, and the process is of no
+// use any more.
 func (h *hand) do(o Op, limit time.Duration) (Answer, error) {
 	begin := time.Now()
 	if err := h.ops.Encode(o); err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", errGone, err)
 	}
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(o.patience(limit))
 	defer timer.Stop()
 	select {
 	case a, ok := <-h.answers:

@@ -21,11 +21,15 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if programs, err := built(); err == nil {
+		_ = os.RemoveAll(programs.Dir) // below the system's temporary directory
+	}
+	os.Exit(code)
 }
 
-// process returns what makes the command of a process, with the named fault between it and the file system, "" for none.
-func process(t *testing.T, name string) func(dir string) *exec.Cmd {
+// serving returns what makes the command of a process, with the named fault between it and the file system, "" for none.
+func serving(t *testing.T, name string) func(dir string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

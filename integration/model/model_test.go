@@ -18,7 +18,7 @@ func TestModelAgreesWithALocalDisk(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			report, err := Run(Options{Dir: dir, Backing: dir, Seed: seed, Processes: 8, Hands: 1 + int(seed%2), Ops: 1500, Command: process(t, "")})
+			report, err := Run(Options{Dir: dir, Backing: dir, Seed: seed, Processes: 8, Hands: 1 + int(seed%2), Ops: 1500, Command: serving(t, "")})
 			t.Log(report)
 			if err != nil {
 				t.Fatal(err)
@@ -39,7 +39,7 @@ func TestOutagesLeaveBothWorldsOpen(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			report, err := Run(Options{Dir: dir, Backing: dir, Seed: 5, Processes: 2, Ops: 2500, Outages: true, Longest: time.Second,
-				Command: process(t, name), Calm: func() error { return os.WriteFile(filepath.Join(dir, "calm"), nil, 0o644) }})
+				Command: serving(t, name), Calm: func() error { return os.WriteFile(filepath.Join(dir, "calm"), nil, 0o644) }})
 			t.Log(report)
 			if ok && err != nil {
 				t.Fatal(err)

@@ -76,6 +76,19 @@ type Op struct {
 	Time  int64 // seconds
 }
 
+// patience is how long the operation may take if each of its system calls may take limit.
+func (o Op) patience(limit time.Duration) time.Duration {
+	switch o.Kind {
+	case MapWrite, Copy, Readdir:
+		return 3 * limit
+	case Put, Get, Take:
+		return 4 * limit
+	case PutLocked, GetLocked:
+		return 20 * limit // others who wait for the lock come first
+	}
+	return limit
+}
+
 // String tells the operation as a line of a trace.
 func (o Op) String() string {
 	var b strings.Builder

@@ -19,9 +19,12 @@ type Options struct {
 	Hands     int           // processes that take turns in each tree; 0 is 1
 	Ops       int           // in each tree; 0 is as many as there is time for
 	Duration  time.Duration // 0 is until Ops are done
-	Limit     time.Duration // in which each operation must return; 0 is 30 s
+	Limit     time.Duration // in which each system call must return; 0 is 30 s
 	Quiesce   int           // operations after which all is closed and compared; 0 is 150
 	Alone     bool          // leave the shared directory out
+
+	// Blinks allows files that were removed while open to be lost (ESTALE): a connection that breaks takes them with it.
+	Blinks bool
 
 	// Outages allows errnos of an absent server. Longest is how long the mount may need to come back, Calm ends whatever
 	// makes the outages before the last comparison, and Temporary matches names that uploads leave when they are cut off.

@@ -57,7 +57,7 @@ func (t *tree) do(o Op) (Answer, error) {
 func (t *tree) advance(o Op, a Answer) (why string) {
 	var next []*World
 	for _, w := range t.worlds {
-		after, saved, differs := w.step(o, a, t.o.Outages)
+		after, saved, differs := w.step(o, a, t.o.excuse())
 		for i, u := range after {
 			if saved != nil {
 				differs = t.serverDiffers(u, saved[i])
