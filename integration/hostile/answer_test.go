@@ -34,7 +34,7 @@ func broken(t *testing.T, breach Breach, call call, op Op) {
 	defer s.Close()
 	furnish(s)
 	once := target(s)
-	once.RetryCount, once.ConnectTimeout = 0, 4*timeout // this is not about the login
+	once.RetryCount = 0
 	connectTo(t, s, once, func(c *connection) {
 		c.warm()
 		before := s.Asked(op)

@@ -99,7 +99,7 @@ func (c *connection) left(label string) {
 			c.t.Errorf("%d kinds of goroutines are left after Close, the first:\n%s", len(left), left[0])
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(25 * time.Millisecond)
 	}
 }
 

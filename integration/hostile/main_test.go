@@ -4,8 +4,22 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
+
+	"pierfs/integration/daemon"
 )
+
+// built are the programs under test, built when the first test asks for them.
+var built = sync.OnceValues(func() (daemon.Programs, error) {
+	programs, err := daemon.Build()
+	programsDir.Store(&programs.Dir)
+	return programs, err
+})
+
+// programsDir is to be removed behind the last test.
+var programsDir atomic.Pointer[string]
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -14,5 +28,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if dir := programsDir.Load(); dir != nil {
+		if err := os.RemoveAll(*dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
 }
