@@ -86,10 +86,8 @@ func (t *Tree) removed(name string, err error) error {
 
 // Rmdir removes an empty directory. One in which a file waits to be published is not empty.
 func (t *Tree) Rmdir(ctx context.Context, name string) error {
-	for _, f := range t.below(name) {
-		if f.Dirty() {
-			return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
-		}
+	if t.waitingBelow(name) {
+		return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
 	}
 	err := t.removed(name, t.backend.Rmdir(ctx, name))
 	if err == nil {
@@ -97,6 +95,15 @@ func (t *Tree) Rmdir(ctx context.Context, name string) error {
 		t.attrs.PutAbsent(name)
 	}
 	return err
+}
+
+// waitingBelow reports whether a file below the directory name waits to be published: the server knows nothing of it and
+// would call the directory empty.
+func (t *Tree) waitingBelow(name string) bool {
+	return slices.ContainsFunc(t.below(name), func(f *File) bool {
+		bears, ok := f.Name()
+		return ok && bears != name && f.Dirty()
+	})
 }
 
 // Rename gives from the name to. What is unpublished under from is published first, so that the server renames what the
@@ -117,6 +124,9 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	}
 	if target != nil && mode == backends.NoReplace {
 		return &backends.Error{Op: "rename", Name: to, Code: syscall.EEXIST}
+	}
+	if t.waitingBelow(to) {
+		return &backends.Error{Op: "rename", Name: to, Code: syscall.ENOTEMPTY}
 	}
 	for _, f := range t.below(from) {
 		if err := f.Publish(ctx); err != nil {

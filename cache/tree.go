@@ -148,6 +148,9 @@ func (t *Tree) StatFS(ctx context.Context) (backends.Space, error) { return t.ba
 // Stat describes name without following a link. What is written here and not yet published lies over what the server
 // said, and that is asked for only when what is known is older than its lifetime. ENOENT comes with Entry.Valid.
 func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
+	if err := backends.CheckName("stat", name); err != nil {
+		return Entry{}, err
+	}
 	if f := t.live(name); f != nil && f.Dirty() {
 		return f.entry(), nil
 	}

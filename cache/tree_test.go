@@ -480,6 +480,26 @@ func TestRmdirSparesUnpublishedFiles(t *testing.T) {
 	w.has("d/f", "")
 }
 
+func TestRenameOverADirectorySparesUnpublishedFiles(t *testing.T) {
+	w := newWorld(t, nil)
+	w.must(w.server.MakeDir("d"))
+	w.must(w.server.MakeDir("e"))
+	f := w.open("e/f", creating)
+	wantErrno(t, w.tree.Rename(w.Context(), "d", "e", backends.Replace), syscall.ENOTEMPTY)
+	w.close(f)
+	w.has("e/f", "")
+}
+
+func TestNameTooLongIsSoWhateverIsKnown(t *testing.T) {
+	w := newWorld(t, nil)
+	name := strings.Repeat("n", backends.MaxElement+1)
+	for range 2 {
+		_, err := w.tree.Stat(w.Context(), name)
+		wantErrno(t, err, syscall.ENAMETOOLONG)
+		w.list("")
+	}
+}
+
 func TestAttributesOfAnUnpublishedFileArriveWithIt(t *testing.T) {
 	w := newWorld(t, nil)
 	f := w.open("f", creating)
