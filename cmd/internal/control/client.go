@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"syscall"
 	"time"
@@ -36,7 +37,8 @@ func NewClient(runtimeDir string) *Client {
 				conn.Close()
 				return nil, err
 			}
-			return conn, nil
+			open, closed := context.WithCancel(context.Background())
+			return &watchedConn{Conn: conn, open: open, close: closed}, nil
 		},
 		DisableCompression: true,
 		IdleConnTimeout:    30 * time.Second,
@@ -74,24 +76,63 @@ func (c *Client) post(ctx context.Context, verb string, q any) (*http.Response, 
 	return c.do(req)
 }
 
+// upload sends q and then body. It returns when ctx ends or the daemon goes away, also while body has nothing to say:
+// net/http waits for the body's Read, so body is read by a goroutine of its own, which ends with the Read it is in.
 func (c *Client) upload(ctx context.Context, verb string, q any, body io.Reader) (*http.Response, error) {
 	request, err := encodeHeader(q)
 	if err != nil {
 		return nil, err
 	}
-	source := &uploadSource{r: body}
-	req, err := c.newRequest(ctx, verb, source)
+	reader, writer := io.Pipe()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{writer}, struct{ io.Reader }{body}, make([]byte, 256<<10))
+		if err != nil && !errors.Is(err, errGivenUp) {
+			failed <- err
+		}
+		writer.CloseWithError(err) // nil is the end of the stream
+	}()
+	giveUp := func() { reader.CloseWithError(errGivenUp) }
+	defer context.AfterFunc(ctx, giveUp)()
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if conn, ok := info.Conn.(*watchedConn); ok {
+			context.AfterFunc(conn.open, giveUp)
+		}
+	}})
+	req, err := c.newRequest(traced, verb, reader)
 	if err != nil {
+		giveUp()
 		return nil, err
 	}
 	req.ContentLength = -1 // chunked: the last chunk is the word that all was sent
 	req.Header.Set(headerRequest, request)
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := c.do(req)
-	if err != nil && source.err != nil {
-		return nil, source.err // what the caller's own file said explains more than the connection it broke
+	if err == nil {
+		return resp, nil // the daemon has answered: it has all it wanted
 	}
-	return resp, err
+	giveUp()
+	select {
+	case sourceErr := <-failed: // says more than the connection that it broke
+		return nil, sourceErr
+	default:
+		return nil, err
+	}
+}
+
+// errGivenUp ends the reading of a body that nobody wants any more.
+var errGivenUp = errors.New("given up")
+
+// watchedConn is a connection whose end can be waited for.
+type watchedConn struct {
+	net.Conn
+	open  context.Context // ends when the connection is closed
+	close context.CancelFunc
+}
+
+func (w *watchedConn) Close() error {
+	w.close()
+	return w.Conn.Close()
 }
 
 func (c *Client) newRequest(ctx context.Context, verb string, body io.Reader) (*http.Request, error) {
@@ -142,20 +183,6 @@ func (c *Client) explain(err error) error {
 	}
 	return Errorf(Cut, "the daemon at %s broke off: %v", c.socket, err).
 		WithHint("see its log; `pierfs status` tells whether it still runs")
-}
-
-// uploadSource remembers the error of a body, which http.Client.Do wraps beyond recognition.
-type uploadSource struct {
-	r   io.Reader
-	err error
-}
-
-func (u *uploadSource) Read(p []byte) (int, error) {
-	n, err := u.r.Read(p)
-	if err != nil && err != io.EOF {
-		u.err = err
-	}
-	return n, err
 }
 
 // tailed is a stream whose end is believed only after its trailer said that nothing failed.

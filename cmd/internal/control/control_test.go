@@ -128,12 +128,27 @@ func TestUploadEndsOnlyInGoodOrder(t *testing.T) {
 		_, _ = writer.Write(content) // ends with the pipe
 		cancel()                     // the hand is killed in the middle
 	}()
+	// The source says nothing more, as a terminal that nobody types at: the call ends all the same.
 	if _, err := control.Put.Call(ctx, c, control.PutRequest{}, reader); err == nil {
 		t.Error("an upload whose context ended gave no error")
 	}
-	reader.Close()
 	if r := <-results; control.CodeOf(r.err) != control.Cut {
 		t.Errorf("a stream that was cut ended with %v after %d bytes; want code %s", r.err, r.n, control.Cut)
+	}
+}
+
+// A refusal reaches the hand also while its source is silent.
+func TestRefusedUploadDoesNotWaitForItsSource(t *testing.T) {
+	c, _ := serve(t, func(s *control.Server) {
+		control.Put.Serve(s, func(context.Context, control.PutRequest, io.Reader) (control.File, error) {
+			return control.File{}, control.Errorf(control.NotFound, "no such connection")
+		})
+	})
+	silent, _ := io.Pipe()
+	defer silent.Close()
+	_, err := control.Put.Call(t.Context(), c, control.PutRequest{}, silent)
+	if control.CodeOf(err) != control.NotFound {
+		t.Errorf("a refused upload ended with %v; want code %s", err, control.NotFound)
 	}
 }
 
