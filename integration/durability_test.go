@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"pierfs/integration/link"
 	"pierfs/integration/servers"
 )
 
@@ -160,4 +161,39 @@ func TestRefusedUpload(t *testing.T) {
 		errnoIs(t, "chmod", os.Chmod(filepath.Join(s.mount, "report"), 0o600), syscall.EROFS)
 		has(t, filepath.Join(s.behind, "report"), old)
 	})
+}
+
+// TestSyncsCostWhatTheyAdd: a program that syncs after each MiB sends each MiB once, and not all that was before it.
+func TestSyncsCostWhatTheyAdd(t *testing.T) {
+	t.Parallel()
+	const size, most = 64, 70 // MiB
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	way := link.New(t, link.Options{})
+	s := connect(t, newDaemon(t), server, way.Forward(t, "", server.Address()), nil)
+	f, err := os.Create(filepath.Join(s.mount, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	count := way.Meter()
+	content := random(1, size<<20)
+	for i := range size {
+		if _, err := f.Write(content[i<<20 : (i+1)<<20]); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatalf("fsync after MiB %d: %v", i, err)
+		}
+		info, err := os.Stat(filepath.Join(s.behind, "log"))
+		if err != nil || info.Size() != int64(i+1)<<20 {
+			t.Fatalf("after the fsync of MiB %d the server has %v, %v", i, info, err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	has(t, filepath.Join(s.behind, "log"), content)
+	if got := count(); got.ToServer > most<<20 {
+		t.Errorf("%v; want at most %d MiB to the server", got, most)
+	}
 }

@@ -51,6 +51,17 @@ func newDaemon(t *testing.T) *daemon.Daemon {
 	return daemon.New(t, programs)
 }
 
+// connect makes a daemon that mounts the server by address, that of a way to it.
+func connect(t *testing.T, d *daemon.Daemon, server *servers.SSHD, address string, fields daemon.Fields) *stage {
+	t.Helper()
+	all := daemon.To(t, server, fields)
+	all["host"], all["port"] = split(t, address)
+	d.Define(t, connection, all)
+	d.Start(t)
+	d.AwaitState(t, connection, "ready", process.Patience)
+	return &stage{server: server, daemon: d, mount: d.Mount(connection), behind: server.Dir}
+}
+
 // dir makes a directory of the name on the server and returns it as programs and as the server see it.
 func (s *stage) dir(t *testing.T, name string) (mount, behind string) {
 	t.Helper()
