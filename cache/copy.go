@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
@@ -40,7 +41,7 @@ func (f *File) copy() *spool.File {
 	t := f.tree
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.copied != nil || t.options.Cache == "" || f.finished {
+	if f.copied != nil || t.options.Cache == "" || f.shut == syscall.EBADF {
 		return f.copied
 	}
 	copied, err := spool.Create(filepath.Join(t.options.Cache, fmt.Sprint(t.staged.Add(1))), f.base.Size)
@@ -58,7 +59,7 @@ func (f *File) dropCopy() {
 		return
 	}
 	f.tree.copied.Add(-f.copied.Real())
-	f.warn("removal of a cached file", f.copied.Remove())
+	f.tree.warn("removal of a cached file", f.copied.Remove())
 	f.copied, f.flight = nil, flight{}
 }
 
@@ -158,7 +159,7 @@ func (f *File) fetchInto(ctx context.Context, copied *spool.File, r spool.Range)
 	if err != nil {
 		return err
 	}
-	if err := fetch(ctx, reader, copied, r); err != nil {
+	if err := f.fetch(ctx, reader, copied, r); err != nil {
 		return err
 	}
 	f.bound(copied, r)
@@ -192,7 +193,7 @@ func (f *File) bound(copied *spool.File, r spool.Range) {
 	ahead := spool.Range{Off: r.End + maxWindow, End: copied.Size()}
 	for _, old := range []spool.Range{behind, ahead} {
 		if old.Len() > 0 {
-			f.warn("making room in the cache", copied.Drop(old))
+			f.tree.warn("making room in the cache", copied.Drop(old))
 		}
 	}
 	t.copied.Add(copied.Real() - before)

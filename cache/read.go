@@ -36,32 +36,61 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // readThrough reads from the server and keeps nothing.
 func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backends.Info) (int, error) {
+	if off >= base.Size {
+		return 0, io.EOF
+	}
 	reader, err := f.source(ctx)
 	if err != nil {
 		return 0, err
 	}
-	n, err := reader.ReadAt(ctx, p[:min(int64(len(p)), base.Size-off)], off)
-	if err == io.EOF {
-		return n, f.cut(ctx, reader, off+int64(n))
+	part := p[:min(int64(len(p)), base.Size-off)]
+	if err := f.readBase(ctx, reader, part, off, base.Size); err != nil {
+		return 0, err
 	}
-	if err == nil && n < len(p) {
-		err = io.EOF
+	if len(part) < len(p) {
+		return len(part), io.EOF
 	}
-	return n, err
+	return len(part), nil
 }
 
-// cut decides what it means that the server ended the file at end, short of the size it told before: the file was cut
-// meanwhile, which is an end like any other, or one of its two answers is a lie.
-func (f *File) cut(ctx context.Context, r backends.Reader, end int64) error {
-	info, err := r.Stat(ctx)
-	switch {
-	case err != nil:
-		return err
-	case info.Size > end:
-		return f.fault("read", errors.Join(syscall.EIO, errors.New("the server sent less than the size it tells")))
+// readBase reads all of p at off from the server; p ends at or before size, which is what the server told. Where it ends
+// there, one byte more is asked for, so that the end is the server's and not only ours.
+func (f *File) readBase(ctx context.Context, r backends.Reader, p []byte, off, size int64) error {
+	q := p
+	if off+int64(len(p)) == size {
+		q = make([]byte, len(p)+1)
 	}
-	return io.EOF
+	n, err := r.ReadAt(ctx, q, off)
+	switch {
+	case err != nil && err != io.EOF:
+		return err
+	case n != len(p):
+		info, err := r.Stat(ctx)
+		if err == nil {
+			err = f.odd(off+int64(n), size, info)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	copy(p, q)
+	return nil
 }
+
+// odd decides what it means that the content goes on to end, or further, where the server told size before and tells now
+// of the open file. It grew: what was asked for is still right. It was cut: what was told is gone, and inventing zeros
+// for it would be a lie. Or one of the server's answers is a lie itself.
+func (f *File) odd(end, size int64, now backends.Info) error {
+	switch {
+	case now.Size == size:
+		return f.fault("read", errors.Join(syscall.EIO, errors.New("the server sends another length than the size it tells")))
+	case end > size && now.Size > size:
+		return nil
+	}
+	return f.fault("read", errChangedWhileRead)
+}
+
+var errChangedWhileRead = errors.Join(syscall.ESTALE, errors.New("the file changed while it was read"))
 
 // readable reports whether something of the content is here or open, so that nothing has to be opened to read it.
 func (f *File) readable() bool {
@@ -161,14 +190,18 @@ func (f *File) fetchWhole(ctx context.Context) ([]byte, error) {
 	f.mu.Lock()
 	base := f.base
 	f.mu.Unlock()
-	whole := make([]byte, base.Size)
+	whole := make([]byte, base.Size+1) // one byte more than there should be
 	n, info, err := reader.ReadLast(ctx, whole, 0)
-	if err == io.EOF || err == nil && !f.sameContent(base, info) {
-		err = f.fault("read", errors.Join(syscall.ESTALE, errors.New("the file changed while it was read")))
-		if n < len(whole) && info.Size == base.Size {
-			err = f.fault("read", errors.Join(syscall.EIO, errors.New("the server sent less than the size it tells")))
-		}
+	switch {
+	case err != nil && err != io.EOF:
+	case int64(n) != base.Size:
+		err = f.odd(int64(n), base.Size, info)
+	case f.sameContent(base, info):
+		err = nil // the end is where it should be
+	default:
+		err = f.fault("read", errChangedWhileRead)
 	}
+	whole = whole[:base.Size]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reader == reader {
@@ -208,30 +241,26 @@ func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error
 	}
 	around := f.tree.blocks(spool.Range{Off: off, End: off + n})
 	for _, r := range staged.Missing(around.Off, around.Len()) {
-		if err := fetch(ctx, reader, staged, r); err != nil {
+		if err := f.fetch(ctx, reader, staged, r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fetch copies the range r from the server into staged.
-func fetch(ctx context.Context, reader backends.Reader, staged *spool.File, r spool.Range) error {
+// fetch copies the range r of base from the server into local.
+func (f *File) fetch(ctx context.Context, reader backends.Reader, local *spool.File, r spool.Range) error {
+	size := f.baseInfo().Size
 	buf := make([]byte, min(r.Len(), uploadChunk))
 	for off := r.Off; off < r.End; {
 		p := buf[:min(r.End-off, int64(len(buf)))]
-		n, err := reader.ReadAt(ctx, p, off)
-		if err != nil && err != io.EOF {
+		if err := f.readBase(ctx, reader, p, off, size); err != nil {
 			return err
 		}
-		if n < len(p) {
-			// The base was cut by somebody else; what it had is gone, and inventing zeros for it would be a lie.
-			return &backends.Error{Op: "read", Code: syscall.ESTALE, Err: errors.New("the file was cut while it was read")}
-		}
-		if err := staged.Fill(p, off); err != nil {
+		if err := local.Fill(p, off); err != nil {
 			return err
 		}
-		off += int64(n)
+		off += int64(len(p))
 	}
 	return nil
 }

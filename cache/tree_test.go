@@ -735,6 +735,63 @@ func TestServerThatSendsLessThanItToldIsAnError(t *testing.T) {
 	}
 }
 
+func TestServerThatSendsMoreThanItToldIsAnError(t *testing.T) {
+	for _, size := range []int{3, 1 << 20} {
+		w := newWorld(t, nil)
+		w.give("f", strings.Repeat("x", size+100))
+		lying := &understating{Backend: w.server, by: 100}
+		tree, err := cache.New(lying, w.options)
+		w.must(err)
+		f, e, err := tree.Open(w.Context(), "f", reading)
+		w.must(err)
+		if e.Size != int64(size) {
+			t.Fatalf("size %d, want the lie", e.Size)
+		}
+		n, err := f.ReadAt(w.Context(), make([]byte, size), 0)
+		wantErrno(t, err, syscall.EIO)
+		if n != 0 {
+			t.Errorf("%d bytes of a file that is longer than it is said to be", n)
+		}
+		w.must(f.Close(w.Context(), false))
+		w.must(tree.Close(w.Context()))
+	}
+}
+
+// understating is a server that tells sizes that are too small.
+type understating struct {
+	backends.Backend
+	by int64
+}
+
+func (u *understating) less(i backends.Info, err error) (backends.Info, error) {
+	i.Size -= u.by
+	return i, err
+}
+
+func (u *understating) Stat(ctx context.Context, name string) (backends.Info, error) {
+	return u.less(u.Backend.Stat(ctx, name))
+}
+
+func (u *understating) Open(ctx context.Context, name string) (backends.Reader, error) {
+	r, err := u.Backend.Open(ctx, name)
+	return &understatingReader{r, u}, err
+}
+
+type understatingReader struct {
+	backends.Reader
+	u *understating
+}
+
+func (r *understatingReader) Stat(ctx context.Context) (backends.Info, error) {
+	return r.u.less(r.Reader.Stat(ctx))
+}
+
+func (r *understatingReader) ReadLast(ctx context.Context, p []byte, off int64) (int, backends.Info, error) {
+	n, info, err := r.Reader.ReadLast(ctx, p, off)
+	info, _ = r.u.less(info, nil)
+	return n, info, err
+}
+
 func TestAnswersLastAsLongAsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
