@@ -159,16 +159,51 @@ func (h *hand) mountURL(ctx context.Context, url, dir string, f mountFlags) erro
 			}
 		}
 	}
-	c := h.client()
-	if _, err := control.Status.Call(ctx, c, control.StatusRequest{}); control.CodeOf(err) == control.NotRunning {
-		if err := h.startDaemon(ctx); err != nil {
-			return err
-		}
-	} else if err != nil {
-		return err
-	}
-	a, err := control.MountURL.Call(ctx, c, q)
+	a, err := h.mountThere(ctx, q)
 	return h.mounted(a, err)
+}
+
+// mountThere asks the daemon, and starts one if none runs. One that is just ending, because the last mount has gone, is
+// waited for.
+func (h *hand) mountThere(ctx context.Context, q control.MountURLRequest) (control.MountAnswer, error) {
+	const rounds = 3
+	c := h.client()
+	defer c.Close()
+	for round := 1; ; round++ {
+		_, err := control.Status.Call(ctx, c, control.StatusRequest{})
+		if control.CodeOf(err) == control.NotRunning {
+			err = h.startDaemon(ctx)
+		}
+		if err != nil && control.CodeOf(err) != control.Cut {
+			return control.MountAnswer{}, err
+		}
+		a, err := control.MountURL.Call(ctx, c, q)
+		code := control.CodeOf(err)
+		if round == rounds || code != control.Stopping && code != control.NotRunning && code != control.Cut {
+			return a, err
+		}
+		if err := h.awaitGone(ctx, c); err != nil {
+			return a, err
+		}
+	}
+}
+
+// awaitGone waits until a daemon that is ending has ended.
+func (h *hand) awaitGone(ctx context.Context, c *control.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := control.Status.Call(ctx, c, control.StatusRequest{}); err != nil && ctx.Err() == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return control.Errorf(control.Stopping, "the daemon that is stopping does not end").WithHint("see its log, and `pierfs status`")
+		case <-tick.C:
+		}
+	}
 }
 
 // password finds the password of a mount: in a file, in the environment, or with a person.

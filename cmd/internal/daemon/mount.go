@@ -375,6 +375,20 @@ func (m *mount) openFiles() int {
 	return server.OpenFiles()
 }
 
+// closePatience is how long the kernel may take to tell of a close: RELEASE follows close(2) by itself.
+const closePatience = time.Second
+
+// openSoon is openFiles once what programs have closed already is told as closed.
+func (m *mount) openSoon() int {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(closePatience); ; <-tick.C {
+		if n := m.openFiles(); n == 0 || time.Now().After(deadline) {
+			return n
+		}
+	}
+}
+
 // holds returns what the mount owes now, and to which server.
 func (m *mount) holds() (owed cache.Owed, server string) {
 	m.mu.Lock()

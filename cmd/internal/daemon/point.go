@@ -96,6 +96,10 @@ func replaceFile(path string, content []byte, mode os.FileMode) (err error) {
 // of all other mounts.
 func (p *points) check(dir string, others []string) error {
 	for _, other := range others {
+		if dir == other {
+			return control.Errorf(control.ConfigInvalid, "%s is a mount already", dir).
+				WithHint("choose another directory, or unmount that one first: pierfs umount %s", dir)
+		}
 		if within(dir, other) || within(other, dir) {
 			return control.Errorf(control.ConfigInvalid, "%s and %s lie one within the other", dir, other).
 				WithHint("give one of the two connections another mountPoint")

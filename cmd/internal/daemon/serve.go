@@ -380,7 +380,7 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 		return control.MountAnswer{}, err
 	}
 	for _, m := range mounts {
-		if n := m.openFiles(); n > 0 && !q.Force {
+		if n := m.openSoon(); n > 0 && !q.Force {
 			return control.MountAnswer{}, control.Errorf(control.Busy, "%d files are open on %s", n, m.want.Dir).
 				WithHint("see who has them with `fuser -vm %s`; --force gives programs %v and then cuts them", m.want.Dir, unmountWithin)
 		}
