@@ -31,9 +31,9 @@ type File struct {
 
 	mu       sync.Mutex
 	name     string
-	gone     bool // removed: there is nothing to publish to
-	finished bool // after the last Close
-	stale    bool // somebody else gave the name to another content: publishing would undo that
+	shut     syscall.Errno // why it takes no more changes: EBADF after the last Close, ESHUTDOWN once the Tree is closed
+	gone     bool          // removed: there is nothing to publish to
+	stale    bool          // somebody else gave the name to another content: publishing would undo that
 	version  uint64
 	changing bool // its attributes, at the server: until that has answered nobody knows what they are
 
@@ -89,8 +89,10 @@ func (f *File) Name() (name string, ok bool) {
 func (f *File) Dirty() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !f.gone && f.change != f.published
+	return f.dirtyLocked()
 }
+
+func (f *File) dirtyLocked() bool { return !f.gone && f.change != f.published }
 
 // Stat describes the file as programs see it. An unchanged file is asked for at the server when what is known is too old.
 func (f *File) Stat(ctx context.Context) (Entry, error) {
@@ -223,13 +225,13 @@ func (f *File) Append(ctx context.Context, p []byte) (int, error) {
 }
 
 func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n int, err error)) (int, error) {
-	if err := f.writable(); err != nil {
-		return 0, err
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.writable("write"); err != nil {
+		return 0, err
+	}
 	if err := f.stageLocked(); err != nil {
-		return 0, f.fault("write", err)
+		return 0, fault("write", f.name, err)
 	}
 	end := f.staged.Size() // a write beyond the end changes the gap as well
 	off, n, err := write(f.staged)
@@ -237,7 +239,7 @@ func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n 
 		f.changed(min(off, end))
 	}
 	if err != nil {
-		f.torn = f.fault("write", err)
+		f.torn = fault("write", f.name, err)
 		return n, f.torn
 	}
 	return n, nil
@@ -245,17 +247,17 @@ func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n 
 
 // Allocate reserves room for n bytes at off in the staging file; the size grows to off+n unless keepSize.
 func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
-	if err := f.writable(); err != nil {
-		return err
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.writable("allocate"); err != nil {
+		return err
+	}
 	if err := f.stageLocked(); err != nil {
-		return f.fault("allocate", err)
+		return fault("allocate", f.name, err)
 	}
 	end := f.staged.Size()
 	if err := f.staged.Allocate(off, n, keepSize); err != nil {
-		return f.fault("allocate", err)
+		return fault("allocate", f.name, err)
 	}
 	if f.staged.Size() > end {
 		f.changed(end)
@@ -263,37 +265,54 @@ func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error 
 	return nil
 }
 
-// truncate sets the size; n < 0 never comes from a kernel and is EINVAL.
-func (f *File) truncate(ctx context.Context, size int64) error {
-	if err := f.writable(); err != nil {
+// truncate sets the size; size < 0 never comes from a kernel and is EINVAL.
+func (f *File) truncate(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.writable("truncate"); err != nil {
 		return err
 	}
 	if size < 0 {
-		return f.fault("truncate", syscall.EINVAL)
+		return fault("truncate", f.name, syscall.EINVAL)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if size == 0 && f.staged == nil {
-		f.forgetBase()
-	}
-	if err := f.stageLocked(); err != nil {
-		return f.fault("truncate", err)
-	}
-	end := f.staged.Size()
-	if err := f.staged.Truncate(size); err != nil {
-		return f.fault("truncate", err)
+	if err := f.truncateLocked(size); err != nil {
+		return fault("truncate", f.name, err)
 	}
 	if size == 0 {
 		f.torn = nil
+	}
+	return nil
+}
+
+func (f *File) truncateLocked(size int64) error {
+	if size == 0 && f.staged == nil { // nothing of the old content counts any more
+		staged, err := f.tree.newStaging(f.name, 0)
+		if err != nil {
+			return err
+		}
+		f.staged = staged
+		f.forgetBase()
+		f.changed(0)
+		return nil
+	}
+	if err := f.stageLocked(); err != nil {
+		return err
+	}
+	end := f.staged.Size()
+	if err := f.staged.Truncate(size); err != nil {
+		return err
 	}
 	f.changed(min(size, end))
 	return nil
 }
 
-// writable returns the error of changing a file of a tree that allows none.
-func (f *File) writable() error {
+// writable returns the error of op on a file that takes no changes; the caller holds mu.
+func (f *File) writable(op string) error {
+	if f.shut != 0 {
+		return fault(op, f.name, f.shut)
+	}
 	if f.tree.Caps().ReadOnly {
-		return f.fault("write", syscall.EROFS)
+		return fault(op, f.name, syscall.EROFS)
 	}
 	return nil
 }
@@ -338,9 +357,8 @@ func (f *File) dropWhole() {
 	f.whole = nil
 }
 
-// forgetBase lets go of the old content, which is about to be cut away; the caller holds mu.
+// forgetBase lets go of the old content, which was cut away; the caller holds mu.
 func (f *File) forgetBase() {
-	f.info.Size = 0
 	f.dropWhole()
 	f.dropCopy()
 	if f.reader != nil {
@@ -352,31 +370,25 @@ func (f *File) forgetBase() {
 // SetAttr changes what a names. While the file has something unpublished the change is published with it; otherwise the
 // server is asked at once. Size cuts or stretches the file, and is published with the next Publish.
 func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
-	if err := f.writable(); err != nil {
-		return Entry{}, err
-	}
 	if a.Size != nil {
-		if err := f.truncate(ctx, *a.Size); err != nil {
+		if err := f.truncate(*a.Size); err != nil {
 			return Entry{}, err
 		}
 		a.Size = nil
 	}
-	if a.Empty() || f.postpone(a) {
-		return f.entry(), nil
+	if done, err := f.postpone(a); done || err != nil {
+		return f.entry(), err
 	}
 	if err := f.turn.take(ctx); err != nil {
 		return Entry{}, err
 	}
 	defer f.turn.give()
-	if f.postpone(a) {
-		return f.entry(), nil
+	if done, err := f.postpone(a); done || err != nil {
+		return f.entry(), err
 	}
-	f.mu.Lock()
-	f.changing = true
-	name := f.name
-	f.mu.Unlock()
+	name := f.attrChanging()
 	info, err := f.tree.set(ctx, name, a)
-	f.attrChanged(name, info, err)
+	f.attrChanged(name, a, info, err)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -384,8 +396,16 @@ func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
 	return f.entry(), nil
 }
 
-// attrChanged notes the outcome of changing the file's attributes at the server.
-func (f *File) attrChanged(name string, info backends.Info, err error) {
+// attrChanging notes that the file's attributes are being changed at the server, under the name that it returns.
+func (f *File) attrChanging() (name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changing = true
+	return f.name
+}
+
+// attrChanged notes what became of setting a at the server, which then said info of the name.
+func (f *File) attrChanged(name string, a backends.Attr, info backends.Info, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.changing = false
@@ -393,61 +413,130 @@ func (f *File) attrChanged(name string, info backends.Info, err error) {
 		f.tree.attrs.Forget(name)
 		return
 	}
-	if f.change == f.published {
-		f.base, f.info = info, info
-	}
 	f.tree.attrs.Put(name, info)
+	before := info
+	if a.ModTime != nil {
+		before.ModTime = f.base.ModTime
+	}
+	switch {
+	case !f.base.SameVersion(before): // the name is another content's by now; the next Stat deals with that
+	case f.change == f.published:
+		f.base, f.info = info, info
+	default: // written to meanwhile
+		f.base = info
+		f.show(a)
+	}
 }
 
 // postpone remembers a for the next publication and reports true, if there is something to publish or nothing that could
-// be asked.
-func (f *File) postpone(a backends.Attr) bool {
+// be asked, or nothing to be done.
+func (f *File) postpone(a backends.Attr) (done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.change == f.published && !f.gone {
-		return false
+	if err := f.writable("setattr"); err != nil {
+		return false, err
 	}
-	if a.Perm != nil {
-		f.info.Mode = f.info.Mode&^permBits | *a.Perm&permBits
-		f.pending.Perm = a.Perm
+	switch {
+	case a.Empty():
+		return true, nil
+	case f.change != f.published || f.gone:
+	case f.stale:
+		return false, fault("setattr", f.name, changedElsewhere) // the name is another content's
+	default:
+		return false, nil
 	}
-	if a.UID != nil {
-		f.info.UID, f.pending.UID = *a.UID, a.UID
-	}
-	if a.GID != nil {
-		f.info.GID, f.pending.GID = *a.GID, a.GID
-	}
-	if a.ModTime != nil {
-		f.info.ModTime, f.pending.ModTime = *a.ModTime, a.ModTime
-	}
-	if a.AccTime != nil {
-		f.info.AccTime, f.pending.AccTime = *a.AccTime, a.AccTime
-	}
+	f.show(a)
+	f.pending = merge(f.pending, a)
 	if !f.gone {
 		f.change++
 	}
-	return true
+	return true, nil
+}
+
+// show lets programs see a; the caller holds mu.
+func (f *File) show(a backends.Attr) {
+	if a.Perm != nil {
+		f.info.Mode = f.info.Mode&^permBits | *a.Perm&permBits
+	}
+	if a.UID != nil {
+		f.info.UID = *a.UID
+	}
+	if a.GID != nil {
+		f.info.GID = *a.GID
+	}
+	if a.ModTime != nil {
+		f.info.ModTime = *a.ModTime
+	}
+	if a.AccTime != nil {
+		f.info.AccTime = *a.AccTime
+	}
 }
 
 // permBits are the bits of a mode that chmod changes.
 const permBits = os.ModePerm | os.ModeSetuid | os.ModeSetgid | os.ModeSticky
 
 // Close ends one Open. The last one publishes what is still unpublished, such as pages that came after the last Publish,
-// and puts it into quarantine if that fails; told says that a program was already told of the last Publish's failure,
-// and then nothing is kept.
+// and puts it into quarantine if that fails; told says that a program was already told of the last Publish's failure, or
+// wants none, and then nothing is kept.
 func (f *File) Close(ctx context.Context, told bool) error {
+	var failed error
+	for {
+		switch f.leave(told || failed != nil) {
+		case notLeft: // the last Close, and something is unpublished or claimed
+			if told || failed != nil {
+				f.abortClaim()
+			} else {
+				failed = f.Publish(ctx)
+			}
+			continue
+		case leftLast:
+			if failed != nil {
+				failed = f.quarantine(failed)
+			}
+			f.discard()
+			return failed
+		}
+		return nil // also if Publish failed: those who opened it meanwhile owe it now
+	}
+}
+
+// leaving is what became of an attempt to end one Open.
+type leaving uint8
+
+const (
+	left     leaving = iota // others have the file open
+	leftLast                // nobody has; the file bears no name any more and is the caller's to discard
+	notLeft                 // nothing happened: the file holds what must be dealt with while it bears its name
+)
+
+// leave ends one Open. The last one is not ended while something is unpublished, unless it is given up, and not while a
+// name is claimed on the server: that must be let go before anybody here can create it anew.
+func (f *File) leave(giveUp bool) leaving {
 	t := f.tree
 	t.mu.Lock()
-	last := f.opens == 1
-	t.mu.Unlock()
-	var err error
-	if last && !told && f.Dirty() {
-		if err = f.Publish(ctx); err != nil {
-			err = f.quarantine(err)
-		}
+	defer t.mu.Unlock()
+	if f.opens > 1 {
+		f.opens--
+		return left
 	}
-	t.part(f)
-	return err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dirtyLocked() && (!giveUp || f.writer != nil) {
+		return notLeft
+	}
+	f.opens = 0
+	f.shut = syscall.EBADF
+	t.free(f)
+	return leftLast
+}
+
+// seal makes the file take no more changes, for the Tree is being closed.
+func (f *File) seal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut == 0 {
+		f.shut = syscall.ESHUTDOWN
+	}
 }
 
 // remove notes that the file bears no name any more.
@@ -460,32 +549,36 @@ func (f *File) remove() {
 // discard lets go of everything, after the last Close.
 func (f *File) discard() {
 	f.mu.Lock()
-	reader, staged, writer, temp := f.reader, f.staged, f.writer, f.temp
-	f.reader, f.staged, f.writer = nil, nil, nil
+	reader, staged := f.reader, f.staged
+	f.reader, f.staged = nil, nil
+	f.published = f.change
+	f.shut = syscall.EBADF
 	f.dropWhole()
 	f.dropCopy()
-	f.gone, f.finished = true, true
 	f.mu.Unlock()
+	f.abortClaim()
 	if reader != nil {
 		reader.Close()
 	}
-	if writer != nil {
-		f.warn("abort of an upload", writer.Abort())
-		f.tree.freeTemp(temp)
-	}
 	if staged != nil {
-		f.warn("removal of a staging file", f.tree.dropStaging(staged))
+		f.tree.warn("removal of a staging file", f.tree.dropStaging(staged))
 	}
 }
 
 // warn logs an error that nobody can be told of any more and that costs nothing but a leftover.
-func (f *File) warn(what string, err error) {
+func (t *Tree) warn(what string, err error) {
 	if err != nil {
-		f.tree.log.Warn("cleaning up", "what", what, "name", f.name, "err", err)
+		t.log.Warn("cleaning up", "what", what, "err", err)
 	}
 }
 
-// fault returns err as the error of op on the file; the caller may hold mu.
+// fault returns err as the error of op on the file, under the name that it bears.
 func (f *File) fault(op string, err error) error {
-	return &backends.Error{Op: op, Name: f.name, Code: backends.Errno(err), Err: err}
+	name, _ := f.Name()
+	return fault(op, name, err)
+}
+
+// fault returns err as the error of op on name.
+func fault(op, name string, err error) error {
+	return &backends.Error{Op: op, Name: name, Code: backends.Errno(err), Err: err}
 }

@@ -78,12 +78,12 @@ func (f *File) begin() (*job, error) {
 	case f.gone || f.change == f.published:
 		return nil, nil
 	case f.stale:
-		return nil, f.fault("publish", changedElsewhere)
+		return nil, fault("publish", f.name, changedElsewhere)
 	case f.torn != nil:
 		return nil, f.torn
 	}
 	if err := f.stageLocked(); err != nil { // only attributes may have changed
-		return nil, f.fault("publish", err)
+		return nil, fault("publish", f.name, err)
 	}
 	j := &job{
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
@@ -138,7 +138,10 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 
 // forgetReader closes the reader of a base that is no more: all that counts of it is in staging. The caller holds mu.
 func (f *File) forgetReader() {
-	if f.reader != nil && len(f.staged.Missing(0, f.staged.Size())) == 0 {
+	if f.staged == nil || f.reader == nil {
+		return
+	}
+	if len(f.staged.Missing(0, f.staged.Size())) == 0 {
 		f.reader.Close()
 		f.reader = nil
 	}
@@ -219,7 +222,7 @@ func (f *File) abort(j *job) {
 	if j.writer == nil {
 		return
 	}
-	f.warn("abort of an upload", j.writer.Abort())
+	f.tree.warn("abort of an upload", j.writer.Abort())
 	f.tree.freeTemp(j.temp)
 	j.writer, j.temp = nil, ""
 }

@@ -20,9 +20,12 @@ const (
 // note says what a kept content is.
 type note struct {
 	Name   string    `json:"name"` // under which it was to be published
-	Begun  time.Time `json:"begun"`
+	Begun  time.Time `json:"begun,omitzero"`
 	Kept   time.Time `json:"kept,omitzero"` // when it was put into quarantine
 	Reason string    `json:"reason,omitempty"`
+
+	// Missing are the parts that were to stay as they are on the server, and were not fetched: they are zeros here.
+	Missing []spool.Range `json:"missing,omitempty"`
 }
 
 // newStaging makes a staging file for name, the image of a base of size bytes.
@@ -48,18 +51,18 @@ func (t *Tree) dropStaging(staged *spool.File) error {
 func (f *File) quarantine(reason error) error {
 	f.mu.Lock()
 	staged, name := f.staged, f.name
-	f.staged, f.gone = nil, true
+	f.staged, f.published = nil, f.change
 	f.mu.Unlock()
 	if staged == nil {
 		return reason
 	}
 	t := f.tree
 	kept := filepath.Join(t.options.Quarantine, filepath.Base(staged.Path()))
-	err := errors.Join(
-		staged.Keep(kept),
-		writeNote(noteOf(kept), note{Name: name, Begun: time.Now(), Kept: time.Now(), Reason: reason.Error()}),
-		os.Remove(noteOf(staged.Path())),
-	)
+	told := note{Name: name, Kept: time.Now(), Reason: reason.Error(), Missing: staged.Missing(0, staged.Size())}
+	err := errors.Join(writeNote(noteOf(kept), told), staged.Keep(kept))
+	if err == nil {
+		err = os.Remove(noteOf(staged.Path()))
+	}
 	err = errors.Join(fmt.Errorf("%q is kept as %s: %w", name, kept, reason), err)
 	t.quarantined.Add(1)
 	t.lastError.Store(&err)

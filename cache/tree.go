@@ -386,8 +386,7 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 		return nil, err
 	}
 	if err := reader.hand(f); err != nil {
-		t.part(f)
-		return nil, err
+		return nil, errors.Join(err, f.Close(ctx, false))
 	}
 	return t.opened(ctx, f, mode)
 }
@@ -395,9 +394,8 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 // opened finishes an Open of f.
 func (t *Tree) opened(ctx context.Context, f *File, mode OpenMode) (*File, error) {
 	if mode.Truncate {
-		if err := f.truncate(ctx, 0); err != nil {
-			t.part(f)
-			return nil, err
+		if err := f.truncate(0); err != nil {
+			return nil, errors.Join(err, f.Close(ctx, false))
 		}
 	}
 	return f, nil
@@ -586,23 +584,6 @@ func (t *Tree) join(f *File) bool {
 	return true
 }
 
-// part counts one open of f less, and reports whether it was the last.
-func (t *Tree) part(f *File) (last bool) {
-	t.mu.Lock()
-	f.opens--
-	last = f.opens == 0
-	if last {
-		f.mu.Lock()
-		t.free(f)
-		f.mu.Unlock()
-	}
-	t.mu.Unlock()
-	if last {
-		f.discard()
-	}
-	return last
-}
-
 // Owed is what was written here and is not on the server, and what could never be brought there.
 type Owed struct {
 	Files       int // open files with something unpublished
@@ -627,7 +608,7 @@ func (t *Tree) Owed() Owed {
 }
 
 // Close publishes what open files still hold until ctx ends, quarantines the rest and closes the backend. Calls that
-// come later get ESHUTDOWN. The error names what had to be quarantined.
+// come later get ESHUTDOWN, those that write to an open file as well. The error names what had to be quarantined.
 func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
 	already := t.closed
@@ -638,6 +619,7 @@ func (t *Tree) Close(ctx context.Context) error {
 	}
 	var errs []error
 	for _, f := range t.below("") {
+		f.seal()
 		if err := f.Publish(ctx); err != nil {
 			errs = append(errs, f.quarantine(err))
 		}
