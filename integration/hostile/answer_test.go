@@ -40,7 +40,7 @@ func broken(t *testing.T, breach Breach, call call, op Op) {
 		before := s.Asked(op)
 		s.Behave(Manner{Rules: []Rule{breach.Rule(op)}})
 		what := fmt.Sprintf("%s with %q for %s", call.name, breach.Name, op)
-		err := c.bounded(what, func(ctx context.Context) error { return call.do(ctx, c) })
+		err := c.does(call, what)
 		if s.Asked(op) == before {
 			t.Errorf("%s asks for no %s any more: the table of calls is out of date", call.name, op)
 		}
@@ -83,7 +83,7 @@ func silent(t *testing.T, call call, rule Rule, warm bool) {
 			c.warm()
 		}
 		s.Behave(Manner{Rules: []Rule{rule}})
-		if err := c.bounded(call.name, func(ctx context.Context) error { return call.do(ctx, c) }); err == nil {
+		if err := c.does(call, call.name); err == nil {
 			t.Errorf("%s succeeded without an answer", call.name)
 		}
 		s.Behave(Manner{})
@@ -132,7 +132,7 @@ func TestCutWithinAnswer(t *testing.T) {
 						if call.name != test.name {
 							continue
 						}
-						err := c.bounded(call.name, func(ctx context.Context) error { return call.do(ctx, c) })
+						err := c.does(call, call.name)
 						if err == nil || errors.Is(err, errUntrue) {
 							t.Errorf("%s succeeded: %v", call.name, err)
 						}
@@ -172,7 +172,7 @@ func TestOfflineIsQuick(t *testing.T) {
 	connect(t, s, func(c *connection) {
 		s.Behave(Manner{Rules: []Rule{Stall(allOps()...)}})
 		for _, call := range calls {
-			err := c.bounded(call.name, func(ctx context.Context) error { return call.do(ctx, c) })
+			err := c.does(call, call.name)
 			if err == nil {
 				t.Errorf("%s succeeded without an answer", call.name)
 			}

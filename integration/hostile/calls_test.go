@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"pierfs/backends"
 )
@@ -20,6 +21,9 @@ type call struct {
 	name  string
 	needs []Op
 	do    func(context.Context, backends.Backend) error
+
+	// steps is how many calls of the Backend it is made of, each with a budget of its own; 0 is one.
+	steps int
 
 	// truth is asked when do returned nil: whether what it promised is so. Nil where a server's word cannot be checked.
 	truth func(*Server) error
@@ -42,76 +46,76 @@ var calls = []call{
 			err = untrue("size %d, mode %v", info.Size, info.Mode)
 		}
 		return err
-	}, nil},
+	}, 0, nil},
 	{"list", []Op{Opendir, Readdir}, func(ctx context.Context, b backends.Backend) error {
 		names, err := list(ctx, b, "dir")
 		if err == nil && !slices.Equal(names, []string{"a", "b"}) {
 			err = untrue("names %q", names)
 		}
 		return err
-	}, nil},
+	}, 0, nil},
 	{"read", []Op{Open, Read}, func(ctx context.Context, b backends.Backend) error {
 		got, err := read(ctx, b, "file", 100)
 		if err == nil && got != "abc" {
 			err = untrue("content %q", got)
 		}
 		return err
-	}, nil},
+	}, 2, nil},
 	{"read last", []Op{Open, Read, Fstat}, func(ctx context.Context, b backends.Backend) error {
 		got, err := readLast(ctx, b, "file", 100)
 		if err == nil && got != "abc" {
 			err = untrue("content %q", got)
 		}
 		return err
-	}, nil},
+	}, 2, nil},
 	{"create", []Op{Open, Write, Close, Lstat, PosixRename}, func(ctx context.Context, b backends.Backend) error {
 		return upload(ctx, b, "new", content, backends.WriteMode{TempName: ".new.part", Perm: 0o644})
-	}, holds("new")},
+	}, 3, holds("new")},
 	{"replace", []Op{Open, Write, Fsync, Close, PosixRename}, func(ctx context.Context, b backends.Backend) error {
 		return upload(ctx, b, "old", content, backends.WriteMode{TempName: ".old.part", Perm: 0o644})
-	}, holds("old")},
+	}, 3, holds("old")},
 	{"create exclusively", []Op{Open, Write}, func(ctx context.Context, b backends.Backend) error {
 		return upload(ctx, b, "new", content, backends.WriteMode{TempName: ".new.part", Perm: 0o644, Exclusive: true})
-	}, holds("new")},
+	}, 3, holds("new")},
 	{"append", []Op{Open, Write, Close}, func(ctx context.Context, b backends.Backend) error {
 		w, err := b.Update(ctx, "old")
 		if err != nil {
 			return err
 		}
 		return finish(ctx, w, content, int64(len("old content")))
-	}, func(s *Server) error {
+	}, 3, func(s *Server) error {
 		if f, _ := s.Get("old"); f.Data != "old content"+content {
 			return untrue("the server has %d bytes", len(f.Data))
 		}
 		return nil
 	}},
-	{"mkdir", []Op{Mkdir}, func(ctx context.Context, b backends.Backend) error { return b.Mkdir(ctx, "made", 0o755) }, nil},
-	{"remove", []Op{Remove}, func(ctx context.Context, b backends.Backend) error { return b.Remove(ctx, "file") }, nil},
-	{"rmdir", []Op{Rmdir}, func(ctx context.Context, b backends.Backend) error { return b.Rmdir(ctx, "empty") }, nil},
+	{"mkdir", []Op{Mkdir}, func(ctx context.Context, b backends.Backend) error { return b.Mkdir(ctx, "made", 0o755) }, 0, nil},
+	{"remove", []Op{Remove}, func(ctx context.Context, b backends.Backend) error { return b.Remove(ctx, "file") }, 0, nil},
+	{"rmdir", []Op{Rmdir}, func(ctx context.Context, b backends.Backend) error { return b.Rmdir(ctx, "empty") }, 0, nil},
 	{"rename", []Op{PosixRename}, func(ctx context.Context, b backends.Backend) error {
 		return b.Rename(ctx, "file", "other", backends.Replace)
-	}, nil},
+	}, 0, nil},
 	{"rename without replacing", []Op{Rename}, func(ctx context.Context, b backends.Backend) error {
 		return b.Rename(ctx, "file", "other", backends.NoReplace)
-	}, nil},
+	}, 0, nil},
 	{"setattr", []Op{Setstat}, func(ctx context.Context, b backends.Backend) error {
 		perm := os.FileMode(0o600)
 		_, err := b.SetAttr(ctx, "file", backends.Attr{Perm: &perm})
 		return err
-	}, nil},
-	{"symlink", []Op{Symlink}, func(ctx context.Context, b backends.Backend) error { return b.Symlink(ctx, "file", "another") }, nil},
+	}, 0, nil},
+	{"symlink", []Op{Symlink}, func(ctx context.Context, b backends.Backend) error { return b.Symlink(ctx, "file", "another") }, 0, nil},
 	{"readlink", []Op{Readlink}, func(ctx context.Context, b backends.Backend) error {
 		target, err := b.Readlink(ctx, "link")
 		if err == nil && target != "file" {
 			err = untrue("target %q", target)
 		}
 		return err
-	}, nil},
-	{"link", []Op{Hardlink}, func(ctx context.Context, b backends.Backend) error { return b.Link(ctx, "file", "hard") }, nil},
+	}, 0, nil},
+	{"link", []Op{Hardlink}, func(ctx context.Context, b backends.Backend) error { return b.Link(ctx, "file", "hard") }, 0, nil},
 	{"statfs", []Op{StatVFS}, func(ctx context.Context, b backends.Backend) error {
 		_, err := b.StatFS(ctx)
 		return err
-	}, nil},
+	}, 0, nil},
 }
 
 // errUntrue is a success that was none: a lie became silence.
@@ -190,4 +194,10 @@ func finish(ctx context.Context, w backends.Writer, content string, off int64) e
 		err = untrue("commit tells a size of %d", info.Size)
 	}
 	return err
+}
+
+// does makes the call, which must end within the budgets of its steps.
+func (c *connection) does(call call, what string) error {
+	c.t.Helper()
+	return c.within(time.Duration(max(call.steps, 1))*limit+slack, what, func(ctx context.Context) error { return call.do(ctx, c) })
 }

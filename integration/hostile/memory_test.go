@@ -155,7 +155,7 @@ func TestBombs(t *testing.T) {
 				size := peak(t, func() {
 					for range 3 {
 						for _, call := range calls {
-							err := c.bounded(call.name, func(ctx context.Context) error { return call.do(ctx, c) })
+							err := c.does(call, call.name)
 							if err == nil {
 								t.Errorf("%s succeeded", call.name)
 							}

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -33,16 +34,8 @@ func Only(rule Rule, names ...string) Rule {
 
 // After leaves the first n requests that rule would take to the honest server.
 func After(n int, rule Rule, ops ...Op) Rule {
-	seen := make(chan int, 1)
-	seen <- 0
-	return func(x *Exchange) bool {
-		if !slices.Contains(ops, x.Op) {
-			return false
-		}
-		count := <-seen
-		seen <- count + 1
-		return count >= n && rule(x)
-	}
+	var seen atomic.Int64
+	return func(x *Exchange) bool { return slices.Contains(ops, x.Op) && seen.Add(1) > int64(n) && rule(x) }
 }
 
 // Mute never answers the ops, and goes on with others.
@@ -106,21 +99,13 @@ func Lists(name string, entries ...Entry) Rule {
 
 // ListsForEver answers every READDIR with another hundred names, each length bytes long and never seen before.
 func ListsForEver(length int) Rule {
-	next := make(chan int, 1)
-	next <- 0
+	var next atomic.Int64
+	prefix := strings.Repeat("n", max(0, length-10))
 	return On(func(x *Exchange) {
-		n := <-next
 		body := number(100)
 		for range 100 {
-			n++
-			digits := []byte(strings.Repeat("n", max(0, length-10)) + "0000000000")
-			for at, rest := len(digits)-1, n; rest > 0; at, rest = at-1, rest/10 {
-				digits[at] = byte('0' + rest%10)
-			}
-			e := Entry{string(digits), File{}}
-			body = append(str(str(body, e.Name), ""), e.File.attrs()...)
+			body = append(str(str(body, fmt.Sprintf("%s%010d", prefix, next.Add(1))), ""), File{}.attrs()...)
 		}
-		next <- n
 		x.Reply(kindName, body)
 	}, Readdir)
 }
@@ -152,17 +137,14 @@ func Slowly(ticks <-chan time.Time, rule Rule) Rule {
 
 // ListsSlowly answers each READDIR after a tick with one new name, for ever.
 func ListsSlowly(ticks <-chan time.Time) Rule {
-	next := make(chan int, 1)
-	next <- 0
+	var next atomic.Int64
 	return On(func(x *Exchange) {
 		select {
 		case <-ticks:
 		case <-x.Gone():
 			return
 		}
-		n := <-next
-		next <- n + 1
-		x.Reply(kindName, append(number(1), Entry{fmt.Sprint(n), File{}}.encode()...))
+		x.Reply(kindName, append(number(1), Entry{fmt.Sprint(next.Add(1)), File{}}.encode()...))
 	}, Readdir)
 }
 
