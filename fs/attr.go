@@ -27,12 +27,12 @@ func unixMode(m os.FileMode) uint32 {
 		mode |= syscall.S_IFDIR
 	case os.ModeSymlink:
 		mode |= syscall.S_IFLNK
-	case os.ModeNamedPipe:
-		mode |= syscall.S_IFIFO
-	case os.ModeSocket:
-		mode |= syscall.S_IFSOCK
-	default: // a device as well: the server's devices are nobody's here, and opening one is ENXIO
+	case 0:
 		mode |= syscall.S_IFREG
+	default:
+		// A pipe, socket or device of the server is nobody's here. Shown as what it is, the kernel would open one of this
+		// machine's, and a pipe without another end blocks for ever; a socket cannot be opened (ENXIO).
+		mode |= syscall.S_IFSOCK
 	}
 	if m&os.ModeSetuid != 0 {
 		mode |= syscall.S_ISUID

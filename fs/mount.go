@@ -133,7 +133,9 @@ func attach(s *fileSystem, dir string, o Options) (*fuse.Server, error) {
 		MaxBackground:           maxBackground,
 		MaxInflightRequestBytes: maxRequestMemory,
 		DisableXAttrs:           true,
-		EnableSymlinkCaching:    true,
+		// A link's text is asked for each time: kept by the kernel while a directory above the link is moved, a relative
+		// one would lead elsewhere, even out of the mount, and nobody would be asked whether it may.
+		EnableSymlinkCaching: false,
 		// Replies come from memory; splicing them costs three system calls and gains nothing.
 		DisableSplice: true,
 		// O_TRUNC arrives in OPEN, or every overwrite would publish an empty file first. Plus is used where it pays.
