@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -678,5 +679,82 @@ func TestMountMemory(t *testing.T) {
 			t.Errorf("%s: the endless listing ended after %d names without an error", name, n)
 		}
 		t.Logf("%s: %d names, %v, the daemon has had %d MiB", name, n, err, highWater(t, pid)>>20)
+	}
+}
+
+// TestPrivacy is the twelfth and thirteenth row as far as a server's doing can bring them about: what is staged for a server
+// that does not take it, and what is kept of what it gave, can be read by nobody else; and no file, argument, environment
+// or answer of the daemon has the password in it.
+func TestPrivacy(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	server := New(t, Manner{})
+	furnish(server)
+	server.Put("big", File{Data: strings.Repeat("0123456789abcdef", 500_000)})
+	s.define("private", server, nil)
+	s.start(server)
+	if err := does(t, 10*time.Second, "read", func() error { _, err := os.ReadFile(s.at("private", "big")); return err }); err != nil {
+		t.Errorf("read: %v", err)
+	}
+	f, err := os.Create(s.at("private", "staged"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(content); err != nil {
+		t.Errorf("write: %v", err)
+	}
+	found := 0
+	inspect := func() {
+		for _, dir := range []string{s.daemon.StateDir, s.daemon.CacheDir, s.daemon.RuntimeDir} {
+			if err := filepath.WalkDir(dir, func(name string, entry os.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				info, err := entry.Info()
+				if err != nil {
+					return nil // it has gone meanwhile
+				}
+				found++
+				if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+					t.Errorf("%s can be read by others: %v", name, info.Mode())
+				}
+				if info.IsDir() && dir != s.daemon.RuntimeDir && info.Mode().Perm()&0o077 != 0 {
+					t.Errorf("%s can be entered by others: %v", name, info.Mode())
+				}
+				if info.Mode().IsRegular() && info.Size() < 1<<20 {
+					if text, err := os.ReadFile(name); err == nil && bytes.Contains(text, []byte(server.Password)) {
+						t.Errorf("%s has the password in it", name)
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	inspect()
+	server.Behave(Manner{Rules: []Rule{Refuses(Failure, Write)}})
+	if err := does(t, 3*patience, "close", f.Close); err == nil {
+		t.Error("closing a refused upload succeeded")
+	}
+	inspect()
+	if found < 4 {
+		t.Errorf("only %d files were looked at", found)
+	}
+	proc := fmt.Sprintf("/proc/%d/", s.daemon.Pid())
+	for _, name := range []string{"cmdline", "environ"} {
+		if text, err := os.ReadFile(proc + name); err != nil || bytes.Contains(text, []byte(server.Password)) {
+			t.Errorf("%s has the password in it, or cannot be read: %v", name, err)
+		}
+	}
+	if limits, err := os.ReadFile(proc + "limits"); err != nil || !regexp.MustCompile(`Max core file size +0 `).Match(limits) {
+		t.Errorf("the daemon may leave a core file, which would have the password in it (%v):\n%s", err, limits)
+	}
+	for _, args := range [][]string{{"list"}, {"show", "private"}, {"status"}, {"test", "private"}} {
+		for _, more := range [][]string{nil, {"--json"}} {
+			if r := s.daemon.Pierfs(t, append(args, more...)...); strings.Contains(r.Stdout+r.Stderr, server.Password) {
+				t.Errorf("pierfs %q prints the password", append(args, more...))
+			}
+		}
 	}
 }
