@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,15 @@ type flight struct {
 	flying  spool.Ranges
 	landed  chan struct{} // closed when something lands; nil while nobody waits
 	cursors []cursor      // latest first
+	counted int64         // bytes of the copy that are in Tree.copied
+}
+
+// wake tells those who wait that something has landed, or never will.
+func (l *flight) wake() {
+	if l.landed != nil {
+		close(l.landed)
+		l.landed = nil
+	}
 }
 
 // cursor is one sequential reader.
@@ -58,19 +68,24 @@ func (f *File) dropCopy() {
 	if f.copied == nil {
 		return
 	}
-	f.tree.copied.Add(-f.copied.Real())
+	f.tree.copied.Add(-f.flight.counted)
 	f.tree.warn("removal of a cached file", f.copied.Remove())
+	f.flight.wake()
 	f.copied, f.flight = nil, flight{}
 }
 
 // readCopy reads from the copy what is there, and fetches what is not, together with what a sequential reader is going to
 // want next.
 func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off int64) (int, error) {
-	want := spool.Range{Off: off, End: min(off+int64(len(p)), copied.Size())}
-	f.fetchAhead(copied, f.advance(want))
-	for {
-		r, landed := f.claim(copied, want)
+	for first := true; ; first = false {
+		want := spool.Range{Off: off, End: min(off+int64(len(p)), copied.Size())}
+		if first {
+			f.fetchAhead(copied, f.advance(want))
+		}
+		r, landed, err := f.claim(copied, want)
 		switch {
+		case err != nil:
+			return 0, err
 		case landed != nil:
 			select {
 			case <-landed:
@@ -78,18 +93,22 @@ func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off i
 				return 0, ctx.Err()
 			}
 		case r.Len() > 0:
-			if err := f.fetchInto(ctx, copied, r); err != nil {
+			err := f.fetchInto(ctx, copied, r)
+			if _, local := errors.AsType[localFailure](err); local {
+				return f.readThrough(ctx, p, off, f.baseInfo()) // the local disk failed, the server did not
+			}
+			if err != nil {
 				return 0, err
 			}
 		default:
 			n, ok, err := copied.ReadReal(p, off)
 			switch {
 			case !ok:
-				continue // it was dropped in this moment, to make room
+				continue // it was dropped in this moment to make room, or has grown
 			case err == nil || err == io.EOF:
 				return n, err
 			}
-			return f.readThrough(ctx, p, off, f.baseInfo()) // the local disk failed, the server did not
+			return f.readThrough(ctx, p, off, f.baseInfo())
 		}
 	}
 }
@@ -126,13 +145,16 @@ func (f *File) advance(want spool.Range) spool.Range {
 }
 
 // claim returns the next range that must be fetched before want can be read, claimed for the caller, or a channel that
-// closes when something that others fetch has landed, or neither if all of want is there.
-func (f *File) claim(copied *spool.File, want spool.Range) (spool.Range, <-chan struct{}) {
+// closes when something that others fetch has landed, or neither if all of want is there. The error is elsewhere.
+func (f *File) claim(copied *spool.File, want spool.Range) (spool.Range, <-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.copied != copied {
+		return spool.Range{}, nil, elsewhere
+	}
 	missing := copied.Missing(want.Off, want.Len())
 	if len(missing) == 0 {
-		return spool.Range{}, nil
+		return spool.Range{}, nil, nil
 	}
 	for _, m := range missing {
 		for free := range f.flight.flying.Missing(m) {
@@ -141,7 +163,7 @@ func (f *File) claim(copied *spool.File, want spool.Range) (spool.Range, <-chan 
 			for whole := range f.flight.flying.Missing(r) {
 				if whole.Off <= free.Off && free.Off < whole.End {
 					f.flight.flying.Add(whole)
-					return whole, nil
+					return whole, nil, nil
 				}
 			}
 		}
@@ -149,46 +171,32 @@ func (f *File) claim(copied *spool.File, want spool.Range) (spool.Range, <-chan 
 	if f.flight.landed == nil {
 		f.flight.landed = make(chan struct{})
 	}
-	return spool.Range{}, f.flight.landed
+	return spool.Range{}, f.flight.landed, nil
 }
 
 // fetchInto fetches the claimed range r into copied.
 func (f *File) fetchInto(ctx context.Context, copied *spool.File, r spool.Range) error {
-	defer f.land(r)
+	defer f.land(copied, r)
 	reader, err := f.source(ctx)
 	if err != nil {
 		return err
 	}
-	if err := f.fetch(ctx, reader, copied, r); err != nil {
-		return err
-	}
-	f.bound(copied, r)
-	return nil
+	return f.fetch(ctx, reader, copied, r)
 }
 
-// land ends the flight of r and wakes who waits for it.
-func (f *File) land(r spool.Range) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.flight.flying.Remove(r)
-	if f.flight.landed != nil {
-		close(f.flight.landed)
-		f.flight.landed = nil
-	}
-}
-
-// bound counts what was fetched, and makes room behind it if that is more than the cache may hold.
-func (f *File) bound(copied *spool.File, r spool.Range) {
-	t := f.tree
+// land ends the flight of r, wakes who waits for it, counts what was fetched, and makes room around it if that is more
+// than the cache may hold.
+func (f *File) land(copied *spool.File, r spool.Range) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.copied != copied {
-		return // dropped meanwhile, with its count
+		return // dropped meanwhile, with all its flights
 	}
-	if t.copied.Add(r.Len()) <= t.options.CacheSize {
+	f.flight.flying.Remove(r)
+	f.flight.wake()
+	if f.recount() <= f.tree.options.CacheSize {
 		return
 	}
-	before := copied.Real()
 	behind := spool.Range{Off: 0, End: r.Off - maxWindow - keepBehind}
 	ahead := spool.Range{Off: r.End + maxWindow, End: copied.Size()}
 	for _, old := range []spool.Range{behind, ahead} {
@@ -196,7 +204,14 @@ func (f *File) bound(copied *spool.File, r spool.Range) {
 			f.tree.warn("making room in the cache", copied.Drop(old))
 		}
 	}
-	t.copied.Add(copied.Real() - before)
+	f.recount()
+}
+
+// recount brings Tree.copied up to what the copy holds, and returns it; the caller holds mu.
+func (f *File) recount() int64 {
+	before := f.flight.counted
+	f.flight.counted = f.copied.Real()
+	return f.tree.copied.Add(f.flight.counted - before)
 }
 
 // fetchAhead starts to fetch what is missing of want, as far as there is room for more fetches.
@@ -208,13 +223,14 @@ func (f *File) fetchAhead(copied *spool.File, want spool.Range) {
 			t.aheads.Add(-1)
 			return
 		}
-		r, _ := f.claim(copied, want)
+		r, _, _ := f.claim(copied, want)
 		if r.Len() == 0 || !t.begin() {
 			t.aheads.Add(-1)
-			f.land(r)
+			f.land(copied, r)
 			return
 		}
-		go func() { // ends with the fetch, which the backend's deadlines bound, or with the Tree
+		want.Off = r.End // never twice: a server that is away fails faster than we ask
+		go func() {      // ends with the fetch, which the backend's deadlines bound, or with the Tree
 			defer t.work.Done()
 			defer t.aheads.Add(-1)
 			// An error is the reader's who comes for these bytes: nothing has become real.

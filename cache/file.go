@@ -24,8 +24,9 @@ const smallFiles = 64 << 20
 // File is the content that bears a name, shared by all who have it open. It follows its name through Tree.Rename; after
 // Tree.Remove it bears none and goes on. Its methods may be called from many goroutines at once.
 type File struct {
-	tree *Tree
-	turn turn // held by whoever publishes, renames or removes the file
+	tree     *Tree
+	turn     turn // held by whoever publishes, renames or removes the file
+	fetching turn // held by whoever fetches a small file; taken alone
 
 	opens int // guarded by tree.mu; 0 means that the file is finished
 
@@ -42,13 +43,14 @@ type File struct {
 
 	torn error // a write that failed half done: what is here is not what the program meant, and is not published
 
-	reader backends.Reader // of base; nil until something is read
-	whole  []byte          // all of base, if that is small and was read
-	copied *spool.File     // what was read of base, if that is large, in the cache directory; see copy.go
-	flight flight          // of what is being fetched into copied
-	staged *spool.File     // nil until something is written; whole and reader only fill it then
-	writer backends.Writer // holds a name that was created exclusively, until the first publication
-	temp   string          // the writer's temporary name
+	reader   backends.Reader // of base; nil until something is read
+	compared bool            // reader was asked whether it is of base
+	whole    []byte          // all of base, if that is small and was read
+	copied   *spool.File     // what was read of base, if that is large, in the cache directory; see copy.go
+	flight   flight          // of what is being fetched into copied
+	staged   *spool.File     // nil until something is written; whole and reader only fill it then
+	writer   backends.Writer // holds a name that was created exclusively, until the first publication
+	temp     string          // the writer's temporary name
 
 	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that
 	// changed, pending what a program set of attributes.
@@ -58,7 +60,7 @@ type File struct {
 }
 
 func newFile(t *Tree, name string, info backends.Info) *File {
-	return &File{tree: t, turn: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
+	return &File{tree: t, turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
 }
 
 // turn is a lock that a context can stop waiting for.
@@ -361,10 +363,7 @@ func (f *File) dropWhole() {
 func (f *File) forgetBase() {
 	f.dropWhole()
 	f.dropCopy()
-	if f.reader != nil {
-		f.reader.Close()
-		f.reader = nil
-	}
+	f.dropReader()
 }
 
 // SetAttr changes what a names. While the file has something unpublished the change is published with it; otherwise the

@@ -8,32 +8,33 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/cache/attr"
 )
 
 // Listing is a snapshot of one directory, arriving. Its methods may be called from many goroutines at once.
 type Listing struct {
 	cancel context.CancelFunc
+	began  time.Time
 	ends   time.Time // until when what it says may be used without asking again
 
-	mu      sync.Mutex
-	entries []Entry
-	done    bool
-	err     error
-	news    chan struct{} // closed at the next change; nil while nobody waits
+	mu   sync.Mutex
+	list *attr.List
+	over map[int]Entry // what lies over entries of list: files with something unpublished
+	done bool
+	err  error
+	news chan struct{} // closed at the next change; nil while nobody waits
 }
 
 // At returns entry i, waiting until it has arrived; io.EOF past the last. What was returned once never changes or moves,
-// but for Valid, which is what is left when At is called.
-// An error of the server comes at the place where the listing broke off, and stays.
+// but for Valid, which is what is left when At is called. An error of the server comes at the place where the listing
+// broke off, and stays.
 func (l *Listing) At(ctx context.Context, i int) (Entry, error) {
 	for {
 		l.mu.Lock()
 		switch {
-		case i < len(l.entries):
+		case i < l.list.Len():
 			defer l.mu.Unlock()
-			e := l.entries[i]
-			e.Valid = max(0, time.Until(l.ends))
-			return e, nil
+			return l.entry(i), nil
 		case l.err != nil:
 			defer l.mu.Unlock()
 			return Entry{}, l.err
@@ -54,16 +55,32 @@ func (l *Listing) At(ctx context.Context, i int) (Entry, error) {
 	}
 }
 
+// entry returns entry i, which is there; the caller holds mu.
+func (l *Listing) entry(i int) Entry {
+	e, ok := l.over[i]
+	if !ok {
+		e.Info = l.list.At(i)
+		e.Version = fingerprint(e.Info)
+	}
+	e.Valid = max(0, time.Until(l.ends))
+	return e
+}
+
 // Close stops a listing that is still under way. It may be called twice.
 func (l *Listing) Close() { l.cancel() }
 
-func (l *Listing) add(entries ...Entry) {
-	l.change(func() { l.entries = append(l.entries, entries...) })
+// add appends what the server listed.
+func (l *Listing) add(info backends.Info) { l.change(func() { l.list.Add(info) }) }
+
+// addOver appends what lies over an entry of the server, or is not there yet.
+func (l *Listing) addOver(e Entry) {
+	l.change(func() {
+		l.over[l.list.Len()] = e
+		l.list.Add(e.Info)
+	})
 }
 
-func (l *Listing) end(err error) {
-	l.change(func() { l.done, l.err = true, err })
-}
+func (l *Listing) end(err error) { l.change(func() { l.done, l.err = true, err }) }
 
 func (l *Listing) change(f func()) {
 	l.mu.Lock()
@@ -82,58 +99,61 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 	if err := backends.CheckName("list", dir); err != nil {
 		return nil, err
 	}
+	now := time.Now()
+	l := &Listing{cancel: func() {}, began: now, ends: now.Add(t.options.MetadataTTL), list: new(attr.List), over: map[int]Entry{}}
 	over := t.overlay(dir)
-	if infos, asked, ok := t.attrs.Listing(dir); ok && time.Since(asked) < t.options.MetadataTTL {
-		l := &Listing{cancel: func() {}, ends: asked.Add(t.options.MetadataTTL)}
-		for _, info := range infos {
-			over.add(l, info)
+	if known, asked, ok := t.attrs.Listing(dir); ok && time.Since(asked) < t.options.MetadataTTL {
+		l.ends = asked.Add(t.options.MetadataTTL)
+		for i := range known.Len() {
+			over.add(l, known.At(i))
 		}
 		over.rest(l)
 		l.end(nil)
 		return l, nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
+	if !t.begin() {
 		return nil, shutDown("list", dir)
 	}
-	listCtx, cancel := context.WithCancel(t.ctx)
-	l := &Listing{cancel: cancel, ends: time.Now().Add(t.options.MetadataTTL)}
-	t.work.Go(func() { // ends with the listing, with Listing.Close or with the Tree
-		defer cancel()
+	var listCtx context.Context
+	listCtx, l.cancel = context.WithCancel(t.ctx)
+	go func() { // ends with the listing, with Listing.Close or with the Tree
+		defer t.work.Done()
+		defer l.cancel()
 		l.end(t.list(listCtx, dir, l, over))
-	})
+	}()
 	return l, nil
 }
 
 // list fetches dir into l and into what is known.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
-	mark, asked := t.attrs.Mark(), time.Now()
-	var infos []backends.Info
+	mark := t.attrs.Mark()
+	var told attr.List
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
 			return err
 		}
-		info = t.times.shown(join(dir, info.Name), info)
-		infos = append(infos, info)
+		name := join(dir, info.Name)
+		if t.hides(name, l.began) {
+			continue
+		}
+		info = t.times.shown(name, info)
+		told.Add(info)
 		over.add(l, info)
 	}
 	over.rest(l)
 	limit := t.Caps().ListLimit
-	t.attrs.AnswerList(dir, infos, asked, mark, limit == 0 || len(infos) < limit)
+	t.attrs.AnswerList(dir, &told, l.began, mark, limit == 0 || told.Len() < limit)
 	return nil
 }
 
-// overlay is what lies over a listing of the server: open files with something unpublished, and names to be hidden.
+// overlay is what lies over a listing of the server: open files with something unpublished.
 type overlay struct {
-	tree   *Tree
-	dir    string
-	files  map[string]*File // by last element
-	hidden map[string]struct{}
+	dir   string
+	files map[string]*File // by last element
 }
 
 func (t *Tree) overlay(dir string) *overlay {
-	o := &overlay{tree: t, dir: dir, files: map[string]*File{}, hidden: map[string]struct{}{}}
+	o := &overlay{dir: dir, files: map[string]*File{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, f := range t.files {
@@ -141,35 +161,31 @@ func (t *Tree) overlay(dir string) *overlay {
 			o.files[path.Base(name)] = f
 		}
 	}
-	for name := range t.temps {
-		if parent(name) == dir {
-			o.hidden[path.Base(name)] = struct{}{}
-		}
-	}
 	return o
 }
 
 // add puts what the server listed into l, as the tree knows it.
 func (o *overlay) add(l *Listing, info backends.Info) {
-	if _, ok := o.hidden[info.Name]; ok {
+	f := o.files[info.Name]
+	if f == nil {
+		l.add(info)
 		return
 	}
-	e := Entry{Info: info, Version: fingerprint(info)}
-	if f := o.files[info.Name]; f != nil {
-		delete(o.files, info.Name)
-		if f.Dirty() || f.agrees(info) {
-			e = f.entry()
-			e.Name = info.Name
-		}
+	delete(o.files, info.Name)
+	if !f.Dirty() && !f.agrees(info) {
+		l.add(info)
+		return
 	}
-	l.add(e)
+	e := f.entry()
+	e.Name = info.Name
+	l.addOver(e)
 }
 
 // rest puts those into l that the server does not know yet.
 func (o *overlay) rest(l *Listing) {
 	for base, f := range o.files {
 		if name, ok := f.Name(); ok && f.Dirty() && name == join(o.dir, base) {
-			l.add(f.entry())
+			l.addOver(f.entry())
 		}
 	}
 }

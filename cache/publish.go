@@ -138,12 +138,9 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 
 // forgetReader closes the reader of a base that is no more: all that counts of it is in staging. The caller holds mu.
 func (f *File) forgetReader() {
-	if f.staged == nil || f.reader == nil {
-		return
-	}
-	if len(f.staged.Missing(0, f.staged.Size())) == 0 {
-		f.reader.Close()
-		f.reader = nil
+	if f.staged != nil && len(f.staged.Missing(0, f.staged.Size())) == 0 {
+		f.dropReader()
+		f.dropCopy()
 	}
 }
 

@@ -4,14 +4,37 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"syscall"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
 )
 
-// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it.
+// elsewhere says that the content is no longer where it was looked for: it was staged, published or dropped meanwhile, or
+// a reader turned out to be another version's.
+var elsewhere = errors.New("the content is elsewhere by now")
+
+// maxMoves bounds how often one call looks for content anew: a server that tells something else each time must not keep
+// it for ever.
+const maxMoves = 16
+
+// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it. It never
+// waits for a publication.
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	for range maxMoves {
+		n, err := f.readOnce(ctx, p, off)
+		if err != elsewhere {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+	}
+	return 0, f.fault("read", errChangedWhileRead)
+}
+
+func (f *File) readOnce(ctx context.Context, p []byte, off int64) (int, error) {
 	f.mu.Lock()
 	staged, whole, base := f.staged, f.whole, f.base
 	f.mu.Unlock()
@@ -26,7 +49,10 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	case off >= base.Size:
 		return 0, io.EOF
 	case base.Size <= smallFile && f.tree.small.Load() < smallFiles:
-		return f.readWhole(ctx, p, off)
+		if err := f.fetchWhole(ctx); err != nil {
+			return 0, err
+		}
+		return 0, elsewhere
 	}
 	if copied := f.copy(); copied != nil {
 		return f.readCopy(ctx, copied, p, off)
@@ -44,7 +70,7 @@ func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backen
 		return 0, err
 	}
 	part := p[:min(int64(len(p)), base.Size-off)]
-	if err := f.readBase(ctx, reader, part, off, base.Size); err != nil {
+	if err := f.readBase(ctx, reader, part, off); err != nil {
 		return 0, err
 	}
 	if len(part) < len(p) {
@@ -53,38 +79,66 @@ func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backen
 	return len(part), nil
 }
 
-// readBase reads all of p at off from the server; p ends at or before size, which is what the server told. Where it ends
-// there, one byte more is asked for, so that the end is the server's and not only ours.
-func (f *File) readBase(ctx context.Context, r backends.Reader, p []byte, off, size int64) error {
+// readBase reads all of p, which ends at or before the end of base, from a reader of base. Where it ends there, one byte
+// more is asked for, so that the end is the server's and not only ours. A reader that was opened before base was known is
+// compared with it in the same flight. The error is elsewhere if another reader should be asked.
+func (f *File) readBase(ctx context.Context, reader backends.Reader, p []byte, off int64) error {
+	f.mu.Lock()
+	unsure, size := f.reader == reader && !f.compared, f.base.Size
+	f.mu.Unlock()
+	var (
+		asking  sync.WaitGroup
+		info    backends.Info
+		unknown error
+	)
+	if unsure {
+		asking.Go(func() { info, unknown = reader.Stat(ctx) })
+	}
 	q := p
 	if off+int64(len(p)) == size {
 		q = make([]byte, len(p)+1)
 	}
-	n, err := r.ReadAt(ctx, q, off)
+	n, err := reader.ReadAt(ctx, q, off)
+	asking.Wait()
+	stale := backends.Errno(err) == syscall.ESTALE
+	if err == nil || err == io.EOF {
+		err = unknown
+	}
+	if err == nil && n != len(p) {
+		err = f.odd(ctx, reader, off+int64(n), size)
+	}
 	switch {
-	case err != nil && err != io.EOF:
+	case !f.uses(reader):
+		return elsewhere // it was closed while we read
+	case stale || unsure && unknown == nil && !f.grewOnly(info):
+		f.giveUp(reader)
+		return elsewhere // opening it again tells whether what bears the name is base
+	case err != nil:
 		return err
-	case n != len(p):
-		info, err := r.Stat(ctx)
-		if err == nil {
-			err = f.odd(off+int64(n), size, info)
-		}
-		if err != nil {
-			return err
-		}
+	}
+	if unsure {
+		f.trust(reader)
 	}
 	copy(p, q)
 	return nil
 }
 
-// odd decides what it means that the content goes on to end, or further, where the server told size before and tells now
-// of the open file. It grew: what was asked for is still right. It was cut: what was told is gone, and inventing zeros
-// for it would be a lie. Or one of the server's answers is a lie itself.
-func (f *File) odd(end, size int64, now backends.Info) error {
+// odd decides what it means that the content of a reader ends at end, or goes on behind it, where the server told size
+// before. It grew: what was asked for is still right. It was cut: what was told is gone, and inventing zeros for it would
+// be a lie. Or one of the server's answers is a lie itself.
+func (f *File) odd(ctx context.Context, reader backends.Reader, end, size int64) error {
+	now, err := reader.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	return f.oddNow(end, size, now.Size)
+}
+
+func (f *File) oddNow(end, size, now int64) error {
 	switch {
-	case now.Size == size:
+	case now == size:
 		return f.fault("read", errors.Join(syscall.EIO, errors.New("the server sends another length than the size it tells")))
-	case end > size && now.Size > size:
+	case end > size && now > size:
 		return nil
 	}
 	return f.fault("read", errChangedWhileRead)
@@ -99,124 +153,182 @@ func (f *File) readable() bool {
 	return f.reader != nil || f.whole != nil || f.staged != nil
 }
 
-// adopt takes a reader of the present base, unless there is one.
+// adopt takes a reader of what is likely to be base, unless there is one.
 func (f *File) adopt(r backends.Reader) {
 	f.mu.Lock()
-	if f.readerWanted() {
-		f.reader, r = r, nil
-	}
-	f.mu.Unlock()
-	if r != nil {
+	defer f.mu.Unlock()
+	if f.reader != nil || f.whole != nil || f.shut == syscall.EBADF {
 		r.Close()
+		return
+	}
+	f.reader, f.compared = r, false
+}
+
+func (f *File) uses(r backends.Reader) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reader == r
+}
+
+func (f *File) trust(r backends.Reader) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.compared = f.compared || f.reader == r
+}
+
+// giveUp closes r and lets another reader be opened in its place.
+func (f *File) giveUp(r backends.Reader) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reader == r {
+		f.dropReader()
 	}
 }
 
-// readerWanted reports whether a reader would be of use; the caller holds mu.
-func (f *File) readerWanted() bool { return f.reader == nil && f.whole == nil }
+// dropReader closes the reader; the caller holds mu. Who reads from it at the moment finds out that it is not used any more.
+func (f *File) dropReader() {
+	if f.reader != nil {
+		f.reader.Close()
+		f.reader = nil
+	}
+}
 
 // source returns the reader of base, opening it if need be. What bears the name must still be base.
 func (f *File) source(ctx context.Context) (backends.Reader, error) {
-	f.mu.Lock()
-	reader, name, gone, base := f.reader, f.name, f.gone, f.base
-	f.mu.Unlock()
-	if reader != nil {
-		return reader, nil
+	for {
+		f.mu.Lock()
+		reader, name, base, nameless := f.reader, f.name, f.base, f.gone || f.stale
+		f.mu.Unlock()
+		switch {
+		case reader != nil:
+			return reader, nil
+		case nameless || base.Known == 0:
+			return nil, f.fault("read", syscall.ESTALE)
+		}
+		reader, err := f.openBase(ctx, name)
+		if err == nil && f.install(reader, name, base) {
+			return reader, nil
+		}
+		if err == nil {
+			reader.Close()
+		}
+		if !f.changedSince(name, base) && err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 	}
-	if gone || base.Known == 0 {
-		return nil, f.fault("read", syscall.ESTALE)
-	}
+}
+
+// openBase opens what bears the file's name, and demands that it is base.
+func (f *File) openBase(ctx context.Context, name string) (backends.Reader, error) {
 	reader, err := f.tree.backend.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	info, err := reader.Stat(ctx)
-	if err == nil && !f.sameContent(base, info) {
+	if err == nil && !f.sameContent(info) {
 		err = f.fault("read", syscall.ESTALE)
 	}
 	if err != nil {
 		reader.Close()
 		return nil, err
 	}
-	f.adopt(reader)
+	return reader, nil
+}
+
+// install makes r the file's reader, unless the file changed meanwhile.
+func (f *File) install(r backends.Reader, name string, base backends.Info) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reader == nil {
-		return nil, f.fault("read", syscall.ESTALE) // the whole came by another way, or the file was finished
+	if f.reader != nil || f.shut == syscall.EBADF || f.name != name || !f.base.SameVersion(base) {
+		return false
 	}
-	return f.reader, nil
+	f.reader, f.compared = r, true
+	return true
 }
 
-// sameContent compares what is known by name with what an open file tells, which may lack its identity.
-func (f *File) sameContent(base, open backends.Info) bool {
-	if name, ok := f.Name(); ok {
-		open = f.tree.times.shown(name, open)
-	}
-	if open.ID == "" {
-		open.ID = base.ID
-	}
-	return open.Known == 0 || base.SameVersion(open)
-}
-
-// readWhole fetches a small file in one flight, which also closes it at the server, and serves p from it.
-func (f *File) readWhole(ctx context.Context, p []byte, off int64) (int, error) {
-	if err := f.turn.take(ctx); err != nil { // one of many readers fetches
-		return 0, err
-	}
-	defer f.turn.give()
+// changedSince reports whether it is worth trying anew what failed with name and base.
+func (f *File) changedSince(name string, base backends.Info) bool {
 	f.mu.Lock()
-	staged, whole := f.staged, f.whole
-	f.mu.Unlock()
-	if staged == nil && whole == nil {
-		var err error
-		if whole, err = f.fetchWhole(ctx); err != nil {
-			return 0, err
-		}
-	}
-	if staged != nil {
-		if err := f.fill(ctx, staged, off, int64(len(p))); err != nil {
-			return 0, err
-		}
-		return staged.ReadAt(p, off)
-	}
-	return readBytes(whole, p, off)
+	defer f.mu.Unlock()
+	return f.shut != syscall.EBADF && (f.reader != nil || f.name != name || !f.base.SameVersion(base))
 }
 
-// fetchWhole reads all of base into memory; the caller has the turn.
-func (f *File) fetchWhole(ctx context.Context) ([]byte, error) {
+// sameContent reports whether open, which an open file tells of itself and which may lack its identity, is base. While we
+// change base at the server ourselves, its time and its end are not held against it.
+func (f *File) sameContent(open backends.Info) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open = f.tree.times.shown(f.name, open)
+	if open.ID == "" {
+		open.ID = f.base.ID
+	}
+	if f.changing && open.Size >= f.base.Size {
+		open.Size, open.ModTime = f.base.Size, f.base.ModTime
+	}
+	return open.Known == 0 || f.base.SameVersion(open)
+}
+
+// grewOnly reports whether open is base, or base with something appended: a log that another host writes must not become
+// unreadable by that. A server that tells no identity can thus pass off a longer file for the one before it, but only one
+// that took its name in the moment between our asking for the state and our opening.
+func (f *File) grewOnly(open backends.Info) bool {
+	base := f.baseInfo()
+	if open.Size > base.Size && (open.ID == "" || open.ID == base.ID) {
+		return true
+	}
+	return f.sameContent(open)
+}
+
+// fetchWhole fetches a small file in one flight, which also closes it at the server. One of many readers fetches; nil means
+// that reading should be tried anew.
+func (f *File) fetchWhole(ctx context.Context) error {
+	if err := f.fetching.take(ctx); err != nil {
+		return err
+	}
+	defer f.fetching.give()
+	f.mu.Lock()
+	done, base := f.staged != nil || f.whole != nil, f.base
+	f.mu.Unlock()
+	if done {
+		return nil
+	}
 	reader, err := f.source(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f.mu.Lock()
-	base := f.base
-	f.mu.Unlock()
 	whole := make([]byte, base.Size+1) // one byte more than there should be
 	n, info, err := reader.ReadLast(ctx, whole, 0)
-	switch {
-	case err != nil && err != io.EOF:
-	case int64(n) != base.Size:
-		err = f.odd(int64(n), base.Size, info)
-	case f.sameContent(base, info):
-		err = nil // the end is where it should be
-	default:
+	if err == io.EOF {
+		err = nil
+	}
+	if err == nil && int64(n) != base.Size {
+		err = f.oddNow(int64(n), base.Size, info.Size)
+	}
+	if err == nil && !f.grewOnly(info) {
 		err = f.fault("read", errChangedWhileRead)
 	}
-	whole = whole[:base.Size]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reader == reader {
-		f.reader = nil
+	used, compared := f.reader == reader, f.compared
+	if used {
+		f.dropReader()
 	}
-	reader.Close()
-	if err != nil {
-		return nil, err
+	switch {
+	case !used || !f.base.SameVersion(base):
+		return nil // the file went on meanwhile
+	case backends.Errno(err) == syscall.ESTALE && !compared:
+		return nil // it was opened before base was known; the next reader will be compared first
+	case err != nil:
+		return err
 	}
-	if f.staged != nil {
-		return whole, f.staged.Fill(whole, 0)
+	if f.staged == nil && f.shut != syscall.EBADF {
+		f.whole = whole[:base.Size:base.Size]
+		f.tree.small.Add(int64(len(f.whole)))
 	}
-	f.whole = whole
-	f.tree.small.Add(int64(len(whole)))
-	return whole, nil
+	return nil
 }
 
 func readBytes(content, p []byte, off int64) (int, error) {
@@ -230,17 +342,33 @@ func readBytes(content, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// fill makes n bytes of staged at off real, fetching what is missing from the server.
+// fill makes n bytes of staged at off real, fetching what is missing from the local copy or from the server.
 func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error {
-	if len(staged.Missing(off, n)) == 0 {
-		return nil
+	for range maxMoves {
+		if len(staged.Missing(off, n)) == 0 {
+			return nil
+		}
+		err := f.fetchMissing(ctx, staged, off, n)
+		if err == elsewhere {
+			err = ctx.Err()
+		}
+		if err != nil && len(staged.Missing(off, n)) > 0 { // else somebody else has fetched it meanwhile
+			return err
+		}
 	}
-	reader, err := f.source(ctx)
-	if err != nil {
+	return f.fault("read", errChangedWhileRead)
+}
+
+func (f *File) fetchMissing(ctx context.Context, staged *spool.File, off, n int64) error {
+	if err := f.fillFromCopy(staged, off, n); err != nil {
 		return err
 	}
 	around := f.tree.blocks(spool.Range{Off: off, End: off + n})
 	for _, r := range staged.Missing(around.Off, around.Len()) {
+		reader, err := f.source(ctx)
+		if err != nil {
+			return err
+		}
 		if err := f.fetch(ctx, reader, staged, r); err != nil {
 			return err
 		}
@@ -248,19 +376,45 @@ func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error
 	return nil
 }
 
-// fetch copies the range r of base from the server into local.
-func (f *File) fetch(ctx context.Context, reader backends.Reader, local *spool.File, r spool.Range) error {
-	size := f.baseInfo().Size
+// fillFromCopy takes what the local copy has of base; once there is a staging file, the copy serves for nothing else.
+func (f *File) fillFromCopy(staged *spool.File, off, n int64) error {
+	f.mu.Lock()
+	copied := f.copied
+	f.mu.Unlock()
+	if copied == nil {
+		return nil
+	}
+	buf := make([]byte, min(n, uploadChunk))
+	for _, r := range staged.Missing(off, n) {
+		for ; r.Len() > 0; r.Off += int64(len(buf)) {
+			p := buf[:min(r.Len(), int64(len(buf)))]
+			if n, ok, _ := copied.ReadReal(p, r.Off); ok && n == len(p) { // else the server has it
+				if err := staged.Fill(p, r.Off); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fetch copies the range r of base from the server into a local file.
+func (f *File) fetch(ctx context.Context, reader backends.Reader, into *spool.File, r spool.Range) error {
 	buf := make([]byte, min(r.Len(), uploadChunk))
 	for off := r.Off; off < r.End; {
 		p := buf[:min(r.End-off, int64(len(buf)))]
-		if err := f.readBase(ctx, reader, p, off, size); err != nil {
+		if err := f.readBase(ctx, reader, p, off); err != nil {
 			return err
 		}
-		if err := local.Fill(p, off); err != nil {
-			return err
+		if err := into.Fill(p, off); err != nil {
+			return localFailure{err}
 		}
 		off += int64(len(p))
 	}
 	return nil
 }
+
+// localFailure is an error of this machine's disk while something was fetched.
+type localFailure struct{ error }
+
+func (e localFailure) Unwrap() error { return e.error }

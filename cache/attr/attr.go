@@ -184,9 +184,9 @@ func (s *Store) ForgetBelow(name string) {
 	}
 }
 
-// AnswerList remembers infos as all that dir held when the server was asked, after m; not if we changed a name there since.
-// If complete is false the server may have left names out, and what is not listed stays unknown.
-func (s *Store) AnswerList(dir string, infos []backends.Info, asked time.Time, m Mark, complete bool) {
+// AnswerList remembers l as all that dir held when the server was asked, after m; not if we changed a name there since. If
+// complete is false the server may have left names out, and what is not listed stays unknown.
+func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.dir(dir)
@@ -195,11 +195,11 @@ func (s *Store) AnswerList(dir string, infos []backends.Info, asked time.Time, m
 	}
 	old := d.known
 	s.entries -= len(old)
-	d.known, d.ids = make(map[string]record, len(infos)), nil
-	for _, info := range infos {
-		r := pack(info, asked)
-		r.change = old[info.Name].change
-		d.set(s, info.Name, r, info.ID)
+	d.known, d.ids = make(map[string]record, l.Len()), nil
+	for i, name := range l.names {
+		r := l.records[i]
+		r.asked, r.change = asked.UnixNano(), old[name].change
+		d.set(s, name, r, l.ids[i])
 	}
 	if self, ok := old[""]; ok { // the root's own attributes stand here too
 		d.set(s, "", self, "")
@@ -212,23 +212,24 @@ func (s *Store) AnswerList(dir string, infos []backends.Info, asked time.Time, m
 }
 
 // Listing returns all entries of dir if a complete listing is known, in no order, and when it was asked for.
-func (s *Store) Listing(dir string) (infos []backends.Info, asked time.Time, ok bool) {
+func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.dirs.Get(dir)
 	if !ok || d.listed.IsZero() {
 		return nil, time.Time{}, false
 	}
-	infos = make([]backends.Info, 0, len(d.known))
+	l = &List{names: make([]string, 0, len(d.known)), records: make([]record, 0, len(d.known))}
 	for name, r := range d.known {
-		if r.unknown() && name != "" {
+		if name == "" || r.absent {
+			continue
+		}
+		if r.unknown() {
 			return nil, time.Time{}, false
 		}
-		if !r.absent && name != "" {
-			infos = append(infos, d.info(name, r))
-		}
+		l.add(name, r, d.ids[name])
 	}
-	return infos, d.listed, true
+	return l, d.listed, true
 }
 
 // Len returns the number of entries held.
@@ -280,10 +281,12 @@ func pack(i backends.Info, asked time.Time) record {
 // unknown reports whether r only says that its name's fate is uncertain.
 func (r record) unknown() bool { return r.asked == 0 && !r.absent && r.known == 0 }
 
-func (d *directory) info(name string, r record) backends.Info {
+func (d *directory) info(name string, r record) backends.Info { return r.info(name, d.ids[name]) }
+
+func (r record) info(name, id string) backends.Info {
 	return backends.Info{
 		Name: name, Mode: fileMode(r.mode), Size: r.size, ModTime: instant(r.modTime), AccTime: instant(r.accTime),
-		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: d.ids[name], Known: r.known,
+		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: id, Known: r.known,
 	}
 }
 

@@ -14,6 +14,14 @@ func info(name string, size int64) backends.Info {
 	return backends.Info{Name: name, Size: size, ModTime: time.Unix(1_000_000, 5), Known: backends.HasSize | backends.HasModTime}
 }
 
+func list(infos ...backends.Info) *attr.List {
+	l := new(attr.List)
+	for _, i := range infos {
+		l.Add(i)
+	}
+	return l
+}
+
 func TestAnswerIsRememberedWithItsAge(t *testing.T) {
 	s := attr.New(100)
 	asked := time.Now().Add(-time.Minute)
@@ -42,7 +50,7 @@ func TestOvertakenAnswerIsNotRemembered(t *testing.T) {
 	if s.Answer("a/b", info("b", 1), time.Now(), mark) {
 		t.Error("an answer older than our own change was taken")
 	}
-	s.AnswerList("a", []backends.Info{info("b", 1)}, time.Now(), mark, true)
+	s.AnswerList("a", list(info("b", 1)), time.Now(), mark, true)
 	if got, _, _ := s.Get("a/b"); got.Size != 9 {
 		t.Errorf("size %d after an overtaken listing, want our own 9", got.Size)
 	}
@@ -63,7 +71,7 @@ func TestMarkSurvivesEviction(t *testing.T) {
 func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 	for _, complete := range []bool{true, false} {
 		s := attr.New(100)
-		s.AnswerList("a", []backends.Info{info("b", 1)}, time.Now(), s.Mark(), complete)
+		s.AnswerList("a", list(info("b", 1)), time.Now(), s.Mark(), complete)
 		want := map[bool]attr.State{true: attr.Absent, false: attr.Unknown}[complete]
 		if _, _, state := s.Get("a/missing"); state != want {
 			t.Errorf("complete=%v: absent name is %v, want %v", complete, state, want)
@@ -73,12 +81,12 @@ func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 
 func TestOwnChangesKeepAListingComplete(t *testing.T) {
 	s := attr.New(100)
-	s.AnswerList("a", []backends.Info{info("b", 1), info("c", 1)}, time.Now(), s.Mark(), true)
+	s.AnswerList("a", list(info("b", 1), info("c", 1)), time.Now(), s.Mark(), true)
 	s.Put("a/new", info("new", 1))
 	s.PutAbsent("a/b")
-	infos, _, ok := s.Listing("a")
-	if !ok || len(infos) != 2 {
-		t.Fatalf("Listing = %v, %v; want c and new", infos, ok)
+	l, _, ok := s.Listing("a")
+	if !ok || l.Len() != 2 || l.At(0).Name+l.At(1).Name != "cnew" && l.At(0).Name+l.At(1).Name != "newc" {
+		t.Fatalf("Listing = %v, %v; want c and new", l, ok)
 	}
 	s.Forget("a/c")
 	if _, _, ok := s.Listing("a"); ok {
@@ -108,6 +116,21 @@ func TestForgetBelowSparesTheNeighbours(t *testing.T) {
 	}
 }
 
+func TestListKeepsEverything(t *testing.T) {
+	want := backends.Info{
+		Name: "n", Mode: 0o4755, Size: 1 << 40, ModTime: time.Unix(5, 6), AccTime: time.Unix(7, 8), UID: 1, GID: 2, Nlink: 3, ID: "id",
+		Known: backends.HasID | backends.HasSize,
+	}
+	if got := list(want).At(0); got != want {
+		t.Errorf("At = %+v, want %+v", got, want)
+	}
+	s := attr.New(10)
+	s.AnswerList("d", list(want), time.Now(), s.Mark(), true)
+	if l, _, ok := s.Listing("d"); !ok || l.At(0) != want {
+		t.Errorf("Listing = %+v, %v, want %+v", l, ok, want)
+	}
+}
+
 func TestStoreIsBounded(t *testing.T) {
 	s := attr.New(1000)
 	for i := range 100 {
@@ -116,7 +139,7 @@ func TestStoreIsBounded(t *testing.T) {
 			infos = append(infos, info(fmt.Sprint(j), 1))
 		}
 		dir := fmt.Sprint("dir", i)
-		s.AnswerList(dir, infos, time.Now(), s.Mark(), true)
+		s.AnswerList(dir, list(infos...), time.Now(), s.Mark(), true)
 	}
 	if n := s.Len(); n > 1000 || n < 900 {
 		t.Errorf("%d entries held, want at most 1000 and no fewer than needed", n)

@@ -1,0 +1,138 @@
+package cache_test
+
+import (
+	"context"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"pierfs/backends"
+)
+
+func TestReaderDoesNotWaitForWhoHoldsTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("f", "content")
+		f := w.open("f", reading)
+		answer := make(chan struct{})
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "setattr" {
+				<-answer
+			}
+			return nil
+		})
+		go func() {
+			uid := uint32(7)
+			f.SetAttr(w.Context(), backends.Attr{UID: &uid})
+		}()
+		synctest.Wait()
+		read := make(chan string, 1)
+		go func() { read <- w.read(f) }()
+		synctest.Wait()
+		select {
+		case got := <-read:
+			if got != "content" {
+				t.Errorf("read %q", got)
+			}
+		default:
+			t.Error("a reader waits for a change that another program makes")
+		}
+		close(answer)
+		synctest.Wait()
+		w.must(f.Close(w.Context(), false))
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+func TestReaderWhoWaitsLearnsThatTheFileWasCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("f", strings.Repeat("x", 1<<20))
+		f := w.open("f", writing)
+		answer := make(chan struct{})
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "readat" {
+				<-answer
+			}
+			return nil
+		})
+		done := make(chan error, 2)
+		for range 2 { // one fetches, the other waits for what that one fetches
+			go func() {
+				_, err := f.ReadAt(w.Context(), make([]byte, 100), 0)
+				done <- err
+			}()
+			synctest.Wait()
+		}
+		size := int64(0)
+		_, err := f.SetAttr(w.Context(), backends.Attr{Size: &size})
+		w.must(err)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != io.EOF {
+				t.Errorf("ReadAt = %v, want the end of a file that was cut to nothing", err)
+			}
+		default:
+			t.Error("a reader still waits for what nobody fetches any more")
+		}
+		close(answer)
+		synctest.Wait()
+		if err := <-done; err != io.EOF {
+			t.Errorf("the reader who fetched got %v", err)
+		}
+		w.close(f)
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+func TestVersionsAreNotMixedWhenTheFileChangesDuringItsOpening(t *testing.T) {
+	for _, size := range []int{100, 1 << 20} {
+		for _, op := range []string{"open", "stat"} {
+			w := newWorld(t, nil)
+			before, after := strings.Repeat("a", size), strings.Repeat("b", size+1000)
+			w.give("f", before)
+			w.give("new", after)
+			moved := false
+			w.server.SetAfter(func(_ context.Context, o, _ string) error {
+				if o == op && !moved {
+					moved = true
+					return w.server.Move("new", "f")
+				}
+				return nil
+			})
+			f, e, err := w.tree.Open(w.Context(), "f", reading)
+			w.must(err)
+			want := before
+			if e.Size != int64(size) {
+				want = after
+			}
+			p := make([]byte, e.Size)
+			n, err := f.ReadAt(w.Context(), p, 0)
+			if err != nil && err != io.EOF {
+				wantErrno(t, err, syscall.ESTALE)
+			} else if string(p[:n]) != want {
+				t.Errorf("replaced after %s: %d bytes are %s, want all of %s", op, e.Size, short(string(p[:n])), short(want))
+			}
+			w.must(f.Close(w.Context(), false))
+		}
+	}
+}
+
+func TestLogThatGrowsWhileItIsReadCanBeRead(t *testing.T) {
+	for _, size := range []int{100, 1 << 20} {
+		w := newWorld(t, nil)
+		begin := strings.Repeat("l", size)
+		w.give("log", begin)
+		f, e, err := w.tree.Open(w.Context(), "log", reading)
+		w.must(err)
+		w.give("log", begin+"more")
+		p := make([]byte, e.Size)
+		if n, err := f.ReadAt(w.Context(), p, 0); err != nil && err != io.EOF || string(p[:n]) != begin {
+			t.Errorf("read %s, %v", short(string(p[:n])), err)
+		}
+		w.must(f.Close(w.Context(), false))
+	}
+}
