@@ -25,6 +25,7 @@ var (
 	duration = flag.Duration("model.duration", 20*time.Second, "how long each test of a mount runs")
 	every    = flag.Duration("model.every", 3*time.Second, "time between two faults")
 	seed     = flag.Uint64("model.seed", 1, "where the random operations begin")
+	shrink   = flag.Duration("model.shrink", 30*time.Second, "how long to make a failing trace smaller")
 )
 
 var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build() })
@@ -122,7 +123,7 @@ func (s *stage) run(t *testing.T, o Options, faults []outageOf) {
 		return
 	}
 	if f, ok := errors.AsType[*Failure](got.err); ok && len(faults) == 0 && len(f.Trace) > 0 {
-		t.Errorf("smaller: %v", Shrink(o, f, 30*time.Second))
+		t.Errorf("smaller: %v", Shrink(o, f, *shrink))
 	}
 	t.Fatalf("%v\nthe daemon wrote:\n%s", got.err, tail(s.daemon.Log(), 8<<10))
 }
