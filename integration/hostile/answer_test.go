@@ -170,6 +170,7 @@ func TestOfflineIsQuick(t *testing.T) {
 	s := New(t, Manner{})
 	furnish(s)
 	connect(t, s, func(c *connection) {
+		c.warm()
 		s.Behave(Manner{Rules: []Rule{Stall(allOps()...)}})
 		for _, call := range calls {
 			err := c.does(call, call.name)

@@ -134,9 +134,7 @@ func TestHostKeyChange(t *testing.T) {
 	s := New(t, Manner{})
 	furnish(s)
 	connect(t, s, func(c *connection) {
-		if err := c.bounded("stat", func(ctx context.Context) error { return stat(ctx, c) }); err != nil {
-			t.Fatal(err)
-		}
+		c.warm()
 		old, passwords := s.Fingerprint(), s.Passwords()
 		changed := s.ChangeHostKey(t)
 		s.CutAll()
@@ -179,9 +177,7 @@ func TestStrictKeyExchange(t *testing.T) {
 		s := New(t, Manner{Wire: Listens(heard)})
 		furnish(s)
 		connect(t, s, func(c *connection) {
-			if err := c.bounded("stat", func(ctx context.Context) error { return stat(ctx, c) }); err != nil {
-				t.Fatal(err)
-			}
+			c.warm()
 		})
 		if offered := heard.KeyExchanges(); !slices.Contains(offered, offer) {
 			t.Errorf("the client offers %q, without %s", offered, offer)

@@ -29,6 +29,7 @@ func TestNames(t *testing.T) {
 	want := slices.Concat([]string{"a", "b", "honest-1", "twice"}, OddNames(), []string{"honest-2"})
 	slices.Sort(want)
 	connect(t, s, func(c *connection) {
+		c.warm()
 		var got []string
 		twice := 0
 		err := c.bounded("list", func(ctx context.Context) error {
@@ -153,6 +154,7 @@ func TestLinks(t *testing.T) {
 	}
 	s.Put("absolute", Link(s.Root+"/dir/a"))
 	connect(t, s, func(c *connection) {
+		c.warm()
 		for name, target := range inside {
 			var got string
 			if err := c.bounded("readlink", func(ctx context.Context) (err error) { got, err = c.Readlink(ctx, name); return err }); err != nil || got != target {
@@ -299,6 +301,7 @@ func TestKinds(t *testing.T) {
 	}
 	s.Put("kinds/file", File{Mode: TypeRegular | 0o6755, Data: "x"})
 	connect(t, s, func(c *connection) {
+		c.warm()
 		for _, name := range []string{"fifo", "socket", "block", "char", "door"} {
 			err := c.bounded("open", func(ctx context.Context) error { _, err := read(ctx, c, "kinds/"+name, 10); return err })
 			if err == nil {
