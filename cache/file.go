@@ -51,6 +51,8 @@ type File struct {
 	staged   *spool.File     // nil until something is written; whole and reader only fill it then
 	writer   backends.Writer // holds a name that was created exclusively, until the first publication
 	temp     string          // the writer's temporary name
+	reclaim  bool            // the name must be new on the server, and is held no more
+	begun    bool            // an append in place failed and may have left a part of itself
 
 	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that
 	// changed, pending what a program set of attributes.
@@ -325,7 +327,7 @@ func (f *File) changed(off int64) {
 	f.tail = min(f.tail, off)
 	f.info.ModTime = time.Now()
 	f.info.Size = f.staged.Size()
-	f.pending.ModTime = nil
+	f.pending.ModTime, f.pending.AccTime = nil, nil // on the wire the two go together
 }
 
 // stage makes the staging file, if there is none.

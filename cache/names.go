@@ -44,6 +44,11 @@ func (t *Tree) Readlink(ctx context.Context, name string) (string, error) {
 
 // Remove removes a file or link. Who has the file open goes on with it.
 func (t *Tree) Remove(ctx context.Context, name string) error {
+	release, err := t.alone(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer release()
 	f := t.live(name)
 	if f == nil {
 		return t.removed(name, t.backend.Remove(ctx, name))
@@ -86,10 +91,15 @@ func (t *Tree) removed(name string, err error) error {
 
 // Rmdir removes an empty directory. One in which a file waits to be published is not empty.
 func (t *Tree) Rmdir(ctx context.Context, name string) error {
+	release, err := t.alone(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if t.waitingBelow(name) {
 		return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
 	}
-	err := t.removed(name, t.backend.Rmdir(ctx, name))
+	err = t.removed(name, t.backend.Rmdir(ctx, name))
 	if err == nil {
 		t.attrs.ForgetBelow(name)
 		t.attrs.PutAbsent(name)
@@ -118,10 +128,15 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		_, err := t.Stat(ctx, from)
 		return err
 	}
-	moving, target := t.live(from), t.live(to)
+	release, err := t.alone(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if t.sameFile(from, to) {
 		return nil // rename(2): two names of one file stay as they are
 	}
+	moving, target := t.live(from), t.live(to)
 	if target != nil && mode == backends.NoReplace {
 		return &backends.Error{Op: "rename", Name: to, Code: syscall.EEXIST}
 	}
@@ -133,15 +148,16 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 			return err
 		}
 	}
-	release, err := takeTurns(ctx, moving, target)
+	give, err := takeTurns(ctx, moving, target)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer give()
 	if target != nil {
 		if err := target.hold(ctx); err != nil {
 			return err
 		}
+		target.abortClaim() // now: afterwards the name is the other file's
 	}
 	if err := t.backend.Rename(ctx, from, to, mode); err != nil {
 		t.attrs.Forget(from)
@@ -152,8 +168,8 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	if target != nil && t.live(to) == target {
 		t.detach(target)
 		target.remove()
-		target.abortClaim()
 	}
+	t.endAllEras(from)
 	t.moved(from, to)
 	return nil
 }

@@ -3,14 +3,11 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"iter"
 	"math"
-	"math/rand/v2"
 	"os"
-	"path"
 	"slices"
-	"strings"
 	"syscall"
 
 	"pierfs/backends"
@@ -27,14 +24,16 @@ type job struct {
 	staged  *spool.File
 	size    int64
 	tail    int64
-	attr    backends.Attr // to be set on the content
+	pending backends.Attr // what a program set of attributes
+	attr    backends.Attr // to be set on a content that is made anew
 	perm    os.FileMode
 	base    backends.Info
 	linked  bool // has further names: rewritten in place
 	inPlace bool // only grew: its end is sent
+	begun   bool // an append in place was begun, and may have left a part of itself
+	claim   bool // the name must be new on the server
 	writer  backends.Writer
 	temp    string
-	pending backends.Attr
 }
 
 // changedElsewhere is why a content cannot be published that builds on one that is no more.
@@ -51,6 +50,11 @@ func (f *File) Publish(ctx context.Context) error {
 		return err
 	}
 	defer f.turn.give()
+	return f.publish(ctx)
+}
+
+// publish is Publish for a caller who has the turn.
+func (f *File) publish(ctx context.Context) error {
 	for {
 		j, err := f.begin()
 		if j == nil {
@@ -59,10 +63,10 @@ func (f *File) Publish(ctx context.Context) error {
 		j.linked = f.tree.linked(j.name)
 		info, err := f.upload(ctx, j)
 		f.tree.forgetLinks(j.name)
-		if f.end(j, info, err) {
-			continue // a directory above was renamed meanwhile
+		again := f.end(j, info, err) || errors.Is(err, cutWhileSent)
+		if !again || ctx.Err() != nil {
+			return err
 		}
-		return err
 	}
 }
 
@@ -87,9 +91,12 @@ func (f *File) begin() (*job, error) {
 	}
 	j := &job{
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
-		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending,
+		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending, begun: f.begun, claim: f.reclaim,
 	}
-	j.attr = sendable(f.attrToSet(), f.tree.Caps())
+	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
+		j.pending.ModTime = new(f.info.ModTime)
+	}
+	j.attr = sendable(f.attrToSet(j.pending), f.tree.Caps())
 	f.writer, f.temp = nil, ""
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}
 	return j, nil
@@ -97,8 +104,7 @@ func (f *File) begin() (*job, error) {
 
 // attrToSet is what the new content must be given, for it begins as a file of its own: the permissions that programs
 // see, the owner that the replaced file had, and what a program set. The caller holds mu.
-func (f *File) attrToSet() backends.Attr {
-	a := f.pending
+func (f *File) attrToSet(a backends.Attr) backends.Attr {
 	if f.info.Known.Has(backends.HasPerm) {
 		perm := f.info.Mode & permBits
 		a.Perm = &perm
@@ -119,6 +125,7 @@ func (f *File) attrToSet() backends.Attr {
 func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.begun, f.reclaim = j.begun, j.claim
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
 		f.pending = merge(j.pending, f.pending)
@@ -130,6 +137,9 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.published, f.base = j.change, info
 	if f.change == j.change {
 		f.info = info
+	}
+	if j.inPlace {
+		f.dropReader() // after a lost connection it would look for the file as it was
 	}
 	f.forgetReader()
 	f.tree.attrs.Put(j.name, info)
@@ -195,19 +205,21 @@ func (f *File) onlyGrew(j *job) bool {
 // replace uploads the whole of j under a temporary name and gives it its own.
 func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	t := f.tree
-	w, temp := j.writer, j.temp
+	w, temp, claimed := j.writer, j.temp, j.claim || j.writer != nil
 	j.writer, j.temp = nil, ""
 	if w == nil {
 		temp = t.tempName(j.name)
 		var err error
-		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm})
+		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Exclusive: j.claim})
 		if err != nil {
 			t.freeTemp(temp)
 			return backends.Info{}, err
 		}
 	}
 	defer t.freeTemp(temp)
-	info, err := send(ctx, w, j, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	info, err := send(ctx, w, j, j.attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
+	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" && backends.ClassOf(err) != backends.Final {
 		t.removeTemp(ctx, temp) // its session is gone, so that its Writer could not
 	}
@@ -221,7 +233,7 @@ func (f *File) abort(j *job) {
 	}
 	f.tree.warn("abort of an upload", j.writer.Abort())
 	f.tree.freeTemp(j.temp)
-	j.writer, j.temp = nil, ""
+	j.writer, j.temp, j.claim = nil, "", true
 }
 
 // rewrite uploads the whole of j into the file itself, for a new file would part it from its other names.
@@ -231,7 +243,7 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 		if err != nil {
 			return err
 		}
-		info, err = send(ctx, w, j, slices.Values([]spool.Range{{Off: 0, End: j.size}})) // holes as well: old bytes lie there
+		info, err = send(ctx, w, j, j.sendable(f.tree.Caps()), slices.Values([]spool.Range{{Off: 0, End: j.size}})) // holes as well: old bytes lie there
 		return err
 	})
 	return info, err
@@ -239,42 +251,88 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 
 // uploadTail adds what j has beyond its base to the file on the server, if that is still what j builds on.
 func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
-	first := true
-	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
-		now, err := f.tree.ask(ctx, j.name)
+	t := f.tree
+	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
+		now, err := t.ask(ctx, j.name)
 		if err != nil {
 			return err
 		}
-		ours := !first && now.Size >= j.base.Size && now.Size <= j.size // what a lost attempt may have left
-		if !now.SameVersion(j.base) && !ours {
-			return f.fault("publish", changedElsewhere)
+		if !now.SameVersion(j.base) {
+			ours, err := f.leftByUs(ctx, j, now)
+			if err != nil {
+				return err
+			}
+			if !ours {
+				return f.fault("publish", changedElsewhere)
+			}
 		}
-		first = false
-		w, err := f.tree.backend.Update(ctx, j.name)
+		w, err := t.backend.Update(ctx, j.name)
 		if err != nil {
 			return err
 		}
-		info, err = send(ctx, w, j, f.tree.worthSending(j.staged, spool.Range{Off: j.base.Size, End: j.size}))
+		j.begun = true
+		attr := j.sendable(t.Caps())
+		info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: j.base.Size, End: j.size}))
 		return err
 	})
-	if err != nil && !first {
-		f.takeBack(ctx, j)
+	if err == nil || j.begun && f.takeBack(ctx, j) {
+		j.begun = false
 	}
 	return info, err
 }
 
-// takeBack cuts off what a failed attempt to append may have left, so that the file ends where it ended before.
-func (f *File) takeBack(ctx context.Context, j *job) {
-	if !f.tree.Caps().Truncate {
-		return
+// sendable is what a program set of attributes, as far as the server can keep it. What stays in its place keeps the rest.
+func (j *job) sendable(c backends.Caps) backends.Attr { return sendable(j.pending, c) }
+
+// leftByUs reports whether the file, which the server now describes so, is the base of j with what a failed attempt to
+// append has left: the beginning of the new end, with holes perhaps, since writes overtake each other.
+func (f *File) leftByUs(ctx context.Context, j *job, now backends.Info) (bool, error) {
+	if !j.begun || now.ID != j.base.ID || !now.Mode.IsRegular() || now.Size < j.base.Size || now.Size > j.size {
+		return false, nil
 	}
-	now, err := f.tree.ask(ctx, j.name)
-	if err == nil && now.Size > j.base.Size && now.Size <= j.size {
-		_, err = f.tree.backend.SetAttr(ctx, j.name, backends.Attr{Size: &j.base.Size, ModTime: &j.base.ModTime})
-	}
+	r, err := f.tree.backend.Open(ctx, j.name)
 	if err != nil {
-		f.tree.log.Warn("a failed append may have left a part of itself", "name", j.name, "size", j.base.Size, "err", err)
+		return false, err
 	}
+	defer r.Close()
+	theirs, ours := make([]byte, uploadChunk), make([]byte, uploadChunk)
+	for off := j.base.Size; off < now.Size; off += int64(len(theirs)) {
+		theirs = theirs[:min(now.Size-off, uploadChunk)]
+		ours = ours[:len(theirs)]
+		if _, err := r.ReadAt(ctx, theirs, off); err != nil && err != io.EOF {
+			return false, err
+		}
+		if n, _ := j.staged.ReadAt(ours, off); n < len(ours) {
+			return false, cutWhileSent
+		}
+		for i, b := range theirs {
+			if b != ours[i] && b != 0 {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// takeBack cuts off what a failed attempt to append may have left, so that the file ends where it ended before, and
+// reports whether it does.
+func (f *File) takeBack(ctx context.Context, j *job) bool {
+	now, err := f.tree.ask(ctx, j.name)
+	if err == nil && now.SameVersion(j.base) {
+		return true
+	}
+	var ours bool
+	if err == nil {
+		ours, err = f.leftByUs(ctx, j, now)
+	}
+	if ours && f.tree.Caps().Truncate {
+		_, err = f.tree.backend.SetAttr(ctx, j.name, backends.Attr{Size: &j.base.Size, ModTime: &j.base.ModTime})
+		if err == nil {
+			return true
+		}
+	}
+	f.tree.log.Warn("a failed append may have left a part of itself", "name", j.name, "size", j.base.Size, "err", err)
+	return false
 }
 
 // worthSending yields the parts of r that must be sent to a place that holds nothing yet. Holes are not, where the server
@@ -286,13 +344,13 @@ func (t *Tree) worthSending(staged *spool.File, r spool.Range) iter.Seq[spool.Ra
 	return slices.Values([]spool.Range{r})
 }
 
-// send writes the given parts of j to w, gives it j's size and commits, or aborts.
-func send(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) (backends.Info, error) {
+// send writes the given parts of j to w, gives it j's size and the attributes a and commits, or aborts.
+func send(ctx context.Context, w backends.Writer, j *job, a backends.Attr, parts iter.Seq[spool.Range]) (backends.Info, error) {
 	if err := copyOut(ctx, w, j, parts); err != nil {
 		w.Abort() // its error would add nothing to this one
 		return backends.Info{}, err
 	}
-	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: j.attr})
+	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: a})
 }
 
 func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {
@@ -321,40 +379,5 @@ func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spoo
 	return nil
 }
 
-// cutWhileSent ends an attempt to send a file that a program cut meanwhile; the next attempt sends what is left.
-var cutWhileSent = &backends.Error{Op: "publish", Code: syscall.EAGAIN, Class: backends.Transient,
-	Err: errors.New("the file was cut while it was being sent")}
-
-// tempName returns a new temporary name beside name and reserves it; "" if the connection has none.
-func (t *Tree) tempName(name string) string {
-	if t.options.TempName == TempNone {
-		return ""
-	}
-	base := path.Base(name)
-	random := fmt.Sprintf("%08x", rand.Uint32())
-	with := func(base string) string {
-		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
-	}
-	if over := len(with(base)) - backends.MaxElement; over > 0 {
-		base = base[:max(0, len(base)-over)]
-	}
-	temp := join(parent(name), with(base))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.temps[temp] = struct{}{}
-	return temp
-}
-
-// freeTemp ends the reservation of a temporary name.
-func (t *Tree) freeTemp(temp string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.temps, temp)
-}
-
-// removeTemp removes what a lost upload may have left on the server.
-func (t *Tree) removeTemp(ctx context.Context, temp string) {
-	if err := t.backend.Remove(ctx, temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.log.Warn("a temporary file may be left on the server", "name", temp, "err", err)
-	}
-}
+// cutWhileSent ends an attempt to send a file that a program cut meanwhile; what is left of it is published anew.
+var cutWhileSent = &backends.Error{Op: "publish", Code: syscall.EAGAIN, Err: errors.New("the file was cut while it was being sent")}

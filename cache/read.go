@@ -197,7 +197,7 @@ func (f *File) dropReader() {
 func (f *File) source(ctx context.Context) (backends.Reader, error) {
 	for {
 		f.mu.Lock()
-		reader, name, base, nameless := f.reader, f.name, f.base, f.gone || f.stale
+		reader, name, base, nameless := f.reader, f.name, f.base, f.gone || f.stale || f.shut == syscall.EBADF
 		f.mu.Unlock()
 		switch {
 		case reader != nil:

@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,10 +99,12 @@ type Tree struct {
 	work   sync.WaitGroup // goroutines of listings and of reading ahead
 
 	mu     sync.Mutex
-	ended  [256]uint64         // counts the Files that ended, by a hash of their names; see era
-	files  map[string]*File    // open files by the name they bear; a removed file is in nobody's way here
-	links  map[string]*names   // files of several names, by each of these; see link.go
-	temps  map[string]struct{} // temporary names of uploads under way
+	ended  [256]uint64              // counts the Files that ended, by a hash of their names; see era
+	files  map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
+	links  map[string]*names        // files of several names, by each of these; see link.go
+	temps  map[string]time.Time     // temporary names of uploads under way, and when others were freed
+	busy   map[string]chan struct{} // names that are being changed at the server; see change.go
+	moves  uint64                   // counts renames of what may be a directory; see era
 	closed bool
 
 	small       atomic.Int64 // bytes of small files held in memory, at most smallFiles
@@ -127,7 +130,8 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	t := &Tree{
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), times: newTimes(),
-		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]struct{}{},
+		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
+		busy: map[string]chan struct{}{},
 	}
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
@@ -257,11 +261,21 @@ func (t *Tree) below(dir string) []*File {
 	defer t.mu.Unlock()
 	var files []*File
 	for name, f := range t.files {
-		if dir == "" || name == dir || strings.HasPrefix(name, dir+"/") {
+		if isBelow(name, dir) {
+			files = append(files, f)
+		}
+	}
+	for name := range t.links {
+		if f := t.liveLocked(name); f != nil && isBelow(name, dir) && !slices.Contains(files, f) {
 			files = append(files, f)
 		}
 	}
 	return files
+}
+
+// isBelow reports whether name is dir or lies below it; dir "" holds everything.
+func isBelow(name, dir string) bool {
+	return dir == "" || name == dir || strings.HasPrefix(name, dir+"/")
 }
 
 // detach makes f bear no name in this tree any more, because the name is another content's by now. Who has it open goes
@@ -312,6 +326,9 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 		return nil, Entry{}, err
 	}
 	for {
+		if err := t.settled(ctx, name); err != nil {
+			return nil, Entry{}, err
+		}
 		f, err := t.open(ctx, name, mode, t.era(name))
 		switch {
 		case err == nil:
@@ -325,8 +342,9 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 	}
 }
 
-// era is the time between two ends of Files of one name. What the server said of a name in one era does not hold in the
-// next, for the File that ended may have been published in between.
+// era is the time between two changes of what a name stands for, as far as they are made here: the end of a File that
+// bore it and may have been published, a removal, a rename. What the server said of a name in one era does not hold in
+// the next.
 type era uint64
 
 // errOvertaken says that an era ended while the server was asked.
@@ -335,8 +353,10 @@ var errOvertaken = errors.New("the name was changed meanwhile")
 func (t *Tree) era(name string) era {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return era(*t.endedLocked(name))
+	return t.eraLocked(name)
 }
+
+func (t *Tree) eraLocked(name string) era { return era(*t.endedLocked(name) + t.moves) }
 
 // endedLocked returns the count of ends for name, which other names may share; the caller holds mu.
 func (t *Tree) endedLocked(name string) *uint64 {
@@ -506,7 +526,7 @@ func (t *Tree) add(f *File, mode OpenMode, now era) error {
 		return shutDown("create", f.name)
 	case taken && mode.Exclusive:
 		return &backends.Error{Op: "create", Name: f.name, Code: syscall.EEXIST}
-	case taken, !mode.Exclusive && era(*t.endedLocked(f.name)) != now:
+	case taken, !mode.Exclusive && t.eraLocked(f.name) != now, t.busyLocked(f.name) != nil:
 		return errOvertaken
 	}
 	t.files[f.name] = f
@@ -562,8 +582,11 @@ func (t *Tree) joinOrAdd(name string, e Entry, now era) (*File, error) {
 	}
 	f := t.liveLocked(name)
 	if f == nil {
-		if era(*t.endedLocked(name)) != now {
+		if t.eraLocked(name) != now || t.busyLocked(name) != nil {
 			return nil, errOvertaken
+		}
+		if t.links[name] != nil { // the count is ours and changes without the server's saying so
+			e.Nlink, e.Known = 0, e.Known&^backends.HasNlink
 		}
 		f = newFile(t, name, e.Info)
 		f.base, f.version = e.Info, e.Version

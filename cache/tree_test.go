@@ -920,6 +920,117 @@ func TestTemporaryNamesAreNotListed(t *testing.T) {
 	}
 }
 
+func TestTemporaryNamesDoNotComeBackInAKeptListing(t *testing.T) {
+	w := newWorld(t, nil)
+	f := w.open("f", claiming) // its temporary name stands on the server from here on
+	w.list("")
+	w.write(f, "x", 0)
+	w.close(f)
+	if got := w.list(""); !slices.Equal(got, []string{"f"}) {
+		t.Errorf("after the upload the directory lists %q", got)
+	}
+}
+
+func TestRenameOverAClaimedNameKeepsTheFile(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("b", "content")
+	f := w.open("t", claiming)
+	w.must(w.tree.Rename(w.Context(), "b", "t", backends.Replace))
+	w.has("t", "content")
+	w.write(f, "replaced", 0)
+	w.close(f)
+	w.has("t", "content")
+	w.only("t")
+}
+
+func TestOpenDuringARenameGetsOneOfBothFiles(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("f", "old")
+	w.give("tmp", "new, and longer")
+	inside, opened := make(chan struct{}), make(chan *cache.File)
+	w.server.SetFault(func(_ context.Context, op, _ string) error {
+		if op == "rename" {
+			close(inside)
+		}
+		return nil
+	})
+	go func() {
+		<-inside
+		f, _, err := w.tree.Open(w.Context(), "f", reading)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- f
+	}()
+	w.must(w.tree.Rename(w.Context(), "tmp", "f", backends.Replace))
+	f := <-opened
+	if got := w.read(f); got != "old" && got != "new, and longer" {
+		t.Errorf("read %q", got)
+	}
+	w.close(f)
+}
+
+func TestReplacingUnderReadersNeverFailsThem(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("f", "0")
+	var readers sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				f := w.open("f", reading)
+				p := make([]byte, 100)
+				n, err := f.ReadAt(w.Context(), p, 0)
+				if err != io.EOF || strings.Trim(string(p[:n]), string(p[:1])) != "" {
+					t.Errorf("read %q, %v", p[:n], err)
+				}
+				w.close(f)
+			}
+		})
+	}
+	for i := range 300 {
+		f := w.open("tmp", creating)
+		w.write(f, strings.Repeat(fmt.Sprint(i%10), i%50+1), 0)
+		w.close(f)
+		w.must(w.tree.Rename(w.Context(), "tmp", "f", backends.Replace))
+	}
+	close(done)
+	readers.Wait()
+}
+
+func TestRenameOfAnotherNamePublishesTheContent(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("u", "content")
+	_, err := w.tree.Link(w.Context(), "u", "d")
+	w.must(err)
+	f := w.open("u", writing)
+	w.write(f, "CON", 0)
+	w.must(w.tree.Rename(w.Context(), "d", "e", backends.Replace))
+	w.has("e", "CONtent")
+	w.close(f)
+}
+
+func TestLinkCountFallsWithTheNames(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("a", "content")
+	_, err := w.tree.Link(w.Context(), "a", "b")
+	w.must(err)
+	w.must(w.tree.Rename(w.Context(), "a", "x", backends.Replace))
+	f := w.open("b", writing)
+	w.must(w.tree.Remove(w.Context(), "b"))
+	w.write(f, "C", 0)
+	if e, err := w.tree.Stat(w.Context(), "x"); err != nil || e.Known.Has(backends.HasNlink) && e.Nlink != 1 {
+		t.Errorf("nlink %d, %v; want 1", e.Nlink, err)
+	}
+	w.close(f)
+	w.has("x", "Content")
+}
+
 func TestTempNameFollowsItsPattern(t *testing.T) {
 	for pattern, want := range map[string]func(name string) bool{
 		"":               func(n string) bool { return strings.HasPrefix(n, ".f.pierfs-") && len(n) == len(".f.pierfs-")+8 },

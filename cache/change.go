@@ -1,0 +1,89 @@
+package cache
+
+import (
+	"context"
+
+	"pierfs/cache/attr"
+)
+
+// alone reserves names for a change at the server: no File begins to bear one of them, or a name below it, before release
+// is called, and no other change of them is under way. So whoever has a file open has it from before the change or from
+// after it, and never from in between, where the server's answers are of two worlds.
+func (t *Tree) alone(ctx context.Context, names ...string) (release func(), err error) {
+	for {
+		if err := t.settled(ctx, names...); err != nil {
+			return nil, err
+		}
+		if done := t.reserve(names); done != nil {
+			return func() { t.release(names, done) }, nil
+		}
+	}
+}
+
+// reserve marks names as being changed; nil if somebody was faster with one of them.
+func (t *Tree) reserve(names []string) chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, name := range names {
+		if t.busyLocked(name) != nil {
+			return nil
+		}
+	}
+	done := make(chan struct{})
+	for _, name := range names {
+		t.busy[name] = done
+	}
+	return done
+}
+
+// release ends the reservation of names, and their era.
+func (t *Tree) release(names []string, done chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, name := range names {
+		delete(t.busy, name)
+		*t.endedLocked(name)++
+	}
+	close(done)
+}
+
+// settled waits until nothing is being changed at names or above them.
+func (t *Tree) settled(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		for {
+			t.mu.Lock()
+			busy := t.busyLocked(name)
+			t.mu.Unlock()
+			if busy == nil {
+				break
+			}
+			select {
+			case <-busy:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// busyLocked returns what closes when the change at name, or above it, has ended; nil if there is none. The caller holds mu.
+func (t *Tree) busyLocked(name string) chan struct{} {
+	for changing, done := range t.busy {
+		if isBelow(name, changing) {
+			return done
+		}
+	}
+	return nil
+}
+
+// endAllEras tells every Open under way that names below one that was renamed have changed too, unless that is known to
+// be no directory.
+func (t *Tree) endAllEras(renamed string) {
+	if info, _, state := t.attrs.Get(renamed); state == attr.Present && !info.IsDir() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.moves++
+}

@@ -1,0 +1,75 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"pierfs/backends"
+)
+
+// maxFreed is how many temporary names that are no longer in use may be remembered before old ones are dropped, and
+// freedFor how long each is remembered at least: no listing takes longer to be of use.
+const (
+	maxFreed = 1000
+	freedFor = 10 * time.Minute
+)
+
+// tempName returns a new temporary name beside name and reserves it; "" if the connection has none.
+func (t *Tree) tempName(name string) string {
+	if t.options.TempName == TempNone {
+		return ""
+	}
+	base := path.Base(name)
+	random := fmt.Sprintf("%08x", rand.Uint32())
+	with := func(base string) string {
+		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
+	}
+	if over := len(with(base)) - backends.MaxElement; over > 0 {
+		base = base[:max(0, len(base)-over)]
+	}
+	temp := join(parent(name), with(base))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.temps[temp] = time.Time{}
+	return temp
+}
+
+// freeTemp ends the reservation of a temporary name. Listings that began before it still hide the name.
+func (t *Tree) freeTemp(temp string) {
+	if temp == "" {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.temps[temp] = time.Now()
+	if len(t.temps) <= maxFreed {
+		return
+	}
+	for name, freed := range t.temps {
+		if !freed.IsZero() && time.Since(freed) > freedFor {
+			delete(t.temps, name)
+		}
+	}
+}
+
+// hides reports whether a listing that began at began must not show name, for it is, or was meanwhile, a temporary name
+// of an upload.
+func (t *Tree) hides(name string, began time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	freed, ok := t.temps[name]
+	return ok && (freed.IsZero() || !freed.Before(began))
+}
+
+// removeTemp removes what a lost upload may have left on the server.
+func (t *Tree) removeTemp(ctx context.Context, temp string) {
+	if err := t.backend.Remove(ctx, temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.log.Warn("a temporary file may be left on the server", "name", temp, "err", err)
+	}
+}
