@@ -23,11 +23,15 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	}
 	h := &handle{node: in.NodeId, pid: in.Pid, write: mode.Write}
 	keep, err := s.open(r, h, mode)
-	if err != nil {
-		return status(err)
+	switch code := status(err); code {
+	case fuse.OK:
+		s.opened(h, keep, out)
+		return fuse.OK
+	case fuse.ENOENT:
+		return statusStale // the kernel remembers a name that is gone: it asks for it again, and may then create it
+	default:
+		return code
 	}
-	s.opened(h, keep, out)
-	return fuse.OK
 }
 
 // open opens h.node. keep reports whether the kernel's pages of it are still good.

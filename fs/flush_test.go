@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"pierfs/backends/mem"
@@ -110,5 +111,30 @@ os.read(0, 1)
 ' < /dev/zero`)
 	if got := r.onServer("g"); len(got) != 7 {
 		t.Errorf("stretched by path: the server has %d bytes, want 7", len(got))
+	}
+}
+
+// TestFailedCloseLeavesNothingOfItself: what a program was told did not arrive is seen by nobody afterwards, neither through
+// pages that the kernel kept nor as a name.
+func TestFailedCloseLeavesNothingOfItself(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.sh(`echo "old content" > f; cat f`)
+	r.server.SetFault(func(_ context.Context, op, _ string) error {
+		if op == "create" {
+			return syscall.EDQUOT
+		}
+		return nil
+	})
+	for _, script := range []string{`head -c 12 /dev/zero > f`, `head -c 1 /dev/zero > made`} {
+		if out, err := r.try(script); err == nil || !strings.Contains(out, "quota") {
+			t.Errorf("%s: %v %q, want EDQUOT", script, err, out)
+		}
+	}
+	r.server.SetFault(nil)
+	r.sh(`for i in $(seq 100); do [ "$(cat f)" = "old content" ] && break; sleep 0.02; done`) // RELEASE follows close(2) by itself
+	r.want(`cat f`, "old content")
+	r.sh(`echo y > made`)
+	if got := r.onServer("made"); got != "y\n" {
+		t.Errorf("a file created after a failed creation has %q on the server", got)
 	}
 }

@@ -148,6 +148,15 @@ func (t *nodes) closes(id nodeID, c *content, write bool) {
 	}
 }
 
+// forgetPages notes that the pages which the kernel holds of node id are not those of any version.
+func (t *nodes) forgetPages(id nodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.find(id); i != 0 {
+		t.at(i).flags &^= hasPages
+	}
+}
+
 // borrow returns the content that node id is open with, nil if it is not; letGo must follow.
 func (t *nodes) borrow(id nodeID) *content {
 	t.mu.Lock()
@@ -207,10 +216,17 @@ func (s *fileSystem) letGo(ctx context.Context, c *content, told bool) error {
 // release ends handle h of a file. No program waits for it, nor for what it may have to publish.
 func (s *fileSystem) release(h *handle) {
 	told := s.nodes.wasTold(h.node)
+	name, named := h.content.file.Name()
+	dropped := told && h.content.file.Dirty()
 	s.nodes.closes(h.node, h.content, h.write)
 	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
-		name, _ := h.content.file.Name()
 		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "name", name, "err", err)
+	}
+	if dropped && named {
+		// A program was told that its content did not arrive, and with the last handle it is gone: the name has its old
+		// content, or none, and nothing that the kernel keeps of the other may show.
+		s.nodes.forgetPages(h.node)
+		s.notifier.add(name)
 	}
 }
