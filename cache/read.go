@@ -46,7 +46,7 @@ func (f *File) readOnce(ctx context.Context, p []byte, off int64) (int, error) {
 		return staged.ReadAt(p, off)
 	case whole != nil:
 		return readBytes(whole, p, off)
-	case off >= base.Size:
+	case off >= max(base.Size, 1): // that a file is empty is asked of the file itself, once
 		return 0, io.EOF
 	case base.Size <= smallFile && f.tree.small.Load() < smallFiles:
 		if err := f.fetchWhole(ctx); err != nil {

@@ -1272,3 +1272,17 @@ func TestWritersOfOneFileDoNotLoseEachOthersBytes(t *testing.T) {
 	}
 	w.only("log")
 }
+
+func TestFileThatIsSaidToBeEmptyIsAsked(t *testing.T) {
+	w := newWorld(t, nil)
+	w.give("f", strings.Repeat("x", 100))
+	w.give("e", "")
+	tree, err := cache.New(&understating{Backend: w.server, by: 100}, w.options)
+	w.must(err)
+	f, _, err := tree.Open(w.Context(), "f", reading)
+	w.must(err)
+	_, err = f.ReadAt(w.Context(), make([]byte, 10), 0)
+	wantErrno(t, err, syscall.EIO)
+	w.must(f.Close(w.Context(), false))
+	w.must(tree.Close(w.Context()))
+}

@@ -76,6 +76,7 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 // name up again and comes back with the node for it).
 func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry) (keep bool, err error) {
 	h.content = &content{file: file}
+	h.empty = e.Size == 0 && !h.write
 	keep, ok := s.nodes.opens(h.node, h.content, e, h.write)
 	if !ok {
 		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
@@ -87,6 +88,11 @@ func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e ca
 func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 	if keep {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	if h.empty {
+		// The kernel asks for no page behind the end, and the end is the server's word: a server that tells 0 and has more
+		// (as /proc does) would be believed without a question.
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
 	}
 	if !h.write {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // nothing to publish: closing it is no request

@@ -17,6 +17,7 @@ type handle struct {
 
 	content *content   // of a file
 	listing dirListing // of a directory
+	empty   bool       // a file whose size was told as 0 when it was opened for reading
 }
 
 // handles is the table of all that is open. Ids are never used twice.
