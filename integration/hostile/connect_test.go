@@ -21,12 +21,12 @@ import (
 
 // The timeouts that every test gives its connections, and what an operation may take in all (docs/SEMANTICS.md).
 const (
-	timeout = 500 * time.Millisecond
+	timeout = slowdown * 500 * time.Millisecond
 	retries = 1
 	limit   = timeout * (retries + 1)
 
 	// slack is what the machine may add: logins of other tests, the scheduler.
-	slack = time.Second
+	slack = slowdown * time.Second
 )
 
 // target is the connection to s, as a definition makes it.

@@ -267,8 +267,8 @@ func TestLostConnectionIsNoEndOfFile(t *testing.T) {
 	for name, wire := range map[string]func(*Wire) net.Conn{
 		"at once":           SaysAndCuts(""),
 		"after the version": SaysAndCuts("SSH-2.0-OpenSSH_9.2p1\r\n"),
-		"in the login":      CutsAfter(1500),
-		"in the greeting":   CutsAfter(2700),
+		"in the login":      CutsAfter(1300),
+		"in the greeting":   CutsAfter(1600),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,7 +78,7 @@ func TestNoServerOfSSH(t *testing.T) {
 // a passing trouble. The call ends in time, and the next ones work once connections hold.
 func TestCutAtEveryByte(t *testing.T) {
 	t.Parallel()
-	for _, n := range slices.Concat([]int{1, 22, 23, 24}, slices.Collect(steps(0, 2000, 211)), slices.Collect(steps(2000, 3200, 53))) {
+	for _, n := range breaks(t) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			s := New(t, Manner{Wire: CutsAfter(n)})
@@ -97,10 +98,25 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
+// breaks returns the bytes at which to break off what a server sends until a first stat is answered: the first of the
+// version, some of the key exchange, and many of the login and the greeting.
+func breaks(t *testing.T) []int {
+	t.Helper()
+	sent := new(atomic.Int64)
+	s := New(t, Manner{Wire: Counts(sent)})
+	furnish(s)
+	connect(t, s, func(c *connection) { c.warm() })
+	whole, first := int(sent.Load()), 1200
+	if whole < first+500 {
+		t.Fatalf("a login and a stat take %d bytes, want more than %d", whole, first+500)
+	}
+	return slices.Concat([]int{0, 1, 2, 3, 4, 5, 22, 23, 24}, slices.Collect(steps(211, first, 211)), slices.Collect(steps(first, whole, 31)))
+}
+
 // TestSilenceAtEveryByte is the same with a server that stays connected and says no more.
 func TestSilenceAtEveryByte(t *testing.T) {
 	t.Parallel()
-	for _, n := range slices.Concat([]int{1, 2, 3, 4, 5, 22, 23, 24}, slices.Collect(steps(0, 2000, 211)), slices.Collect(steps(2000, 3200, 53))) {
+	for _, n := range breaks(t) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			s := New(t, Manner{Wire: StopsAfter(n)})

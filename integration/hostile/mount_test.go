@@ -22,7 +22,7 @@ import (
 
 // patience is what a program may wait for one system call: the budget of the connection, and what a machine adds that runs
 // a daemon for each test.
-const patience = limit + 2*time.Second
+const patience = limit + 2*slack
 
 // stage is a daemon with one mount of an honest server, which has to serve whatever is done to others, and mounts of
 // hostile ones.

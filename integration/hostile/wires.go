@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -73,6 +74,22 @@ func SaysAndCuts(text string) func(*Wire) net.Conn {
 // CutsAfter ends the connection once the server has sent n bytes.
 func CutsAfter(n int) func(*Wire) net.Conn {
 	return func(w *Wire) net.Conn { return &cutter{Conn: w, left: n} }
+}
+
+// Counts adds up what the server sends.
+func Counts(sent *atomic.Int64) func(*Wire) net.Conn {
+	return func(w *Wire) net.Conn { return &counter{Conn: w, sent: sent} }
+}
+
+type counter struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 // StopsAfter says nothing more once the server has sent n bytes, and stays connected.
