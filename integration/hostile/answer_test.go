@@ -17,14 +17,14 @@ import (
 func TestBrokenAnswers(t *testing.T) {
 	t.Parallel()
 	for _, breach := range Breaches() {
-		t.Run(breach.Name, func(t *testing.T) {
-			t.Parallel()
-			for _, call := range calls {
+		for _, call := range calls {
+			t.Run(breach.Name+"/"+call.name, func(t *testing.T) {
+				t.Parallel()
 				for _, op := range call.needs {
 					broken(t, breach, call, op)
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
