@@ -67,6 +67,17 @@ func (t *Tree) settled(ctx context.Context, names ...string) error {
 	return nil
 }
 
+// awaits waits until nothing is being changed at name or above it, and reports whether anything was.
+func (t *Tree) awaits(ctx context.Context, name string) bool {
+	t.mu.Lock()
+	busy := t.busyLocked(name) != nil
+	t.mu.Unlock()
+	if busy {
+		_ = t.settled(ctx, name) // an ended context ends the caller's loop as well
+	}
+	return busy
+}
+
 // busyLocked returns what closes when the change at name, or above it, has ended; nil if there is none. The caller holds mu.
 func (t *Tree) busyLocked(name string) chan struct{} {
 	for changing, done := range t.busy {

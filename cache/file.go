@@ -25,8 +25,9 @@ const smallFiles = 64 << 20
 // Tree.Remove it bears none and goes on. Its methods may be called from many goroutines at once.
 type File struct {
 	tree     *Tree
-	turn     turn // held by whoever publishes, renames or removes the file
-	fetching turn // held by whoever fetches a small file; taken alone
+	id       uint64 // orders the taking of turns
+	turn     turn   // held by whoever publishes, renames or removes the file
+	fetching turn   // held by whoever fetches a small file; taken alone
 
 	opens int // guarded by tree.mu; 0 means that the file is finished
 
@@ -52,6 +53,7 @@ type File struct {
 	writer   backends.Writer // holds a name that was created exclusively, until the first publication
 	temp     string          // the writer's temporary name
 	reclaim  bool            // the name must be new on the server, and is held no more
+	tried    bool            // a publication failed that may have happened
 	begun    bool            // an append in place failed and may have left a part of itself
 
 	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that
@@ -62,7 +64,7 @@ type File struct {
 }
 
 func newFile(t *Tree, name string, info backends.Info) *File {
-	return &File{tree: t, turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
+	return &File{tree: t, id: t.staged.Add(1), turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
 }
 
 // turn is a lock that a context can stop waiting for.
@@ -97,6 +99,13 @@ func (f *File) Dirty() bool {
 }
 
 func (f *File) dirtyLocked() bool { return !f.gone && f.change != f.published }
+
+// exists reports whether the file waits to be published, or was published since it was opened here.
+func (f *File) exists() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dirtyLocked() || f.published != 0 && f.base.Known != 0 && !f.stale
+}
 
 // Stat describes the file as programs see it. An unchanged file is asked for at the server when what is known is too old.
 func (f *File) Stat(ctx context.Context) (Entry, error) {

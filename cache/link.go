@@ -124,6 +124,7 @@ func (t *Tree) liveLocked(name string) *File {
 
 // link notes that name is now a name of the file old; the caller holds mu.
 func (t *Tree) link(old, name string) {
+	t.unlinkLocked(name)
 	if len(t.links) >= maxLinks {
 		return
 	}
@@ -140,6 +141,10 @@ func (t *Tree) link(old, name string) {
 func (t *Tree) unlink(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.unlinkLocked(name)
+}
+
+func (t *Tree) unlinkLocked(name string) {
 	n := t.links[name]
 	if n == nil {
 		return

@@ -184,7 +184,7 @@ func (o *overlay) add(l *Listing, info backends.Info) {
 // rest puts those into l that the server does not know yet.
 func (o *overlay) rest(l *Listing) {
 	for base, f := range o.files {
-		if name, ok := f.Name(); ok && f.Dirty() && name == join(o.dir, base) {
+		if name, ok := f.Name(); ok && f.exists() && name == join(o.dir, base) {
 			l.addOver(f.entry())
 		}
 	}

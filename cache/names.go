@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 
 	"pierfs/backends"
+	"pierfs/cache/attr"
 )
 
 // Mkdir makes a directory.
@@ -64,15 +66,16 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	if f.onServer() {
-		if err := t.removed(name, t.backend.Remove(ctx, name)); err != nil {
+		err := t.removed(name, t.backend.Remove(ctx, name))
+		if err != nil && !(f.unsure() && errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
 	}
+	f.abortClaim()         // now: afterwards the name is free for another's
 	if t.live(name) == f { // no other name took it over
 		t.detach(f)
 		f.remove()
 	}
-	f.abortClaim()
 	return nil
 }
 
@@ -112,7 +115,7 @@ func (t *Tree) Rmdir(ctx context.Context, name string) error {
 func (t *Tree) waitingBelow(name string) bool {
 	return slices.ContainsFunc(t.below(name), func(f *File) bool {
 		bears, ok := f.Name()
-		return ok && bears != name && f.Dirty()
+		return ok && bears != name && isBelow(bears, name) && f.Dirty()
 	})
 }
 
@@ -128,27 +131,27 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		_, err := t.Stat(ctx, from)
 		return err
 	}
+	if err := t.publishBelow(ctx, from); err != nil { // before anybody has to wait for us
+		return err
+	}
 	release, err := t.alone(ctx, from, to)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if t.sameFile(from, to) {
+	target := t.live(to)
+	switch {
+	case t.sameFile(from, to) && mode == backends.Replace:
 		return nil // rename(2): two names of one file stay as they are
-	}
-	moving, target := t.live(from), t.live(to)
-	if target != nil && mode == backends.NoReplace {
+	case target != nil && mode == backends.NoReplace:
 		return &backends.Error{Op: "rename", Name: to, Code: syscall.EEXIST}
-	}
-	if t.waitingBelow(to) {
+	case t.waitingBelow(to):
 		return &backends.Error{Op: "rename", Name: to, Code: syscall.ENOTEMPTY}
 	}
-	for _, f := range t.below(from) {
-		if err := f.Publish(ctx); err != nil {
-			return err
-		}
+	if err := t.publishBelow(ctx, from); err != nil {
+		return err
 	}
-	give, err := takeTurns(ctx, moving, target)
+	give, err := takeTurns(ctx, append(t.below(from), target)...) // no publication is under way to a name that changes
 	if err != nil {
 		return err
 	}
@@ -174,10 +177,20 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	return nil
 }
 
+// publishBelow publishes what is unpublished at name and below it.
+func (t *Tree) publishBelow(ctx context.Context, name string) error {
+	for _, f := range t.below(name) {
+		if err := f.Publish(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // takeTurns takes the turns of the files that are not nil, in an order that all callers share.
 func takeTurns(ctx context.Context, files ...*File) (release func(), err error) {
 	files = slices.DeleteFunc(files, func(f *File) bool { return f == nil })
-	slices.SortFunc(files, func(a, b *File) int { return strings.Compare(a.sortKey(), b.sortKey()) })
+	slices.SortFunc(files, func(a, b *File) int { return cmp.Compare(a.id, b.id) })
 	files = slices.Compact(files)
 	for i, f := range files {
 		if err := f.turn.take(ctx); err != nil {
@@ -196,11 +209,15 @@ func give(files []*File) {
 
 // moved carries what is known, and the open files, from one name to another.
 func (t *Tree) moved(from, to string) {
-	t.times.rename(from, to)
 	info, _, state := t.attrs.Get(from)
-	t.attrs.ForgetBelow(from)
-	t.attrs.ForgetBelow(to)
+	directory := state != attr.Present || info.IsDir()
+	t.times.rename(from, to, directory)
+	if directory {
+		t.attrs.ForgetBelow(from)
+		t.attrs.ForgetBelow(to)
+	}
 	t.attrs.PutAbsent(from)
+	t.attrs.Forget(to)
 	if state != 0 && info.Known != 0 {
 		info.Name = lastElement(to)
 		t.attrs.Put(to, info)
@@ -278,11 +295,18 @@ func (t *Tree) truncate(ctx context.Context, name string, a backends.Attr) (Entr
 // hold makes sure that the content outlives its name: opened, or here. The caller has the turn.
 func (f *File) hold(ctx context.Context) error {
 	f.mu.Lock()
-	need := f.reader == nil && f.whole == nil && f.base.Size > 0 &&
-		(f.staged == nil || len(f.staged.Missing(0, f.staged.Size())) > 0)
+	need := f.whole == nil && f.base.Size > 0 && (f.staged == nil || len(f.staged.Missing(0, f.staged.Size())) > 0)
+	reader, compared := f.reader, f.compared
 	f.mu.Unlock()
 	if !need {
 		return nil
+	}
+	if reader != nil && !compared { // it may be of another version, and then holds nothing
+		if info, err := reader.Stat(ctx); err == nil && f.sameContent(info) {
+			f.trust(reader)
+		} else {
+			f.giveUp(reader)
+		}
 	}
 	_, err := f.source(ctx)
 	if backends.Errno(err) == syscall.EACCES || backends.Errno(err) == syscall.ESTALE {
@@ -291,11 +315,18 @@ func (f *File) hold(ctx context.Context) error {
 	return err
 }
 
-// onServer reports whether the server has something under the file's name.
+// onServer reports whether the server has, or may have, something under the file's name.
 func (f *File) onServer() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.base.Known != 0
+	return f.base.Known != 0 || f.tried
+}
+
+// unsure reports whether a file that was never published may be on the server for all that.
+func (f *File) unsure() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.base.Known == 0
 }
 
 // abortClaim gives up the name that an exclusive creation holds on the server. The caller has the turn.
@@ -305,11 +336,4 @@ func (f *File) abortClaim() {
 	f.writer, f.temp = nil, ""
 	f.mu.Unlock()
 	f.abort(j)
-}
-
-// sortKey orders files for takeTurns.
-func (f *File) sortKey() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.name
 }

@@ -126,6 +126,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun, f.reclaim = j.begun, j.claim
+	f.tried = err != nil && (f.tried || backends.ClassOf(err) != backends.Final)
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
 		f.pending = merge(j.pending, f.pending)

@@ -71,14 +71,19 @@ func (r rounded) of(told time.Time) time.Time {
 // forget drops what is remembered of name.
 func (t times) forget(name string) { t.byName.Remove(name) }
 
-// rename carries what is remembered at and below from to to.
-func (t times) rename(from, to string) {
+// rename carries what is remembered at from, and below it if it may be a directory, to to.
+func (t times) rename(from, to string, directory bool) {
 	t.forget(to)
-	for _, name := range t.byName.Keys() {
+	names := []string{from}
+	if directory {
+		names = t.byName.Keys()
+	}
+	for _, name := range names {
 		if name == from || strings.HasPrefix(name, from+"/") {
-			both, _ := t.byName.Peek(name)
-			t.byName.Remove(name)
-			t.byName.Add(to+name[len(from):], both)
+			if both, ok := t.byName.Peek(name); ok {
+				t.byName.Remove(name)
+				t.byName.Add(to+name[len(from):], both)
+			}
 		}
 	}
 }

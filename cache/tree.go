@@ -171,6 +171,9 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 		default:
 			return t.Refresh(ctx, name)
 		}
+		if err := ctx.Err(); err != nil {
+			return Entry{}, err
+		}
 	}
 }
 
@@ -188,8 +191,9 @@ func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 				return e, nil
 			}
 		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
-			t.vanished(name)
-			return t.absent(name, asked)
+			if t.vanished(ctx, name) {
+				return t.absent(name, asked)
+			}
 		case err != nil && !errors.Is(err, os.ErrNotExist):
 			return Entry{}, err
 		}
@@ -226,7 +230,7 @@ func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked
 		own := f.entry()
 		own.Name, own.Valid = e.Name, e.Valid
 		return own, true
-	case t.attrs.Changed(name, mark):
+	case t.awaits(ctx, name), t.attrs.Changed(name, mark):
 		return Entry{}, false
 	}
 	t.detach(f)
@@ -239,13 +243,17 @@ func (t *Tree) absent(name string, asked time.Time) (Entry, error) {
 	return e, &backends.Error{Op: "stat", Name: name, Code: syscall.ENOENT}
 }
 
-// vanished takes the name from an open file whose name somebody else removed on the server.
-func (t *Tree) vanished(name string) {
+// vanished takes the name from an open file whose name somebody else removed on the server: what is still written to it
+// cannot be published. It reports false if a change of ours is under way that may be the cause.
+func (t *Tree) vanished(ctx context.Context, name string) bool {
+	if t.live(name) != nil && t.awaits(ctx, name) {
+		return false
+	}
 	t.unlink(name)
 	if f := t.live(name); f != nil && !f.Dirty() {
 		t.detach(f)
-		f.remove()
 	}
+	return true
 }
 
 // live returns the open file that bears name, nil if there is none.
@@ -529,6 +537,7 @@ func (t *Tree) add(f *File, mode OpenMode, now era) error {
 	case taken, !mode.Exclusive && t.eraLocked(f.name) != now, t.busyLocked(f.name) != nil:
 		return errOvertaken
 	}
+	t.unlinkLocked(f.name) // it was free, so it is no name of another file any more
 	t.files[f.name] = f
 	return nil
 }
