@@ -25,6 +25,7 @@ var (
 	duration = flag.Duration("model.duration", 20*time.Second, "how long each test of a mount runs")
 	every    = flag.Duration("model.every", 3*time.Second, "time between two faults")
 	seed     = flag.Uint64("model.seed", 1, "where the random operations begin")
+	whole    = flag.String("model.trace", "", "file for the whole trace of a failure")
 	shrink   = flag.Duration("model.shrink", 30*time.Second, "how long to make a failing trace smaller")
 )
 
@@ -122,8 +123,14 @@ func (s *stage) run(t *testing.T, o Options, faults []outageOf) {
 	if got.err == nil {
 		return
 	}
-	if f, ok := errors.AsType[*Failure](got.err); ok && len(faults) == 0 && len(f.Trace) > 0 {
+	f, ok := errors.AsType[*Failure](got.err)
+	if ok && len(faults) == 0 && len(f.Trace) > 0 {
 		t.Errorf("smaller: %v", Shrink(o, f, *shrink))
+	}
+	if ok && *whole != "" {
+		if err := os.WriteFile(*whole, []byte(f.Tell(len(f.Trace))), 0o644); err != nil {
+			t.Error(err)
+		}
 	}
 	t.Fatalf("%v\nthe daemon wrote:\n%s", got.err, tail(s.daemon.Log(), 8<<10))
 }

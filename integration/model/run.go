@@ -3,7 +3,9 @@ package model
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"sync"
 	"time"
@@ -167,6 +169,9 @@ func (r *run) calm() error {
 	if err := r.each(func(_ int, t *tree) error { return t.awaitServer() }); err != nil {
 		return err
 	}
+	if err := r.cleaned(); err != nil {
+		return err
+	}
 	r.o.Outages = false
 	return r.each(func(_ int, t *tree) error {
 		if err := t.look(); err != nil {
@@ -174,6 +179,27 @@ func (r *run) calm() error {
 		}
 		return t.compareServer()
 	})
+}
+
+// cleaned waits until the temporary files that outages left on the server are gone.
+func (r *run) cleaned() error {
+	deadline := time.Now().Add(r.o.Longest)
+	for {
+		var left []string
+		err := filepath.WalkDir(r.o.Backing, func(name string, _ os.DirEntry, err error) error {
+			if r.trees[0].litter(name) {
+				left = append(left, name)
+			}
+			return err
+		})
+		switch {
+		case err == nil && len(left) == 0:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("seed %d: %v after the last outage the server still has %q (%v)", r.o.Seed, r.o.Longest, left, err)
+		}
+		time.Sleep(100 * time.Millisecond) // a poll, bounded above
+	}
 }
 
 func (r *run) report() Report {

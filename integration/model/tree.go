@@ -29,7 +29,7 @@ type tree struct {
 }
 
 // traced bounds what is remembered of a run with outages, which is not replayed.
-const traced = 400
+const traced = 3000
 
 // do has a process do one operation and drops the worlds that its answer rules out. Without any left it returns a
 // *Failure.
@@ -39,6 +39,7 @@ func (t *tree) do(o Op) (Answer, error) {
 	if err != nil {
 		return a, err
 	}
+	a.Names = slices.DeleteFunc(a.Names, func(n Name) bool { return t.litter(n.Name) })
 	t.trace, t.answers = append(t.trace, o), append(t.answers, a)
 	if t.o.Outages && len(t.trace) > 2*traced {
 		t.trace, t.answers = slices.Clone(t.trace[traced:]), slices.Clone(t.answers[traced:])
@@ -55,6 +56,9 @@ func (t *tree) do(o Op) (Answer, error) {
 
 // advance moves the worlds on, and tells why none is left.
 func (t *tree) advance(o Op, a Answer) (why string) {
+	if t.obstructed(o, a) {
+		return ""
+	}
 	var next []*World
 	for _, w := range t.worlds {
 		after, saved, differs := w.step(o, a, t.o.excuse())
@@ -144,11 +148,12 @@ func (t *tree) run(done <-chan struct{}, aside func() error) error {
 		if err := aside(); err != nil {
 			return err
 		}
-		a, err := t.do(t.gen.next(t.worlds[0], t.number()))
+		o := t.gen.next(t.worlds[0], t.number())
+		a, err := t.do(o)
 		if err != nil {
 			return err
 		}
-		if err := t.mend(a); err != nil {
+		if err := t.mend(o, a); err != nil {
 			return err
 		}
 		if (i+1)%t.o.Quiesce == 0 {
@@ -167,9 +172,12 @@ func (t *tree) number() int {
 
 // mend waits after an outage until the mount answers again, though not always: going on while the server is away is a part
 // of the test, as long as the worlds are few.
-func (t *tree) mend(a Answer) error {
+func (t *tree) mend(o Op, a Answer) error {
 	if !t.o.Outages || a.Err == 0 || !slices.Contains(outage, a.Err) {
 		return nil
+	}
+	if o.Kind == Link {
+		return t.unlink(o)
 	}
 	if len(t.worlds) < manyWorlds && t.gen.chance(60) {
 		return nil
@@ -184,6 +192,20 @@ func (t *tree) mend(a Answer) error {
 		return err
 	}
 	return t.quiesce()
+}
+
+// unlink removes what a failed link may have made. The mount does not know then that the file has two names, and a client
+// that does not know it parts them with the next replacement, rightly.
+func (t *tree) unlink(link Op) error {
+	for {
+		if err := t.awaitServer(); err != nil {
+			return err
+		}
+		a, err := t.do(Op{N: t.number(), Hand: link.Hand, Kind: Unlink, Path: link.Other})
+		if err != nil || !slices.Contains(outage, a.Err) {
+			return err
+		}
+	}
 }
 
 // manyWorlds is how many possible states are borne before it is looked which of them is true; maxWorlds bounds them.
@@ -202,6 +224,9 @@ func (t *tree) awaitServer() error {
 			return err
 		case a.Err == 0:
 			return nil
+		}
+		t.trace, t.answers = t.trace[:len(t.trace)-1], t.answers[:len(t.answers)-1] // one of many that say the same
+		switch {
 		case time.Now().After(deadline):
 			return fmt.Errorf("tree %s: still %s after %v: the mount does not come back", t.base, a, t.o.Longest)
 		}
@@ -348,10 +373,23 @@ func (t *tree) differsServer(w *World) string {
 	return ""
 }
 
-// litter reports whether a name may be on the server although no program made it: a temporary file of an upload that an
-// outage cut off.
+// litter reports whether a name may be on the server for a while although no program made it: a temporary file of an
+// upload that an outage cut off.
 func (t *tree) litter(name string) bool {
 	return t.o.Outages && t.o.Temporary != nil && t.o.Temporary.MatchString(filepath.Base(name))
+}
+
+// obstructed reports whether such a file kept a directory from being removed.
+func (t *tree) obstructed(o Op, a Answer) bool {
+	if a.Err != syscall.ENOTEMPTY {
+		return false
+	}
+	dir := o.Path
+	if o.Kind != Rmdir {
+		dir = o.Other
+	}
+	entries, err := os.ReadDir(t.backing(dir))
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return t.litter(e.Name()) })
 }
 
 func (t *tree) failure(o Op, why string) error {
@@ -369,19 +407,22 @@ type Failure struct {
 	Minimal bool // the trace was shrunk: none of its operations can be left out
 }
 
-// shown is how many operations of a trace are printed.
+// shown is how many operations of a trace an error tells.
 const shown = 60
 
-func (f *Failure) Error() string {
+func (f *Failure) Error() string { return f.Tell(shown) }
+
+// Tell tells the failure with the last n operations that led to it.
+func (f *Failure) Tell(n int) string {
 	what := "comparing the whole tree"
 	if f.Op != (Op{}) {
 		what = f.Op.String()
 	}
 	text := fmt.Sprintf("seed %d, tree %s: %s: %s", f.Seed, f.Tree, what, f.Why)
 	trace := f.Trace
-	if len(trace) > shown {
-		text += fmt.Sprintf("\n  ... %d operations before these", len(trace)-shown)
-		trace = trace[len(trace)-shown:]
+	if len(trace) > n {
+		text += fmt.Sprintf("\n  ... %d operations before these", len(trace)-n)
+		trace = trace[len(trace)-n:]
 	}
 	for i, o := range trace {
 		text += "\n  " + o.String()
