@@ -493,6 +493,68 @@ func TestBareMountPointIsGuarded(t *testing.T) {
 	}
 }
 
+// The list of mount points may be damaged by a power cut, or be lost: the daemon starts and mounts all the same, and knows its
+// own directories again.
+func TestMountPointsOutliveTheirList(t *testing.T) {
+	list := func(s *stage) string { return filepath.Join(s.dirs.State, "mountpoints.json") }
+	for name, damage := range map[string]func(s *stage) error{
+		"emptied": func(s *stage) error { return os.Truncate(list(s), 0) },
+		"null":    func(s *stage) error { return os.WriteFile(list(s), []byte("null"), 0o600) },
+		"torn":    func(s *stage) error { return os.WriteFile(list(s), []byte(`{"/x": {"mode": 493}, "/y": {`), 0o600) },
+		"lost":    func(s *stage) error { return os.Remove(list(s)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.define("one")
+			s.start()
+			if err := errors.Join(s.stop(), damage(s)); err != nil {
+				t.Fatal(err)
+			}
+			s.start()
+			s.wantState("one", control.StateReady)
+			if err := os.Remove(filepath.Join(s.dirs.Config, "connections/one.toml")); err != nil {
+				t.Fatal(err)
+			}
+			s.apply()
+			if _, err := os.Stat(s.dir("one")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the mount point is still there when its connection is gone: %v", err)
+			}
+		})
+	}
+}
+
+// A directory that an operator made immutable is as unwritable as can be, and stays as it is.
+func TestForeignImmutableMountPointIsLeftAlone(t *testing.T) {
+	if !privileged() {
+		t.Log("only root can make a directory immutable; there is nothing to hold for others")
+		return
+	}
+	s := newStage(t)
+	dir := filepath.Join(filepath.Dir(s.dirs.State), "own")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bare, err := openPlain(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bare.Close()
+	if err := setImmutable(bare, true); err != nil {
+		t.Logf("this file system has no immutable directories: %v", err)
+		return
+	}
+	s.define("one", `mountPoint = "`+dir+`"`)
+	s.start()
+	s.wantState("one", control.StateReady)
+	if err := os.Remove(filepath.Join(s.dirs.Config, "connections/one.toml")); err != nil {
+		t.Fatal(err)
+	}
+	s.apply()
+	if info, err := bare.Stat(); err != nil || info.Mode().Perm() != 0o755 || !isImmutable(bare) {
+		t.Errorf("the operator's own directory is %v (immutable %v, %v); want it as it was", info.Mode(), isImmutable(bare), err)
+	}
+}
+
 func TestTestVerb(t *testing.T) {
 	s := newStage(t)
 	s.define("one")

@@ -42,18 +42,27 @@ type point struct {
 	AdHoc     bool        `json:"adHoc,omitempty"`
 }
 
-// openPoints reads the list in stateDir. keep names directories of the daemon that no mount may cover.
+// openPoints reads the list in stateDir. keep names directories of the daemon that no mount may cover. A list that cannot
+// be understood is set aside: it is made anew as directories are taken, and no mount shall wait for a person because of it.
 func openPoints(stateDir, root string, keep []string, logger *slog.Logger) (*points, error) {
-	p := &points{file: filepath.Join(stateDir, "mountpoints.json"), root: root, keep: keep, logger: logger, list: map[string]point{}}
+	p := &points{file: filepath.Join(stateDir, "mountpoints.json"), root: root, keep: keep, logger: logger}
 	text, err := os.ReadFile(p.file)
-	if errors.Is(err, os.ErrNotExist) {
-		return p, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if err := json.Unmarshal(text, &p.list); err != nil {
-		return nil, fmt.Errorf("read %s: %w", p.file, err)
+	if err == nil {
+		if err := json.Unmarshal(text, &p.list); err != nil {
+			aside := p.file + ".damaged"
+			if renameErr := os.Rename(p.file, aside); renameErr != nil {
+				return nil, fmt.Errorf("read %s: %w", p.file, errors.Join(err, renameErr))
+			}
+			logger.Warn("the list of mount points was damaged and is made anew; those of connections that are gone stay unwritable until `chattr -i` and `chmod`",
+				"file", p.file, "kept", aside, "err", err)
+			p.list = nil // what was understood before the damage may be half of it
+		}
+	}
+	if p.list == nil {
+		p.list = map[string]point{}
 	}
 	return p, nil
 }
@@ -148,16 +157,34 @@ func (p *points) take(dir string, adHoc bool) (*spot, error) {
 		return nil, errors.Join(err, bare.Close())
 	}
 	if _, ok := p.list[dir]; !ok {
-		info, err := bare.Stat()
+		entry, err := p.find(s, made)
 		if err != nil {
 			return nil, errors.Join(err, bare.Close())
 		}
-		p.list[dir] = point{Made: made, Mode: info.Mode().Perm(), AdHoc: adHoc}
+		entry.AdHoc = adHoc
+		p.list[dir] = entry
 		if err := p.save(); err != nil {
 			return nil, errors.Join(err, bare.Close())
 		}
 	}
 	return s, nil
+}
+
+// guarded is the mode of a directory that was made unwritable.
+const guarded os.FileMode = 0o500
+
+// find returns what is to be written down of a directory that is not in the list. One that has all the marks of ours
+// already was ours before the list was lost, and what it was before that is gone: it becomes what we would have made.
+func (p *points) find(s *spot, made bool) (point, error) {
+	info, err := s.bare.Stat()
+	if err != nil {
+		return point{}, err
+	}
+	entry := point{Made: made, Mode: info.Mode().Perm()}
+	if entry.Mode == guarded && !made && (isImmutable(s.bare) || within(s.dir, p.root)) {
+		entry = point{Made: within(s.dir, p.root), Mode: 0o755, Immutable: isImmutable(s.bare)}
+	}
+	return entry, nil
 }
 
 // create makes dir and what is missing above it. Only below the mount root, or the one last element elsewhere: a mountPoint
@@ -217,32 +244,40 @@ func (s *spot) unguard() error {
 }
 
 // guard makes the bare directory unwritable. Root calls it before the mount, so that there is no moment without; a user
-// after it.
+// after it. One that is immutable is so already, whoever did it.
 func (s *spot) guard() error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	entry := s.p.list[s.dir]
-	if entry.Immutable {
-		if flags, err := unix.IoctlGetUint32(int(s.bare.Fd()), unix.FS_IOC_GETFLAGS); err == nil && flags&unix.STATX_ATTR_IMMUTABLE != 0 {
-			return nil
-		}
+	if isImmutable(s.bare) {
+		return nil
 	}
-	if err := s.bare.Chmod(0o500); err != nil {
+	if err := s.bare.Chmod(guarded); err != nil {
 		return fmt.Errorf("make the bare mount point unwritable: %w", err)
 	}
 	if os.Geteuid() != 0 {
 		return nil
 	}
+	entry := s.p.list[s.dir]
+	if !entry.Immutable { // written down first: a crash in between must not leave what nobody knows of
+		entry.Immutable = true
+		s.p.list[s.dir] = entry
+		if err := s.p.save(); err != nil {
+			return err
+		}
+	}
 	if err := setImmutable(s.bare, true); err != nil {
 		s.p.logger.Warn("the bare mount point is unwritable by its mode alone, which does not hold root back", "dir", s.dir, "err", err)
-		return nil
 	}
-	entry.Immutable = true
-	s.p.list[s.dir] = entry
-	return s.p.save()
+	return nil
 }
 
 func (s *spot) close() error { return s.bare.Close() }
+
+// isImmutable reports whether f is; where the file system cannot tell, it is not.
+func isImmutable(f *os.File) bool {
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	return err == nil && flags&unix.STATX_ATTR_IMMUTABLE != 0
+}
 
 // setImmutable sets or clears FS_IMMUTABLE_FL (0x10, the same bit as STATX_ATTR_IMMUTABLE), as chattr +i does.
 func setImmutable(f *os.File, on bool) error {
@@ -281,7 +316,11 @@ func (p *points) undo(dir string, entry point) error {
 		return err
 	}
 	defer bare.Close()
-	if entry.Immutable {
+	switch {
+	case !isImmutable(bare):
+	case !entry.Immutable:
+		return nil // an operator's doing, and his to undo
+	default:
 		if err := setImmutable(bare, false); err != nil {
 			return err
 		}
