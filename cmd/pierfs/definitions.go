@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
 	"pierfs/conncfg"
 )
 
@@ -54,7 +55,7 @@ func (h *hand) printChecked(c checked) error {
 		return h.json(c)
 	}
 	h.findings(h.out, c.Findings)
-	_, err := fmt.Fprintf(h.out, "%d connections in %s: %d errors, %d warnings\n", c.Connections, quote(c.ConfigDir), c.Errors, c.Warnings)
+	_, err := fmt.Fprintf(h.out, "%d connections in %s: %d errors, %d warnings\n", c.Connections, terminal.Quote(c.ConfigDir), c.Errors, c.Warnings)
 	return err
 }
 
@@ -79,7 +80,7 @@ func (h *hand) applied(a control.ApplyAnswer) error {
 		h.findings(h.err, a.Findings)
 		for verb, names := range map[string][]string{"added": a.Added, "changed": a.Changed, "removed": a.Removed} {
 			if len(names) > 0 {
-				fmt.Fprintf(h.out, "%s: %s\n", verb, quote(strings.Join(names, ", ")))
+				fmt.Fprintf(h.out, "%s: %s\n", verb, terminal.Quote(strings.Join(names, ", ")))
 			}
 		}
 		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
@@ -258,7 +259,7 @@ func (h *hand) printStep(s control.Step) {
 	if !s.OK {
 		word = "FAILED"
 	}
-	fmt.Fprintf(h.out, "%-11s %s %8.1f ms  %s\n", quote(s.Step), word, s.Millis, quote(s.Detail))
+	fmt.Fprintf(h.out, "%-11s %s %8.1f ms  %s\n", terminal.Quote(s.Step), word, s.Millis, terminal.Quote(s.Detail))
 }
 
 func (h *hand) printTested(t tested) error {
@@ -271,12 +272,12 @@ func (h *hand) printTested(t tested) error {
 		_, err := fmt.Fprintln(h.out, "the connection works: login and listing ok; no write was tried")
 		return err
 	default:
-		fmt.Fprintf(h.err, "pierfs: %s\n", quote(t.Error.Text))
+		fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(t.Error.Text))
 		if t.Error.Cause != "" {
-			fmt.Fprintf(h.err, "  cause: %s\n", quote(t.Error.Cause))
+			fmt.Fprintf(h.err, "  cause: %s\n", terminal.Quote(t.Error.Cause))
 		}
 		if t.Error.Hint != "" {
-			fmt.Fprintf(h.err, "  fix: %s\n", quote(t.Error.Hint))
+			fmt.Fprintf(h.err, "  fix: %s\n", terminal.Quote(t.Error.Hint))
 		}
 	}
 	if !t.OK {
@@ -300,6 +301,6 @@ func (h *hand) trustCommand() *cobra.Command {
 }
 
 func (h *hand) printTrusted(a control.TrustAnswer) error {
-	_, err := fmt.Fprintf(h.out, "trusted: %s, %s key %s\n", quote(a.Address), quote(a.KeyType), quote(a.Fingerprint))
+	_, err := fmt.Fprintf(h.out, "trusted: %s, %s key %s\n", terminal.Quote(a.Address), terminal.Quote(a.KeyType), terminal.Quote(a.Fingerprint))
 	return err
 }

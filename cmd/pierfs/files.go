@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
 )
 
 // at reads NAME:/path. The name ends at the first colon, for no name has one; a mount without a definition is named by its
@@ -299,7 +300,7 @@ func (h *hand) progress(r io.Reader, what string, size int64) io.Reader {
 	}
 	bar := progressbar.NewOptions64(size,
 		progressbar.OptionSetWriter(h.err),
-		progressbar.OptionSetDescription(quote(what)),
+		progressbar.OptionSetDescription(terminal.Quote(what)),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),

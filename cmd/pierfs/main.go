@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/terminal"
 	"pierfs/cmd/internal/version"
 )
 
@@ -78,7 +80,7 @@ func asControl(err error) *control.Error {
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		return e
 	}
-	e := &control.Error{Code: control.Failed, Text: err.Error()}
+	e := &control.Error{Code: control.Failed, Text: strings.ReplaceAll(err.Error(), "\n", "; ")} // of joined errors
 	path, isPath := errors.AsType[*os.PathError](err)
 	_, isUsage := errors.AsType[usageError](err)
 	switch {
@@ -108,14 +110,14 @@ func (h *hand) fail(err error) {
 		_ = h.json(map[string]*control.Error{"error": e}) // nobody is left to be told
 		return
 	}
-	fmt.Fprintf(h.err, "pierfs: %s\n", quote(e.Text))
+	fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(e.Text))
 	if e.Hint != "" {
-		fmt.Fprintf(h.err, "  %s\n", quote(e.Hint))
+		fmt.Fprintf(h.err, "  %s\n", terminal.Quote(e.Hint))
 	}
 }
 
 func (h *hand) json(v any) error {
-	encoder := json.NewEncoder(h.out)
+	encoder := json.NewEncoder(terminal.JSONWriter(h.out))
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)
 }

@@ -50,7 +50,7 @@ func (s *stand) hand(in string, args ...string) (status int, out, errOut string)
 }
 
 func TestNamesFromServersCannotReachTheTerminal(t *testing.T) {
-	evil := "a\x1b]0;owned\x07\n\u202eb"
+	evil := "a\x1b]0;owned\x07\n\u202e\u009b31m\x7fb"
 	s := newStand(t, func(s *control.Server) {
 		control.Ls.Serve(s, func(_ context.Context, _ control.FileRequest, send func(control.File) error) error {
 			if err := send(control.File{Name: control.Name(evil), Type: "file"}); err != nil {
@@ -68,11 +68,14 @@ func TestNamesFromServersCannotReachTheTerminal(t *testing.T) {
 	})
 	for _, args := range [][]string{{"ls", "x:/"}, {"list"}, {"stat", "x:/" + evil}, {"stat", evil}} {
 		_, out, errOut := s.hand("", args...)
-		if text := out + errOut; strings.ContainsAny(text, "\x1b\x07\u202e") || text == "" {
+		if text := out + errOut; strings.ContainsAny(text, "\x1b\x07\u202e\u009b\x7f") || text == "" {
 			t.Errorf("pierfs %q printed %q", args, text)
 		}
 	}
 	status, out, _ := s.hand("", "stat", "x:/"+evil, "--json")
+	if strings.ContainsAny(out, "\x1b\x07\u202e\u009b\x7f") {
+		t.Errorf("as JSON it printed %q", out)
+	}
 	var file control.File
 	if err := json.Unmarshal([]byte(out), &file); err != nil || status != 0 || string(*file.Target) != evil {
 		t.Errorf("as JSON the name is %q, %v; want it as it is", out, err)

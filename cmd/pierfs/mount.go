@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
 )
 
 // umask returns what new files of this process lack. Asking sets it for a moment, which no other goroutine minds: this
@@ -225,7 +226,7 @@ func (h *hand) password(url string, f mountFlags) (string, error) {
 	case !isTerminal(h.in):
 		return "", nil // a key, an agent, or a server that wants none
 	}
-	fmt.Fprintf(h.err, "password for %s (empty for none): ", quote(url))
+	fmt.Fprintf(h.err, "password for %s (empty for none): ", terminal.Quote(url))
 	text, err := term.ReadPassword(int(h.in.(*os.File).Fd()))
 	fmt.Fprintln(h.err)
 	return string(text), err

@@ -4,24 +4,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
 	"pierfs/conncfg"
 )
-
-// quote makes a text from outside safe for a terminal: what could move its cursor or change its title is escaped. Plain
-// text stays as it is, line breaks excepted.
-func quote(s string) string {
-	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
-	return strconv.Quote(s)
-}
 
 // table writes rows in columns; every cell is quoted.
 func table(out io.Writer, header []string, rows [][]string) error {
@@ -34,7 +23,7 @@ func table(out io.Writer, header []string, rows [][]string) error {
 			if j > 0 {
 				fmt.Fprint(w, "\t")
 			}
-			fmt.Fprint(w, quote(cell))
+			fmt.Fprint(w, terminal.Quote(cell))
 		}
 		fmt.Fprintln(w)
 	}
@@ -64,7 +53,7 @@ func (h *hand) connections(all []control.Connection) error {
 
 func (h *hand) findings(out io.Writer, all []conncfg.Finding) {
 	for _, f := range all {
-		fmt.Fprintln(out, quote(f.String()))
+		fmt.Fprintln(out, terminal.Quote(f.String()))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"pierfs/cmd/internal/daemon"
 	"pierfs/cmd/internal/demo"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/terminal"
 	"pierfs/cmd/internal/version"
 )
 
@@ -37,9 +38,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "pierfsd: %v\n", err)
+	fmt.Fprintf(stderr, "pierfsd: %s\n", terminal.Quote(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	if e, ok := errors.AsType[*control.Error](err); ok && e.Hint != "" {
-		fmt.Fprintf(stderr, "  %s\n", e.Hint)
+		fmt.Fprintf(stderr, "  %s\n", terminal.Quote(e.Hint))
 	}
 	return exitStatus(err)
 }
@@ -190,7 +191,7 @@ func logger(f flags, w io.Writer) (*slog.Logger, error) {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+		return slog.New(slog.NewJSONHandler(terminal.JSONWriter(w), o)), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format %q is none of text, json", f.logFormat)}
 }
