@@ -6,7 +6,6 @@ package meter
 
 import (
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"os"
@@ -42,7 +41,7 @@ func (b *Backend) Totals() Totals {
 // note counts and tells of one call.
 func (b *Backend) note(op, name string, took time.Duration, n int, err error) {
 	b.calls.Add(1)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		b.failures.Add(1)
 	}
 	if b.observe != nil {

@@ -91,7 +91,7 @@ func (r *reader) run(ctx context.Context, op string, n int64, attempt func(conte
 		}
 		err := attempt(ctx, current)
 		switch {
-		case err == nil || errors.Is(err, io.EOF):
+		case err == nil || err == io.EOF:
 			atEnd = err != nil
 			r.mu.Lock()
 			r.used = true

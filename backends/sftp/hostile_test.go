@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,8 @@ type script struct {
 	out *io.PipeWriter
 	io.Reader
 	io.WriteCloser
+
+	cut atomic.Int64 // after how many bytes of the next answer to a READ the stream ends; below 0 it does not
 
 	mu  sync.Mutex
 	log []string
@@ -47,6 +50,7 @@ func scripted(t testing.TB, o Options, answer func(kind byte, p *parser) (reply 
 	in, w := io.Pipe()
 	r, out := io.Pipe()
 	s := &script{in: in, out: out, Reader: r, WriteCloser: w}
+	s.cut.Store(-1)
 	s.answer = func(kind byte, p *parser) []byte {
 		whole := *p
 		if reply, known := answer(kind, p); known {
@@ -91,6 +95,11 @@ func (s *script) serve() {
 		f := frame{0, 0, 0, 0, reply[0]}.u32(id)
 		f = append(f, reply[1:]...)
 		f.measure()
+		if n := s.cut.Load(); n >= 0 && head[4] == typeRead {
+			s.out.Write(f[:min(int(n), len(f))]) // whoever reads it is told by the end of the stream
+			s.out.Close()
+			return
+		}
 		if _, err := s.out.Write(f); err != nil {
 			return
 		}
@@ -149,6 +158,30 @@ func honest(kind byte, p *parser) []byte {
 		return statusReply(statusEOF)
 	}
 	return statusReply(statusOK)
+}
+
+// TestCutIsNoEndOfFile: a stream that ends at whatever byte of an answer is told by an io.EOF, as the end of a file is. A
+// reader that took the one for the other would cut a copy short without a word.
+func TestCutIsNoEndOfFile(t *testing.T) {
+	content := frame{typeData}.text("0123456789")
+	for n := range 4 + 4 + len(content) {
+		for what, read := range map[string]func(backends.Reader) (int, error){
+			"ReadAt": func(r backends.Reader) (int, error) { return r.ReadAt(t.Context(), make([]byte, 10), 0) },
+			"ReadLast": func(r backends.Reader) (int, error) {
+				n, _, err := r.ReadLast(t.Context(), make([]byte, 10), 0)
+				return n, err
+			},
+		} {
+			b, s := scripted(t, Options{}, func(kind byte, p *parser) ([]byte, bool) { return content, kind == typeRead })
+			r, err := b.Open(t.Context(), "file")
+			ok(t, err)
+			s.cut.Store(int64(n))
+			got, err := read(r)
+			if err == nil || errors.Is(err, io.EOF) || backends.ClassOf(err) != backends.Lost {
+				t.Errorf("cut after %d bytes: %s = %d, %v (%v), want an error, lost", n, what, got, err, backends.ClassOf(err))
+			}
+		}
+	}
 }
 
 func TestHostileNamesStayOutside(t *testing.T) {

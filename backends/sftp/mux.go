@@ -457,6 +457,7 @@ func (m *mux) readOne(r *bufio.Reader) error {
 	answer, err := m.readReply(r, c, kind, size)
 	m.watch.Done(&c.ticket)
 	if err != nil {
+		err = hungUp(err)
 		c.finish(reply{err: &fault{sent: true, err: err}})
 		return err
 	}
@@ -524,6 +525,18 @@ func (m *mux) stalled(oldest *netconn.Ticket, overtaken bool) {
 	c.abandon(&fault{sent: true, err: netconn.ErrSilent})
 }
 
+// errHungUp is a session that the server has ended.
+var errHungUp = errors.New("the server closed the session")
+
+// hungUp returns errHungUp for the end of the stream, which comes as an io.EOF wherever a packet breaks off. Nobody
+// above may take that for the end of a file.
+func hungUp(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errHungUp
+	}
+	return err
+}
+
 // fail ends the mux: every call is answered with why. Calls whose flight had not left are known not to have been sent.
 func (m *mux) fail(why error) {
 	m.mu.Lock()
@@ -531,9 +544,7 @@ func (m *mux) fail(why error) {
 		m.mu.Unlock()
 		return
 	}
-	if why == nil || errors.Is(why, io.EOF) {
-		why = errors.New("the server closed the session")
-	}
+	why = hungUp(why)
 	m.failure = why
 	calls, lib := m.calls, m.lib
 	m.calls, m.libCalls, m.queues, m.lazy = nil, nil, [2][]*flight{}, nil

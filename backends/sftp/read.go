@@ -115,7 +115,7 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			continue
 		}
 		r.grown(done)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return done, io.EOF
 		}
 		return done, seam("readat", r.name, err)
@@ -141,7 +141,7 @@ func (r *reader) ReadLast(ctx context.Context, p []byte, off int64) (int, backen
 	if errors.Is(err, errShort) {
 		n, info, err = r.reread(ctx, p, off, n, info)
 	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return n, info, io.EOF
 	}
 	return n, info, seam("readlast", r.name, err)
@@ -150,7 +150,7 @@ func (r *reader) ReadLast(ctx context.Context, p []byte, off int64) (int, backen
 // readLastSlowly is for more than fits in one flight.
 func (r *reader) readLastSlowly(ctx context.Context, p []byte, off int64) (int, backends.Info, error) {
 	n, err := r.ReadAt(ctx, p, off)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		return n, backends.Info{}, err
 	}
 	info, failure := r.Stat(ctx)
