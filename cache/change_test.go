@@ -145,3 +145,29 @@ func TestRemovalOfAFileWhosePublicationWasLostRemovesIt(t *testing.T) {
 		w.must(w.tree.Close(w.Context()))
 	})
 }
+
+func TestFileWithoutANameReplacesNothingWhenItGetsOne(t *testing.T) {
+	w := newWorld(t, nil)
+	f, _, err := w.tree.Temp(w.Context(), "", 0o600)
+	w.must(err)
+	w.write(f, "mine", 0)
+	w.server.SetFault(func(_ context.Context, op, _ string) error {
+		if op == "create" {
+			w.server.SetFault(nil)
+			w.give("f", "theirs") // in the last moment
+		}
+		return nil
+	})
+	_, err = f.Link(w.Context(), "f")
+	wantErrno(t, err, syscall.EEXIST)
+	w.has("f", "theirs")
+	e, err := w.tree.Stat(w.Context(), "f")
+	if err != nil || e.Size != int64(len("theirs")) {
+		t.Errorf("size %d, %v under a name that is another's", e.Size, err)
+	}
+	_, err = f.Link(w.Context(), "g")
+	w.must(err)
+	w.close(f)
+	w.has("g", "mine")
+	w.only("f", "g")
+}

@@ -145,12 +145,12 @@ func (f *File) advance(want spool.Range) spool.Range {
 }
 
 // claim returns the next range that must be fetched before want can be read, claimed for the caller, or a channel that
-// closes when something that others fetch has landed, or neither if all of want is there. The error is elsewhere.
+// closes when something that others fetch has landed, or neither if all of want is there. The error is errElsewhere.
 func (f *File) claim(copied *spool.File, want spool.Range) (spool.Range, <-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.copied != copied {
-		return spool.Range{}, nil, elsewhere
+		return spool.Range{}, nil, errElsewhere
 	}
 	missing := copied.Missing(want.Off, want.Len())
 	if len(missing) == 0 {

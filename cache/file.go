@@ -592,3 +592,11 @@ func (f *File) fault(op string, err error) error {
 func fault(op, name string, err error) error {
 	return &backends.Error{Op: op, Name: name, Code: backends.Errno(err), Err: err}
 }
+
+// GiveUp takes the name from a file whose publication failed and will not be tried again: whoever opens the name from now
+// on finds what the server has. Those who still have the file open keep what they see, and cannot publish it (ESTALE).
+func (f *File) GiveUp() {
+	if f.Dirty() {
+		f.tree.detach(f)
+	}
+}

@@ -27,7 +27,11 @@ func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
 		return Entry{}, &backends.Error{Op: "link", Name: name, Code: syscall.EEXIST}
 	}
 	if f := t.live(old); f != nil {
-		if err := f.Publish(ctx); err != nil {
+		if err := f.turn.take(ctx); err != nil {
+			return Entry{}, err
+		}
+		defer f.turn.give() // a publication in between would give the old name to another file
+		if err := f.publish(ctx); err != nil {
 			return Entry{}, err
 		}
 	}
@@ -56,6 +60,9 @@ func (t *Tree) Temp(ctx context.Context, dir string, perm os.FileMode) (*File, E
 	}
 	f := newFile(t, "", t.blank("", perm))
 	f.gone, f.opens = true, 1
+	if t.ctx.Err() != nil {
+		return nil, Entry{}, shutDown("tmpfile", dir)
+	}
 	if err := f.stage(); err != nil {
 		return nil, Entry{}, f.fault("tmpfile", err)
 	}
@@ -82,8 +89,11 @@ func (f *File) Link(ctx context.Context, name string) (Entry, error) {
 	if err := f.bear(name); err != nil {
 		return Entry{}, err
 	}
-	err = f.Publish(ctx)
-	return f.entry(), err
+	if err := f.Publish(ctx); err != nil {
+		f.unbear()
+		return Entry{}, err
+	}
+	return f.entry(), nil
 }
 
 // bear gives a name to a file that Temp made.
@@ -96,15 +106,27 @@ func (f *File) bear(name string) error {
 	switch {
 	case t.closed:
 		return shutDown("link", name)
-	case t.files[name] != nil:
+	case t.busyLocked(name) != nil, t.liveLocked(name) != nil:
 		return &backends.Error{Op: "link", Name: name, Code: syscall.EEXIST}
 	case f.staged == nil || f.name != "":
 		return &backends.Error{Op: "link", Name: name, Code: syscall.ENOENT} // it had a name once and lost it
 	}
 	t.files[name] = f
 	f.name, f.gone, f.info.Name = name, false, path.Base(name)
+	f.reclaim = true // linkat(2) replaces nothing
 	f.change++
 	return nil
+}
+
+// unbear takes the name back that bear gave, for the server would not have it.
+func (f *File) unbear() {
+	t := f.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t.free(f)
+	f.name, f.gone, f.info.Name = "", true, ""
 }
 
 // liveLocked returns the open file that bears name, as its own or as one of several; the caller holds mu.

@@ -294,25 +294,42 @@ func (t *Tree) truncate(ctx context.Context, name string, a backends.Attr) (Entr
 
 // hold makes sure that the content outlives its name: opened, or here. The caller has the turn.
 func (f *File) hold(ctx context.Context) error {
-	f.mu.Lock()
-	need := f.whole == nil && f.base.Size > 0 && (f.staged == nil || len(f.staged.Missing(0, f.staged.Size())) > 0)
-	reader, compared := f.reader, f.compared
-	f.mu.Unlock()
-	if !need {
-		return nil
-	}
-	if reader != nil && !compared { // it may be of another version, and then holds nothing
-		if info, err := reader.Stat(ctx); err == nil && f.sameContent(info) {
+	for range maxMoves {
+		if f.held() {
+			return nil
+		}
+		reader, err := f.source(ctx)
+		if code := backends.Errno(err); code == syscall.EACCES || code == syscall.ESTALE {
+			return nil // nobody here can read it anyway
+		}
+		if err != nil {
+			return err
+		}
+		if f.held() {
+			return nil
+		}
+		info, err := reader.Stat(ctx) // it was opened ahead, and if it is of another version it holds nothing
+		switch {
+		case err == nil && f.sameContent(info):
 			f.trust(reader)
-		} else {
+		case ctx.Err() != nil:
+			return err
+		default:
 			f.giveUp(reader)
 		}
 	}
-	_, err := f.source(ctx)
-	if backends.Errno(err) == syscall.EACCES || backends.Errno(err) == syscall.ESTALE {
-		return nil // nobody here can read it anyway
+	return f.fault("read", errChangedWhileRead)
+}
+
+// held reports whether the content would outlive its name.
+func (f *File) held() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.whole != nil, f.base.Size == 0, f.reader != nil && f.compared:
+		return true
 	}
-	return err
+	return f.staged != nil && len(f.staged.Missing(0, f.staged.Size())) == 0
 }
 
 // onServer reports whether the server has, or may have, something under the file's name.

@@ -11,9 +11,9 @@ import (
 	"pierfs/cache/spool"
 )
 
-// elsewhere says that the content is no longer where it was looked for: it was staged, published or dropped meanwhile, or
+// errElsewhere says that the content is no longer where it was looked for: it was staged, published or dropped meanwhile, or
 // a reader turned out to be another version's.
-var elsewhere = errors.New("the content is elsewhere by now")
+var errElsewhere = errors.New("the content is elsewhere by now")
 
 // maxMoves bounds how often one call looks for content anew: a server that tells something else each time must not keep
 // it for ever.
@@ -24,7 +24,7 @@ const maxMoves = 16
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	for range maxMoves {
 		n, err := f.readOnce(ctx, p, off)
-		if err != elsewhere {
+		if err != errElsewhere {
 			return n, err
 		}
 		if err := ctx.Err(); err != nil {
@@ -52,7 +52,7 @@ func (f *File) readOnce(ctx context.Context, p []byte, off int64) (int, error) {
 		if err := f.fetchWhole(ctx); err != nil {
 			return 0, err
 		}
-		return 0, elsewhere
+		return 0, errElsewhere
 	}
 	if copied := f.copy(); copied != nil {
 		return f.readCopy(ctx, copied, p, off)
@@ -81,7 +81,7 @@ func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backen
 
 // readBase reads all of p, which ends at or before the end of base, from a reader of base. Where it ends there, one byte
 // more is asked for, so that the end is the server's and not only ours. A reader that was opened before base was known is
-// compared with it in the same flight. The error is elsewhere if another reader should be asked.
+// compared with it in the same flight. The error is errElsewhere if another reader should be asked.
 func (f *File) readBase(ctx context.Context, reader backends.Reader, p []byte, off int64) error {
 	f.mu.Lock()
 	unsure, size := f.reader == reader && !f.compared, f.base.Size
@@ -109,10 +109,10 @@ func (f *File) readBase(ctx context.Context, reader backends.Reader, p []byte, o
 	}
 	switch {
 	case !f.uses(reader):
-		return elsewhere // it was closed while we read
+		return errElsewhere // it was closed while we read
 	case stale || unsure && unknown == nil && !f.grewOnly(info):
 		f.giveUp(reader)
-		return elsewhere // opening it again tells whether what bears the name is base
+		return errElsewhere // opening it again tells whether what bears the name is base
 	case err != nil:
 		return err
 	}
@@ -349,7 +349,7 @@ func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error
 			return nil
 		}
 		err := f.fetchMissing(ctx, staged, off, n)
-		if err == elsewhere {
+		if err == errElsewhere {
 			err = ctx.Err()
 		}
 		if err != nil && len(staged.Missing(off, n)) > 0 { // else somebody else has fetched it meanwhile
