@@ -158,6 +158,20 @@ func (t *nodes) forgetPages(id nodeID) {
 	}
 }
 
+// spoil notes that what node id is open with is no version of its name: whoever opens the name gets another node.
+func (t *nodes) spoil(id nodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.find(id)
+	if i == 0 {
+		return
+	}
+	t.at(i).flags &^= hasPages
+	if o := t.open[i]; o != nil {
+		o.version = ^o.version
+	}
+}
+
 // borrow returns the content that node id is open with, nil if it is not; letGo must follow.
 func (t *nodes) borrow(id nodeID) *content {
 	t.mu.Lock()
@@ -177,6 +191,14 @@ func (t *nodes) wrote(id nodeID) {
 	if o := t.open[t.find(id)]; o != nil {
 		o.written, o.told = true, false
 	}
+}
+
+// hasOtherWriters reports whether the node is open for writing more than once.
+func (t *nodes) hasOtherWriters(id nodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.open[t.find(id)]
+	return o != nil && o.writers > 1
 }
 
 func (t *nodes) hasWritten(id nodeID) bool {

@@ -67,7 +67,22 @@ func (s *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status
 	if !file.Dirty() || s.closesLater(h, in.Pid) {
 		return fuse.OK
 	}
-	return s.publish(cancel, in.Pid, h, file.Publish)
+	code := s.publish(cancel, in.Pid, h, file.Publish)
+	if code != fuse.OK && code != fuse.EINTR && !s.nodes.hasOtherWriters(h.node) && !s.holds(in.Pid, h.node) {
+		s.giveUp(h)
+	}
+	return code
+}
+
+// giveUp lets nobody see any more what a program was told did not arrive. Its last descriptor is being closed, and RELEASE,
+// with which the content goes, comes some time after close(2): who opens the name in between must not find it.
+func (s *fileSystem) giveUp(h *handle) {
+	name, named := h.content.file.Name()
+	h.content.file.GiveUp()
+	s.nodes.spoil(h.node)
+	if named {
+		s.notifier.add(name)
+	}
 }
 
 // closesLater reports whether another close of h is certain to follow that will publish.
