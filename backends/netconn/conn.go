@@ -31,6 +31,8 @@ type Conn struct {
 	once  sync.Once
 	dead  chan struct{}
 	cause error // why it was closed; set before dead is closed
+
+	broken atomic.Pointer[error]
 }
 
 // New returns conn under a watch of timeout, which must be positive. Closing the Conn closes conn.
@@ -150,13 +152,28 @@ func (c *Conn) Delivered() int64 {
 	return int64(info.Bytes_acked)
 }
 
+// Broken returns the first error that reading or writing has met, io.EOF and a deadline included; nil while all went well,
+// and after a Close. Libraries above a Conn turn all of these into an io.EOF, or into words about something else.
+func (c *Conn) Broken() error {
+	if err := c.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // reason puts our own cause of death in place of the socket's complaint that it is closed.
 func (c *Conn) reason(err error) error {
 	if err == nil {
 		return nil
 	}
-	if cause := c.Cause(); cause != nil && !errors.Is(cause, net.ErrClosed) {
-		return cause
+	cause := c.Cause()
+	switch {
+	case cause == nil:
+	case errors.Is(cause, net.ErrClosed):
+		return err
+	default:
+		err = cause
 	}
+	c.broken.CompareAndSwap(nil, &err)
 	return err
 }

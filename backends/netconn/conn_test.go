@@ -201,3 +201,31 @@ func TestReadFromReachesTheSocket(t *testing.T) {
 		t.Errorf("written %d, delivered %d of %d", c.Written(), c.Delivered(), n)
 	}
 }
+
+// TestBrokenTellsTheFirstTrouble: what a library above makes of an error is not to be relied on, so that the Conn keeps it.
+func TestBrokenTellsTheFirstTrouble(t *testing.T) {
+	why := errors.New("why")
+	for name, test := range map[string]struct {
+		trouble func(*Conn, net.Conn)
+		want    error
+	}{
+		"none":     {func(c *Conn, _ net.Conn) {}, nil},
+		"end":      {func(_ *Conn, peer net.Conn) { peer.Close() }, io.EOF},
+		"deadline": {func(c *Conn, _ net.Conn) { c.SetDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		"kill":     {func(c *Conn, _ net.Conn) { c.Kill(why) }, why},
+		"close":    {func(c *Conn, _ net.Conn) { c.Close() }, nil},
+	} {
+		c, peer := pair(t)
+		test.trouble(c, peer)
+		if test.want != nil || name == "close" {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s: Read succeeded", name)
+			}
+		}
+		c.Close()
+		c.Read(make([]byte, 1)) // of a closed connection: no news
+		if got := c.Broken(); !errors.Is(got, test.want) {
+			t.Errorf("%s: Broken = %v, want %v", name, got, test.want)
+		}
+	}
+}

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"pierfs/backends/netconn"
 )
 
 // credentials is what we can show a server.
@@ -20,10 +22,12 @@ type credentials struct {
 	signers []ssh.Signer
 	agent   net.Conn // kept open while the agent may have to sign; nil without one
 
-	allowed []string // methods that the server last offered
-	tried   []string // and those it has refused
-	prompts error    // why its questions could not be answered
+	conn    *netconn.Conn // that the login runs over
+	allowed []string      // methods that the server last offered
+	tried   []string      // and those it has refused
+	prompts error         // why its questions could not be answered
 
+	told     bool // the password has been given out
 	answered bool // a question, with the password
 }
 
@@ -34,8 +38,8 @@ func (e *errKey) Error() string { return e.err.Error() }
 func (e *errKey) Unwrap() error { return e.err }
 
 // newCredentials reads keys and asks the agent. The caller closes it after the login.
-func newCredentials(o *Options) (*credentials, error) {
-	c := &credentials{o: o}
+func newCredentials(o *Options, conn *netconn.Conn) (*credentials, error) {
+	c := &credentials{o: o, conn: conn}
 	key, err := o.signer()
 	if err != nil {
 		return nil, &errKey{err}
@@ -154,6 +158,12 @@ func (c *credentials) certify(file string) error {
 // is not shown it again as "keyboard-interactive", which would count twice towards locking the account.
 func (c *credentials) choose(ctx *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	c.allowed, c.tried = ctx.AllowedMethods, ctx.TriedMethods
+	if broken := c.conn.Broken(); broken != nil && c.prompts == nil {
+		return nil, broken // the last method was not refused: no answer to it has come
+	}
+	if len(c.allowed) == 0 {
+		return nil, errNoMethods
+	}
 	may := func(method string) bool {
 		return slices.Contains(ctx.AllowedMethods, method) && !slices.Contains(ctx.TriedMethods, method)
 	}
@@ -162,12 +172,15 @@ func (c *credentials) choose(ctx *ssh.ClientAuthContext) (ssh.AuthMethod, error)
 		return ssh.PublicKeys(c.signers...), nil
 	case c.o.Password == nil:
 	case may("password"):
-		return ssh.PasswordCallback(c.o.Password), nil
+		return ssh.PasswordCallback(c.password), nil
 	case may("keyboard-interactive") && !slices.Contains(ctx.TriedMethods, "password"):
 		return ssh.KeyboardInteractive(c.answer), nil
 	}
 	return nil, c.refused()
 }
+
+// errNoMethods is a server that has not said how one may log in.
+var errNoMethods = errors.New("the server offers no method of logging in")
 
 // refusedLogin is a server that accepts nothing of what we have.
 type refusedLogin struct {
@@ -205,9 +218,15 @@ func (c *credentials) answer(name, instruction string, questions []string, echos
 		return nil, c.prompts
 	}
 	c.answered = true
-	word, err := c.o.Password()
+	word, err := c.password()
 	if err != nil {
 		return nil, err
 	}
 	return []string{word}, nil
+}
+
+// password gives the password out.
+func (c *credentials) password() (string, error) {
+	c.told = true
+	return c.o.Password()
 }

@@ -74,6 +74,8 @@ type Options struct {
 
 	// Dial stands in for name resolution and the net package, in tests. nil is the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	hangUps *atomic.Int32 // logins in a row that ended when the password had been shown; see noLogin
 }
 
 // Step is one step of a login or of Probe, ended.
@@ -136,6 +138,7 @@ func New(o Options) (*Backend, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.hangUps = new(atomic.Int32)
 	b := &Backend{o: o, caps: guess()}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.connect = func(ctx context.Context) (*session, error) { return dial(ctx, &b.o) }

@@ -219,7 +219,7 @@ func firstLine(b []byte) string {
 // handshake brings the SSH connection up, and reports the steps ssh and auth.
 func (o *Options) handshake(conn *netconn.Conn, hosts *hostKeys, algorithms []string, check ssh.HostKeyCallback) (*ssh.Client, error) {
 	begun := time.Now()
-	proof, err := newCredentials(o)
+	proof, err := newCredentials(o, conn)
 	if err != nil {
 		return nil, o.ended("auth", begun, "", refusal(backends.CauseKeyFile, err, "check privateKey, certificate, passphrase and agent"))
 	}
@@ -244,14 +244,12 @@ func (o *Options) handshake(conn *netconn.Conn, hosts *hostKeys, algorithms []st
 	conn.SetDeadline(begun.Add(o.ConnectTimeout))
 	c, channels, requests, err := ssh.NewClientConn(greeted, o.Address, config)
 	if err != nil {
-		if cause := conn.Cause(); cause != nil && !errors.Is(cause, net.ErrClosed) {
-			err = cause
-		}
 		if believed.IsZero() {
-			return nil, o.ended("ssh", begun, "", noSSH(o, greeted, err))
+			return nil, o.ended("ssh", begun, "", noSSH(greeted, err))
 		}
-		return nil, o.ended("auth", believed, "", noLogin(o, proof, err))
+		return nil, o.ended("auth", believed, "", noLogin(o, conn, proof, err))
 	}
+	o.hangUps.Store(0)
 	conn.SetDeadline(time.Time{})
 	o.ended("auth", believed, "user "+o.Username, nil)
 	return ssh.NewClient(c, channels, requests), nil
@@ -267,63 +265,89 @@ func legacyConfig() ssh.Config {
 	}
 }
 
+// brokeOff is a login that ended before the server had said yes or no. Whatever it was may have passed by the next one.
+func brokeOff(conn *netconn.Conn, err error, hint string) *backends.Error {
+	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err, Hint: hint}
+	broken := conn.Broken()
+	switch {
+	case errors.Is(broken, context.Canceled):
+		e.Code, e.Cause, e.Err = syscall.EINTR, "", broken
+	case isTimeout(broken):
+		e.Err = broken // x/crypto tells of our deadline as of the server's hanging up
+		fallthrough
+	case isTimeout(err):
+		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
+		e.Hint = "the server did not answer in time; a longer connectTimeout may help if it is slow"
+	}
+	return e
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // noSSH tells why the handshake failed before the host key was believed.
-func noSSH(o *Options, greeted *greeting, err error) error {
-	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err,
-		Hint: "the server broke off before it proved who it is: it may be full, have banned this machine, or be no SSH server"}
+func noSSH(greeted *greeting, err error) error {
 	if wrong, ok := errors.AsType[*errHostKey](err); ok {
-		e.Code, e.Class, e.Cause, e.Hint = syscall.EACCES, backends.Refused, wrong.cause, wrong.hint
-		e.Err = wrong
-		return e
+		return refusal(wrong.cause, wrong, wrong.hint)
 	}
 	if _, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err); ok {
-		e.Code, e.Class, e.Cause = syscall.EPROTO, backends.Refused, backends.CauseAlgorithms
-		e.Hint = "the server is old: set legacyAlgorithms = true if it cannot be updated"
-		return e
+		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseAlgorithms, Err: err,
+			Hint: "the server is old: set legacyAlgorithms = true if it cannot be updated"}
 	}
-	foreign := &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol, Err: err,
-		Hint: "something else listens on this port: check port (SSH has 22) and protocol"}
+	const elsewhere = "something else listens on this port: check port (SSH has 22) and protocol"
+	e := brokeOff(greeted.Conn, err,
+		"the server broke off before it proved who it is: it may be full, have banned this machine, or be no SSH server")
 	switch {
-	case errors.Is(err, errScanned), errors.Is(err, context.Canceled):
-		e.Cause = ""
+	case errors.Is(err, errScanned):
 		return err
 	case errors.Is(err, errForeign):
-		return foreign
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		if len(greeted.first) > 0 && !greeted.passed {
-			foreign.Err = fmt.Errorf("%w: it says %q", errForeign, firstLine(greeted.first))
-			return foreign
-		}
-		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
+		e.Code, e.Class, e.Cause, e.Err, e.Hint = syscall.EPROTO, backends.Refused, backends.CauseWrongProtocol, err, elsewhere
+	case e.Cause == backends.CauseSilent && bytes.Contains(greeted.first, []byte("\n")) && !greeted.passed:
+		// Servers may say something before their version (RFC 4253 section 4.2), and be slow with that.
+		e.Code, e.Cause, e.Hint = syscall.EPROTO, backends.CauseWrongProtocol, elsewhere
+		e.Err = fmt.Errorf("%w: it says %q", errForeign, firstLine(greeted.first))
+	case e.Cause == backends.CauseSilent:
 		e.Hint = "the port is open but no SSH server answers: it may be overloaded, stopped, or another service"
 	}
 	return e
 }
 
-// noLogin tells why the login failed.
-func noLogin(o *Options, proof *credentials, err error) error {
+// noLogin tells why the login failed. Only a server that has said no is believed to have refused us; x/crypto takes every
+// error for a refusal, so that the connection is asked what it met.
+func noLogin(o *Options, conn *netconn.Conn, proof *credentials, err error) error {
+	const check = "check username and password or key; nothing is tried again by itself, so that no account is locked"
 	refused, ok := errors.AsType[*refusedLogin](err)
+	lost := brokeOff(conn, err, "the server hung up during the login: it may be full, or have banned this machine")
 	switch {
 	case ok && refused.offered:
-		return refusal(backends.CauseAuth, refused, "check username and password or key; nothing is tried again by itself, so that no account is locked")
+		o.hangUps.Store(0)
+		return refusal(backends.CauseAuth, refused, check)
 	case ok:
 		return refusal(backends.CauseAuthMethod, refused, "give the connection what the server asks for: a password, a private key, or both")
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		return &backends.Error{Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent, Err: err,
-			Hint: "the server did not answer the login in time; a longer connectTimeout may help if it is slow"}
-	case errors.Is(err, context.Canceled):
-		return err
-	case proof.prompts != nil:
-		return refusal(backends.CauseAuth, err, "use a private key: the server wants more than one password")
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
-		if len(proof.tried) > 1 { // "none" is always among them
-			return refusal(backends.CauseAuth, fmt.Errorf("the server hung up during the login: %w", err), "check username and password or key")
-		}
-		return &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err,
-			Hint: "the server hung up during the login: it may be full, or have banned this machine"}
+	case proof.told && conn.Broken() != nil && lost.Cause == backends.CauseConnLost:
+		return hungUpOnPassword(o, lost)
+	case conn.Broken() != nil, !proof.told && len(proof.tried) <= 1: // "none" is always among them
+		return lost
 	}
-	return refusal(backends.CauseAuth, err, "check username and password or key")
+	return refusal(backends.CauseAuth, err, check)
 }
+
+// hungUpOnPassword is for a server that was shown the password and hung up without a word. It may just have been
+// restarted; but some refuse like that, and showing them a wrong password again and again would lock the account.
+func hungUpOnPassword(o *Options, lost *backends.Error) error {
+	if o.hangUps.Add(1) < tolerated {
+		return lost
+	}
+	lost.Code, lost.Class, lost.Cause = syscall.EACCES, backends.Refused, backends.CauseAuth
+	lost.Err = fmt.Errorf("the server has hung up %d times in a row when it was shown the password: %w", o.hangUps.Load(), lost.Err)
+	lost.Hint = "check username and password: some servers refuse like that; nothing is tried again by itself"
+	return lost
+}
+
+// tolerated is how often in a row a server may hang up on the password before that counts as a refusal. Accounts are
+// locked after three to ten wrong ones.
+const tolerated = 2
 
 // enter makes a session of a connection that stands.
 func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys, without map[string]bool) (*session, error) {
@@ -342,9 +366,12 @@ func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys
 		s.meta, err = s.newChannel(rw)
 	}
 	if err != nil {
-		return nil, o.ended("workingDir", begun, "", noSFTP(err))
+		return nil, o.ended("workingDir", begun, "", noSFTP(conn, err))
 	}
 	if err := s.begin(ctx); err != nil {
+		if lostReply(err) && ctx.Err() == nil {
+			err = brokeOff(conn, err, "the server hung up when it was asked for the working directory")
+		}
 		return s, o.ended("workingDir", begun, "", err)
 	}
 	conn.SetDeadline(time.Time{})
@@ -381,24 +408,32 @@ func subsystem(client *ssh.Client) (io.ReadWriteCloser, error) {
 }
 
 // noSFTP tells why the login was accepted and there is no SFTP all the same.
-func noSFTP(err error) error {
-	e := &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseNoSFTP, Err: err,
-		Hint: "the login works, but the server starts no SFTP for it: check its \"Subsystem sftp\" and the user's shell start-up files, which may not print anything"}
-	if _, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
-		e.Class, e.Cause, e.Code = backends.Transient, backends.CauseTooManySessions, syscall.EAGAIN
-		e.Hint = "the server allows no session for this login now"
-		return e
+func noSFTP(conn *netconn.Conn, err error) error {
+	const hint = "the login works, but the server starts no SFTP for it: check its \"Subsystem sftp\" and the user's shell start-up files, which may not print anything"
+	if errors.Is(err, errNoSubsystem) || errors.Is(err, errMalformed) {
+		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseNoSFTP, Err: err, Hint: hint}
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
-		e.Class, e.Cause, e.Code = backends.Transient, backends.CauseSilent, syscall.ETIMEDOUT
-		e.Hint = "the server did not start SFTP in time"
+	e := brokeOff(conn, err, "the server hung up before it started SFTP")
+	_, full := errors.AsType[*ssh.OpenChannelError](err)
+	switch {
+	case full:
+		e.Code, e.Cause, e.Hint = syscall.EAGAIN, backends.CauseTooManySessions, "the server allows no session for this login now"
+	case conn.Broken() == nil && e.Cause == backends.CauseConnLost:
+		// The program for SFTP has ended: there may be none, or it is being stopped with the server.
+		e.Cause, e.Hint = backends.CauseNoSFTP, hint
 	}
 	return e
 }
 
+// workingDirError tells why the working directory cannot be used. Only what the server says of the directory itself is a
+// refusal: any other failure may pass, as that of a file system which is away for a moment.
 func workingDirError(dir string, err error) error {
 	if lostReply(err) {
 		return err
+	}
+	if !failed(err, statusNoSuchFile, statusNoSuchPath, statusPermissionDenied, statusNotDirectory) {
+		return &backends.Error{Op: "connect", Class: backends.Transient, Code: syscall.EIO, Cause: backends.CauseWorkingDir,
+			Err: fmt.Errorf("working directory %q: %w", dir, err), Hint: "have the server's operator look why it cannot be asked for the directory"}
 	}
 	e := &backends.Error{Op: "connect", Class: backends.Refused, Code: syscall.ENOENT, Cause: backends.CauseWorkingDir,
 		Err: fmt.Errorf("working directory %q: %w", dir, err), Hint: "correct workingDir, or have the directory made on the server"}

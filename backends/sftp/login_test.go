@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +149,96 @@ func TestSeveralQuestionsAreNotAnswered(t *testing.T) {
 	e := refuses(t, trusting(t, address, Options{Password: text("Canary")}), backends.Refused, backends.CauseAuthMethod)
 	if len(answers) > 0 || !strings.Contains(e.Error(), "2 questions") || strings.Contains(e.Error(), "Canary") {
 		t.Errorf("answered %q, told %v", answers, e)
+	}
+}
+
+// A server that hangs up when it is shown the password may just have been stopped; one that does it again refuses, and is
+// not shown the password a third time.
+func TestHangUpOnPassword(t *testing.T) {
+	var tries, honest atomic.Int64
+	var config *ssh.ServerConfig
+	cut := func(conn net.Conn) {
+		config := *config
+		config.PasswordCallback = func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+			if tries.Add(1); honest.Load() == 0 {
+				conn.Close()
+			}
+			return nil, errors.New("no")
+		}
+		ssh.NewServerConn(conn, &config) // what becomes of it is the client's to tell
+		conn.Close()
+	}
+	config = serverConfig(t)
+	b := trusting(t, serve(t, cut), Options{Password: text("right")})
+	refuses(t, b, backends.Transient, backends.CauseConnLost)
+	refuses(t, b, backends.Refused, backends.CauseAuth)
+	honest.Store(1)
+	refuses(t, b, backends.Refused, backends.CauseAuth) // by its word, which begins the count anew
+	honest.Store(0)
+	refuses(t, b, backends.Transient, backends.CauseConnLost)
+	if tries.Load() != 4 {
+		t.Errorf("the password was shown %d times, want 4", tries.Load())
+	}
+}
+
+// serverConfig returns a configuration with a host key.
+func serverConfig(t *testing.T) *ssh.ServerConfig {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	ok(t, err)
+	key, err := ssh.NewSignerFromKey(private)
+	ok(t, err)
+	config := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+	config.AddHostKey(key)
+	return config
+}
+
+// Only a server that says no is believed to have no SFTP: one whose session or program ends is asked again.
+func TestSFTPThatEndsIsAskedAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		session func(ssh.NewChannel, *ssh.ServerConn)
+		class   backends.Class
+		cause   backends.Cause
+	}{
+		"connection ends": {func(_ ssh.NewChannel, c *ssh.ServerConn) { c.Close() }, backends.Transient, backends.CauseConnLost},
+		"silence":         {func(ssh.NewChannel, *ssh.ServerConn) {}, backends.Transient, backends.CauseSilent},
+		"subsystem refused": {func(n ssh.NewChannel, _ *ssh.ServerConn) {
+			if _, requests, err := n.Accept(); err == nil {
+				ssh.DiscardRequests(requests)
+			}
+		}, backends.Refused, backends.CauseNoSFTP},
+		"program ends": {func(n ssh.NewChannel, _ *ssh.ServerConn) {
+			if channel, requests, err := n.Accept(); err == nil {
+				for r := range requests {
+					r.Reply(true, nil)
+					channel.Close()
+				}
+			}
+		}, backends.Transient, backends.CauseNoSFTP},
+		"connection ends in the greeting": {func(n ssh.NewChannel, c *ssh.ServerConn) {
+			if channel, requests, err := n.Accept(); err == nil {
+				for r := range requests {
+					r.Reply(true, nil)
+					channel.Write([]byte{0, 0, 0})
+					c.Close()
+				}
+			}
+		}, backends.Transient, backends.CauseConnLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := serverConfig(t)
+			address := serve(t, func(conn net.Conn) {
+				c, channels, requests, err := ssh.NewServerConn(conn, config)
+				if err != nil {
+					return // the scan of the host key ends so
+				}
+				go ssh.DiscardRequests(requests) // ends with the connection
+				for n := range channels {
+					test.session(n, c)
+				}
+			})
+			refuses(t, trusting(t, address, Options{Password: text("x"), ConnectTimeout: time.Second}), test.class, test.cause)
+		})
 	}
 }
 
@@ -379,7 +470,9 @@ func TestNoConnection(t *testing.T) {
 		"no greeting":     {says(""), nil, backends.Transient, backends.CauseSilent},
 		"an FTP server":   {says("220 Welcome\r\n"), nil, backends.Refused, backends.CauseWrongProtocol},
 		"a web server":    {says("HTTP/1.1 400 Bad Request\r\n\r\n"), nil, backends.Refused, backends.CauseWrongProtocol},
-		"somebody else":   {says("who are you?\n"), nil, backends.Refused, backends.CauseWrongProtocol},
+		"somebody else":   {says("who are you?\n"), nil, backends.Transient, backends.CauseWrongProtocol},
+		"a slow server":   {says("SSH-2.0-Open"), nil, backends.Transient, backends.CauseSilent},
+		"the first byte":  {says("S"), nil, backends.Transient, backends.CauseSilent},
 		"stops after it":  {says("SSH-2.0-x\r\n"), nil, backends.Transient, backends.CauseSilent},
 		"nonsense of SSH": {says("SSH-2.0-x\r\n" + strings.Repeat("\xff", 100)), nil, backends.Transient, backends.CauseConnLost},
 	} {

@@ -120,7 +120,7 @@ func (m *mux) greet(r *bufio.Reader) error {
 		return fmt.Errorf("sftp greeting: %w", err)
 	}
 	if version != protocolVersion {
-		return fmt.Errorf("sftp greeting: the server speaks version %d, not 3", version)
+		return fmt.Errorf("sftp greeting: %w: the server speaks version %d, not 3", errMalformed, version)
 	}
 	m.extensions = extensions
 	return nil
