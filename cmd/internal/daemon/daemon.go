@@ -107,6 +107,7 @@ type Daemon struct {
 	points  *points
 	started time.Time
 	idle    chan struct{} // closed when ExitIdle has been reached
+	news    chan struct{} // holds one when some mount's state has changed and the service manager was not told yet
 	quit    chan struct{} // closed when everything is to stop
 
 	changing sync.Mutex // one apply, mount or umount at a time
@@ -127,7 +128,7 @@ func New(o Options) *Daemon {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), quit: make(chan struct{}),
+	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1), quit: make(chan struct{}),
 		mounts: map[key]*mount{}, held: map[key]bool{}}
 }
 
@@ -183,6 +184,8 @@ func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-ch
 		case err := <-served:
 			served <- nil // Run waits for one
 			return fmt.Errorf("control socket: %w", err)
+		case <-d.news:
+			d.o.Notify(d.summary())
 		case <-reload:
 			d.reload(ctx, "signal")
 		case _, ok := <-changes:
@@ -204,8 +207,11 @@ func (d *Daemon) reload(ctx context.Context, cause string) {
 	d.notify("READY=1")
 }
 
-// notify tells the service manager how things stand, besides what.
-func (d *Daemon) notify(what string) {
+// notify tells the service manager what, and how things stand.
+func (d *Daemon) notify(what string) { d.o.Notify(what + "\n" + d.summary()) }
+
+// summary is how things stand, for the service manager.
+func (d *Daemon) summary() string {
 	total, ready := 0, 0
 	for _, m := range d.all() {
 		total++
@@ -213,7 +219,15 @@ func (d *Daemon) notify(what string) {
 			ready++
 		}
 	}
-	d.o.Notify(fmt.Sprintf("%s\nSTATUS=%d of %d connections ready", what, ready, total))
+	return fmt.Sprintf("STATUS=%d of %d connections ready", ready, total)
+}
+
+// tellState has the service manager told soon. It does not block.
+func (d *Daemon) tellState() {
+	select {
+	case d.news <- struct{}{}:
+	default: // it will be told of this too
+	}
 }
 
 // tick gives signs of life to the service manager until ctx ends, as long as the daemon can be asked anything.

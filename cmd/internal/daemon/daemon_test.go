@@ -155,6 +155,30 @@ func TestOfflineIsShown(t *testing.T) {
 	s.wantState("one", control.StateReady)
 }
 
+// A mount whose server is away says so without anybody having touched it, and the service manager is told.
+func TestServerIsAskedWhenTheMountStands(t *testing.T) {
+	s := newStage(t)
+	s.define("away")
+	s.fault = func(context.Context, string, string) error {
+		return &backends.Error{Op: "connect", Code: syscall.ECONNREFUSED, Class: backends.Transient, Cause: backends.CauseConnRefused}
+	}
+	s.start()
+	if c := s.wantState("away", control.StateOffline); !strings.Contains(c.Reason, "refused") {
+		t.Errorf("offline for the reason %q; want what went wrong", c.Reason)
+	}
+	s.heard["away"](true, nil)
+	if c := s.wantState("away", control.StateReady); c.Reason != "" {
+		t.Errorf("ready, and still for the reason %q", c.Reason)
+	}
+	for state := ""; !strings.Contains(state, "STATUS=1 of 1"); {
+		select {
+		case state = <-s.told:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the service manager is not told that the server is back")
+		}
+	}
+}
+
 func TestSecondDaemonIsRefused(t *testing.T) {
 	s := newStage(t)
 	s.start()

@@ -24,6 +24,9 @@ const (
 	lastPause  = time.Minute
 )
 
+// firstAnswer is how long a mount that stands waits for its server before it is told as offline.
+const firstAnswer = 5 * time.Second
+
 // Floor is what stands below the daemon.
 type Floor struct {
 	// Dial makes a Backend without touching the network. online is told when the server goes away and comes back.
@@ -66,14 +69,14 @@ type mount struct {
 	ctx     context.Context
 	cancel  context.CancelFunc // asks it to end
 	done    chan struct{}      // closed when it has
-	settled chan struct{}      // closed when it has been up or failed once
+	settled chan struct{}      // closed when it has been up, or failed, or waited in vain for the server once
 
 	mu     sync.Mutex
 	state  control.State
 	since  time.Time
 	reason string
 	target conncfg.Target // as last resolved
-	tree   *cache.Tree    // nil but in ready and offline
+	tree   *cache.Tree    // nil but while it is mounted: in ready and offline, and at the end of starting
 	server Mounted        // the same
 	owed   cache.Owed     // what was left when it ended
 	err    error          // of the end
@@ -163,14 +166,18 @@ func (m *mount) serve() error {
 		return errors.Join(err, m.fell(tree))
 	}
 	m.stand(tree, server)
-	m.settle()
 	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
+	asking, stopAsking := context.WithCancel(m.ctx)
+	var asker sync.WaitGroup
+	asker.Go(func() { m.greet(asking, tree) })
 	select {
 	case <-m.ctx.Done():
 	case <-server.Done():
 		err = errTaken
 	}
 	m.become(control.StateDraining, "")
+	stopAsking()
+	asker.Wait()
 	return errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
 }
 
@@ -244,14 +251,48 @@ func (m *mount) show(spot *spot, tree *cache.Tree, target conncfg.Target) (Mount
 	return server, nil
 }
 
-// stand makes the tree reachable for the file verbs.
+// stand makes the tree reachable, for the file verbs too. Whether the server answers is not known yet.
 func (m *mount) stand(tree *cache.Tree, server Mounted) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tree, m.server = tree, server
 	if m.state == control.StateStarting {
-		m.state, m.since, m.reason = control.StateReady, time.Now(), ""
+		m.reason = "mounted; the server has not answered yet"
 	}
+}
+
+// greet asks the server once, so that nobody has to run into one that is away to learn of it. What comes after the first
+// answer the backend tells by itself.
+func (m *mount) greet(ctx context.Context, tree *cache.Tree) {
+	err := answers(ctx, tree, firstAnswer)
+	if ctx.Err() == nil {
+		m.learn(err == nil, err, false)
+	}
+	m.settle()
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	// With all the patience of the definition; then it is up to the backend's own probe.
+	if err := answers(ctx, tree, 0); ctx.Err() == nil {
+		m.learn(err == nil, err, false)
+	}
+}
+
+// answers asks for the working directory, for no longer than within if that is not 0. Any answer is one, also a no.
+func answers(ctx context.Context, tree *cache.Tree, within time.Duration) error {
+	if within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, within)
+		defer cancel()
+	}
+	_, err := tree.Refresh(ctx, "")
+	switch late := errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil; {
+	case late:
+		return fmt.Errorf("no answer within %v; it is asked again", within)
+	case backends.ClassOf(err) == backends.Final && ctx.Err() == nil:
+		return nil
+	}
+	return err
 }
 
 // fell closes the tree: what is written is published or quarantined, and counted.
@@ -282,13 +323,19 @@ func (m *mount) hide(server Mounted) error {
 }
 
 // heard is told by the backend when the server goes away or comes back. It must not block.
-func (m *mount) heard(up bool, reason error) {
+func (m *mount) heard(up bool, reason error) { m.learn(up, reason, true) }
+
+// learn notes that the server is up, or for which reason it is not. Bad news of one call is less than what the backend knows
+// of all: without overrule it does not count where another call was answered meanwhile.
+func (m *mount) learn(up bool, reason error, overrule bool) {
 	m.mu.Lock()
 	before := m.state
+	stands := m.tree != nil
 	switch {
-	case up && (m.state == control.StateOffline || m.state == control.StateReady):
+	case up && stands:
 		m.state, m.reason = control.StateReady, ""
-	case !up && (m.state == control.StateOffline || m.state == control.StateReady || m.state == control.StateStarting):
+	case before == control.StateReady && !overrule:
+	case !up && (stands || before == control.StateStarting):
 		m.state, m.reason = control.StateOffline, text(reason)
 	}
 	after := m.state
@@ -296,12 +343,15 @@ func (m *mount) heard(up bool, reason error) {
 		m.since = time.Now()
 	}
 	m.mu.Unlock()
+	if before == after {
+		return
+	}
+	m.d.tellState()
 	switch {
-	case before == after:
-	case up:
-		m.log.Info("server is back")
-	default:
+	case !up:
 		m.log.Warn("server is away; the mount stays and it is being probed", "err", reason)
+	case before == control.StateOffline:
+		m.log.Info("server is back")
 	}
 }
 
@@ -317,6 +367,7 @@ func (m *mount) become(state control.State, reason string) {
 	defer m.mu.Unlock()
 	if m.state != state {
 		m.since = time.Now()
+		m.d.tellState()
 	}
 	m.state, m.reason = state, reason
 	if state != control.StateReady && state != control.StateOffline {

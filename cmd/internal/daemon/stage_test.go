@@ -43,6 +43,7 @@ type stage struct {
 	mounts  map[string]*fakeMount // by directory: the latest
 	mounted chan string           // directories, as they are mounted
 	testErr error
+	fault   mem.Hook // of servers dialled from now on
 	dials   int
 }
 
@@ -142,7 +143,7 @@ func (s *stage) floor() Floor {
 			if t.Password.Reveal() != canary && t.MountPoint == "" {
 				return nil, fmt.Errorf("the password did not arrive")
 			}
-			b := mem.New(mem.Options{})
+			b := mem.New(mem.Options{Fault: s.fault})
 			s.servers[t.Name], s.heard[t.Name] = b, online
 			return b, nil
 		},
@@ -180,9 +181,14 @@ func (s *stage) start() {
 	s.t.Helper()
 	d := New(Options{
 		Dirs: s.dirs, Version: "test", Logger: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Plan:   func(context.Context) Plan { return ReadPlan(s.dirs.Config, s.dirs.MountRoot) },
-		Floor:  s.floor(),
-		Notify: func(state string) { s.told <- state },
+		Plan:  func(context.Context) Plan { return ReadPlan(s.dirs.Config, s.dirs.MountRoot) },
+		Floor: s.floor(),
+		Notify: func(state string) {
+			select {
+			case s.told <- state:
+			default: // nobody listens any more
+			}
+		},
 	})
 	s.daemon = d
 	ctx, cancel := context.WithCancel(context.Background())
