@@ -127,8 +127,8 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 			return err
 		}
 	}
-	if from == to {
-		_, err := t.Stat(ctx, from)
+	// A name known to be absent is not renamed: if the server's answer were lost, its absence would pass for success.
+	if _, err := t.Stat(ctx, from); err != nil || from == to {
 		return err
 	}
 	if err := t.publishBelow(ctx, from); err != nil { // before anybody has to wait for us
@@ -160,7 +160,9 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		if err := target.hold(ctx); err != nil {
 			return err
 		}
-		target.abortClaim() // now: afterwards the name is the other file's
+		if err := t.letGo(ctx, target, from); err != nil {
+			return err
+		}
 	}
 	if err := t.backend.Rename(ctx, from, to, mode); err != nil {
 		t.attrs.Forget(from)
@@ -174,6 +176,22 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	}
 	t.endAllEras(from)
 	t.moved(from, to)
+	return nil
+}
+
+// letGo gives up the claim by which target holds the name that from is to replace: afterwards the name is the other file's.
+// A rename that cannot succeed must not cost target its name.
+func (t *Tree) letGo(ctx context.Context, target *File, from string) error {
+	target.mu.Lock()
+	claims := target.writer != nil
+	target.mu.Unlock()
+	if !claims {
+		return nil
+	}
+	if _, err := t.ask(ctx, from); err != nil {
+		return err
+	}
+	target.abortClaim()
 	return nil
 }
 
@@ -336,7 +354,7 @@ func (f *File) held() bool {
 func (f *File) onServer() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.base.Known != 0 || f.tried
+	return f.base.Known != 0 || f.tried || f.writer != nil
 }
 
 // unsure reports whether a file that was never published may be on the server for all that.
@@ -351,6 +369,7 @@ func (f *File) abortClaim() {
 	f.mu.Lock()
 	j := &job{writer: f.writer, temp: f.temp}
 	f.writer, f.temp = nil, ""
+	f.reclaim = f.reclaim || j.writer != nil
 	f.mu.Unlock()
 	f.abort(j)
 }

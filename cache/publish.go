@@ -213,7 +213,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 		var err error
 		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Exclusive: j.claim})
 		if err != nil {
-			t.freeTemp(temp)
+			t.notCreated(ctx, temp, err)
 			return backends.Info{}, err
 		}
 	}
@@ -232,7 +232,9 @@ func (f *File) abort(j *job) {
 	if j.writer == nil {
 		return
 	}
-	f.tree.warn("abort of an upload", j.writer.Abort())
+	if err := j.writer.Abort(); err != nil && j.temp != "" {
+		f.tree.removeTemp(f.tree.ctx, j.temp) // its session is gone
+	}
 	f.tree.freeTemp(j.temp)
 	j.writer, j.temp, j.claim = nil, "", true
 }

@@ -58,6 +58,14 @@ func (t *Tree) freeTemp(temp string) {
 	}
 }
 
+// notCreated gives up a temporary name because Create failed with err. If the server's answer was lost, the name may be there.
+func (t *Tree) notCreated(ctx context.Context, temp string, err error) {
+	if temp != "" && (backends.ClassOf(err) != backends.Final || backends.CauseOf(err) == backends.CauseConnLost) {
+		t.removeTemp(ctx, temp)
+	}
+	t.freeTemp(temp)
+}
+
 // hides reports whether a listing that began at began must not show name, for it is, or was meanwhile, a temporary name
 // of an upload.
 func (t *Tree) hides(name string, began time.Time) bool {

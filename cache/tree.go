@@ -561,7 +561,7 @@ func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backen
 	temp := t.tempName(name)
 	w, err := t.backend.Create(ctx, name, backends.WriteMode{TempName: temp, Perm: perm, Exclusive: true})
 	if err != nil {
-		t.freeTemp(temp)
+		t.notCreated(ctx, temp, err)
 		t.attrs.Forget(name)
 		return nil, "", err
 	}
