@@ -51,10 +51,17 @@ func scripted(t testing.TB, o Options, answer func(kind byte, p *parser) (reply 
 	r, out := io.Pipe()
 	s := &script{in: in, out: out, Reader: r, WriteCloser: w}
 	s.cut.Store(-1)
+	moved := "" // the name that was renamed
 	s.answer = func(kind byte, p *parser) []byte {
-		whole := *p
+		whole, again := *p, *p
 		if reply, known := answer(kind, p); known {
 			return reply
+		}
+		switch {
+		case kind == typeExtended && again.text() == extPosixRename:
+			moved = again.text()
+		case kind == typeLstat && moved != "" && again.text() == moved:
+			return statusReply(statusNoSuchFile)
 		}
 		return honest(kind, &whole)
 	}
@@ -275,6 +282,48 @@ func TestNoRenameUnlessAllWasWell(t *testing.T) {
 	ok(t, err)
 	if info.Size != 5 || !s.heard(extPosixRename) {
 		t.Errorf("an honest server: %+v, rename heard: %v", info, s.heard(extPosixRename))
+	}
+}
+
+// A server's consent to the renaming is held against what it then shows.
+func TestRenameThatNeverWas(t *testing.T) {
+	type answer = func(kind byte, p *parser) ([]byte, bool)
+	about := func(name string, reply []byte) answer {
+		renamed := false
+		return func(kind byte, p *parser) ([]byte, bool) {
+			renamed = renamed || kind == typeExtended && p.text() == extPosixRename
+			return reply, renamed && kind == typeLstat && strings.HasSuffix(p.text(), name)
+		}
+	}
+	longer := aFile
+	longer.size++
+	for name, test := range map[string]struct {
+		answer answer
+		code   syscall.Errno
+		class  backends.Class
+	}{
+		"not done": {func(kind byte, p *parser) ([]byte, bool) { // tmp stays
+			return statusReply(statusOK), kind == typeExtended && p.text() == extPosixRename
+		}, syscall.EIO, backends.Final},
+		"another size":           {about("name", attrsReply(longer)), syscall.EIO, backends.Lost},
+		"a directory":            {about("name", attrsReply(attrs{flags: attrPerm, perm: modeDir})), syscall.EIO, backends.Lost},
+		"not to be looked at":    {about("name", statusReply(statusPermissionDenied)), syscall.EIO, backends.Lost},
+		"no answer":              {about("name", nil), syscall.ETIMEDOUT, backends.Lost},
+		"taken away by a reader": {about("name", statusReply(statusNoSuchFile)), 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, s := scripted(t, Options{SocketTimeout: 100 * time.Millisecond}, test.answer)
+			info, err := create(t.Context(), b, "name", []byte("12345"), backends.WriteMode{TempName: "tmp"})
+			if backends.Errno(err) != test.code || backends.ClassOf(err) != test.class {
+				t.Errorf("got %v (%v), want %v, %v", err, backends.ClassOf(err), test.code, test.class)
+			}
+			if err == nil && info.Size != 5 {
+				t.Errorf("told %+v", info)
+			}
+			if undone := err != nil && test.class == backends.Final; s.heard("remove") != undone {
+				t.Errorf("the temporary name was removed: %v, want %v", s.heard("remove"), undone)
+			}
+		})
 	}
 }
 

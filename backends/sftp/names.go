@@ -106,9 +106,9 @@ func (s *session) renameNew(ctx context.Context, from, to string) error {
 	return s.whyRename(ctx, from, to, err)
 }
 
-// replace renames from to to, which may exist, over channel m. With after it asks in the same flight what there is then.
-// An answer that comes for the renaming and not for that question is good enough.
-func (s *session) replace(ctx context.Context, m *mux, from, to string, after func(backends.Info)) error {
+// replace renames from to to, which may exist, over channel m. What look adds travels in the same flight, behind it; nil
+// adds nothing.
+func (s *session) replace(ctx context.Context, m *mux, from, to string, look func(*flight)) error {
 	f := m.flight()
 	var rename *call
 	if m.offers(extPosixRename) {
@@ -116,29 +116,22 @@ func (s *session) replace(ctx context.Context, m *mux, from, to string, after fu
 	} else {
 		rename = f.add(twoPathsFrame(typeRename, s.path(from), s.path(to)))
 	}
-	var stat *call
-	if after != nil {
-		stat = f.add(pathFrame(typeLstat, s.path(to)))
+	if look != nil {
+		look(f)
 	}
 	f.send(urgent)
 	f.wait(ctx)
 	err := rename.reply.status()
 	if err != nil && !lostReply(err) && !m.offers(extPosixRename) {
-		err = s.replaceInSteps(ctx, from, to, err)
-		if err == nil && after != nil {
-			if info, unknown := s.lstat(ctx, to); unknown == nil {
-				after(info)
-			}
+		if err = s.replaceInSteps(ctx, from, to, err); err == nil && look != nil {
+			f = m.flight()
+			look(f)
+			f.send(urgent)
+			f.wait(ctx)
 		}
-		return s.whyRename(ctx, from, to, err)
 	}
 	if err != nil {
 		return s.whyRename(ctx, from, to, err)
-	}
-	if stat != nil {
-		if info, unknown := stat.reply.info(base(to)); unknown == nil {
-			after(info)
-		}
 	}
 	return nil
 }

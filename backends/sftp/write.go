@@ -427,10 +427,11 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 		return info, nil
 	}
 	info, err = w.publish(ctx, info)
-	if err != nil && !lostReply(err) {
+	err = seam("commit", w.name, err)
+	if err != nil && backends.ClassOf(err) != backends.Lost {
 		w.cleanUp(ctx)
 	}
-	return info, seam("commit", w.name, err)
+	return info, err
 }
 
 // complete sends what is missing and returns what the server says of the complete content, which is still under the name
@@ -503,11 +504,34 @@ func (w *writer) attributes(ctx context.Context, attr backends.Attr) ([]attrs, e
 	return wireAttrs(attr, now)
 }
 
-// publish renames the complete content to its name. The content bears its name when this returns nil, also if what the
-// server then said of it got lost.
+// publish renames the complete content, of which the server has told info, to its name, and returns what it then tells of
+// that. The server's consent is not enough: in the same flight it must show the content under its name and the temporary
+// name gone, for whoever believes a renaming that never was throws his own copy away.
 func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info, error) {
-	err := w.s.replace(ctx, w.m, w.temp, w.name, func(now backends.Info) { info = now })
-	return info, err
+	var there, left *call
+	err := w.s.replace(ctx, w.m, w.temp, w.name, func(f *flight) {
+		there = f.add(pathFrame(typeLstat, w.s.path(w.name)))
+		left = f.add(pathFrame(typeLstat, w.s.path(w.temp)))
+	})
+	if err != nil {
+		return backends.Info{}, err
+	}
+	now, absent := there.reply.info(base(w.name))
+	_, gone := left.reply.info("")
+	switch {
+	case gone == nil:
+		return backends.Info{}, refuse(syscall.EIO, "the server says that it has renamed %q to %q, and it has not", w.temp, w.name)
+	case lostReply(gone):
+		return backends.Info{}, gone
+	case lostReply(absent):
+		return backends.Info{}, absent
+	case absent == nil && now.Size == info.Size && now.Mode.IsRegular():
+		return now, nil
+	case failed(absent, statusNoSuchFile) && failed(gone, statusNoSuchFile):
+		return info, nil // who waited for the file on the server has taken it already
+	}
+	return backends.Info{}, &backends.Error{Code: syscall.EIO, Class: backends.Lost,
+		Err: fmt.Errorf("the server has renamed %q to %q, and then does not show it with its %d bytes", w.temp, w.name, info.Size)}
 }
 
 // discard takes back what create has opened, without waiting.
