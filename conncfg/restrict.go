@@ -9,7 +9,7 @@ import (
 
 // Restrict returns an Error for everything in an unsaved definition that would give its author more than his own rights:
 // the daemon reads files, runs programs and knows passwords that he may not. It is for definitions from callers other
-// than root, and wants mount points below mountRoot. What it refuses:
+// than root and the daemon's own user, and wants mount points below mountRoot. What it refuses:
 //
 //   - sources of secrets other than the definition itself;
 //   - fields that name files, sockets or agents on this machine;
@@ -28,7 +28,7 @@ func (c *Config) Restrict(conn *Connection, mountRoot string) []Finding {
 			switch {
 			case s.broken:
 			case s.source != nil:
-				refuse("takes a secret from a "+string(s.source.kind)+", which only root may have the daemon do", "hand the secret over itself")
+				refuse("takes a secret from a "+string(s.source.kind)+", which only root and the daemon's own user may have it do", "hand the secret over itself")
 			case f.local && (f.kind != truth || s.truth):
 				refuse("names something on this machine, which the daemon would use with its rights and not yours", "save the definition below connections/, or ask root to mount it")
 			case name == "mountPoint" && !below(s.text, mountRoot):

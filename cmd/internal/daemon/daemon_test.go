@@ -632,11 +632,15 @@ func TestUnsavedDefinitionIsRestricted(t *testing.T) {
 	}
 	for _, text := range []string{`password = { file = "` + file + `" }`, `password = { command = ["/bin/true"] }`, `mountPoint = "/tmp/x"`} {
 		q := control.TestRequest{Definition: control.Seal(base + text)}
-		_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: 1000}), q)
-		wantCode(t, text+" from user 1000", err, control.NotAllowed)
+		_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: uint32(os.Geteuid()) + 1000}), q)
+		wantCode(t, text+" from another user", err, control.NotAllowed)
+		_, err = d.testTarget(t.Context(), q)
+		wantCode(t, text+" from nobody knows whom", err, control.NotAllowed)
 	}
-	_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: 0}), control.TestRequest{Definition: control.Seal(base + `password = { file = "` + file + `" }`)})
-	wantCode(t, "a file source from root", err, "")
+	for _, uid := range []int{0, os.Geteuid()} {
+		_, err := d.testTarget(control.WithPeer(t.Context(), control.Peer{UID: uint32(uid)}), control.TestRequest{Definition: control.Seal(base + `password = { file = "` + file + `" }`)})
+		wantCode(t, "a file source from root or the daemon's own user", err, "")
+	}
 }
 
 // Nothing that leaves the daemon holds a password: no log line and no reply of any verb.

@@ -323,9 +323,10 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 	return d.resolveUnsaved(ctx, config, c, environment)
 }
 
-// resolveUnsaved resolves a connection that a caller brought, within what that caller may have the daemon do.
+// resolveUnsaved resolves a connection that a caller brought, within what that caller may have the daemon do. Root may have it
+// do anything, and so may the daemon's own user, who could do it without the daemon.
 func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *conncfg.Connection, environment string) (conncfg.Target, error) {
-	if peer, ok := control.PeerOf(ctx); !ok || peer.UID != 0 {
+	if peer, ok := control.PeerOf(ctx); !ok || peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
 		if err := refusal(config.Restrict(c, d.o.Dirs.MountRoot)); err != nil {
 			e := *err.(*control.Error)
 			e.Code = control.NotAllowed
