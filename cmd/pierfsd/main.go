@@ -142,6 +142,7 @@ func serve(f flags, stderr io.Writer) error {
 	if err := daemon.Harden(); err != nil {
 		return fmt.Errorf("keep secrets out of core files: %w", err)
 	}
+	daemon.LimitMemory(log)
 	floor, err := daemon.Real(f.dirs)
 	if err != nil {
 		return err
