@@ -9,16 +9,19 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
 )
 
 // TestStatDuringARenameDoesNotPartAFileFromItsName asks for the old name when the server has renamed and we do not know
 // that yet: what is written afterwards must arrive all the same.
 func TestStatDuringARenameDoesNotPartAFileFromItsName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t, func(_ *mem.Options, to *cache.Options) {
+			to.MetadataTTL, to.NegativeTTL = time.Millisecond, time.Millisecond
+		})
 		w.give("a", "old")
 		f := w.open("a", writing)
-		time.Sleep(2 * w.options.MetadataTTL)
 		answer := make(chan struct{})
 		w.server.SetAfter(func(_ context.Context, op, _ string) error {
 			if op == "rename" {
@@ -29,6 +32,7 @@ func TestStatDuringARenameDoesNotPartAFileFromItsName(t *testing.T) {
 		renamed := make(chan error, 1)
 		go func() { renamed <- w.tree.Rename(w.Context(), "a", "b", backends.Replace) }()
 		synctest.Wait()
+		time.Sleep(2 * w.options.MetadataTTL)
 		asked := make(chan error, 1)
 		go func() {
 			_, err := w.tree.Stat(w.Context(), "a")

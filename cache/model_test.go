@@ -36,6 +36,8 @@ type model struct {
 	random *rand.Rand
 	names  map[string]*content
 	open   []*content // those with opens, in an order that the seed decides
+
+	mu     sync.Mutex // for what faults touch: calls go out together, and may outlive who wanted them
 	breaks int        // faults that lost the open files of the server
 	log    []string
 }
@@ -77,13 +79,12 @@ func TestTreeAgreesWithAMap(t *testing.T) {
 // oneFault lets one of the next few calls be lost, before or after the server did it, or refused for the moment.
 func (m *model) oneFault() {
 	countdown, class, broken := m.random.IntN(4), backends.Class(1+m.random.IntN(2)), m.random.IntN(2) == 0
-	var mu sync.Mutex // an open and a stat go out together
 	hook := func(_ context.Context, op, name string) error {
-		mu.Lock()
-		defer mu.Unlock()
 		if op == "abort" || op == "entry" {
 			return nil
 		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if countdown--; countdown != -1 {
 			return nil
 		}
@@ -117,7 +118,11 @@ func (m *model) step() {
 	}
 }
 
-func (m *model) note(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
+func (m *model) note(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log = append(m.log, fmt.Sprintf(format, args...))
+}
 
 func (m *model) openOne(name string) {
 	mode := cache.OpenMode{
@@ -307,6 +312,8 @@ func (m *model) compareContent(c *content) {
 	m.Helper()
 	p := make([]byte, len(c.bytes)+10)
 	n, err := c.opens[0].ReadAt(m.Context(), p, 0)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if c.gone && m.breaks > 0 && backends.Errno(err) == syscall.ESTALE {
 		return // nothing of it is left, here or there
 	}
