@@ -21,25 +21,27 @@ import (
 type Store struct {
 	mu      sync.Mutex
 	dirs    *simplelru.LRU[string, *directory]
-	entries int // in all directories together
+	entries int // in all directories together, and one for each directory
 	limit   int
-	change  uint64 // counts our own changes to names, in the whole tree
+	change  uint64    // counts our own changes to names, in the whole tree
+	epoch   time.Time // has a reading of the clock that nobody can set
 }
 
 // directory is what is known of the names in one directory.
 type directory struct {
-	known  map[string]record
-	ids    map[string]string // identities, of the names that have one; nil if none has
-	listed time.Time         // when a complete listing was asked for; zero if there is none
-	change uint64            // Store.change when we last changed a name here; no less than when the directory was made
-	born   uint64            // Store.change when the directory was made
+	index   map[string]uint32 // places in records: a map of whole records would cost half as much again in spare room
+	records []record
+	ids     map[string]string // identities, of the names that have one; nil if none has
+	listed  time.Time         // when a complete listing was asked for; zero if there is none
+	change  uint64            // Store.change when we last changed a name here; no less than when the directory was made
+	born    uint64            // Store.change when the directory was made
 }
 
 // record is one name's attributes, packed: a million of them are no rare sight.
 type record struct {
 	size             int64
 	modTime, accTime int64  // nanoseconds since 1970
-	asked            int64  // when the server said so; nanoseconds since 1970
+	asked            int64  // when the server said so; nanoseconds since Store.epoch
 	change           uint64 // Store.change when we last changed the name; 0 if never
 	mode, uid, gid   uint32
 	nlink            uint32
@@ -49,10 +51,17 @@ type record struct {
 
 // New returns an empty Store that holds about limit entries.
 func New(limit int) *Store {
-	s := &Store{limit: max(limit, 1)}
-	s.dirs, _ = simplelru.NewLRU(1<<30, func(_ string, d *directory) { s.entries -= len(d.known) })
+	s := &Store{limit: max(limit, 1), epoch: time.Now()}
+	s.dirs, _ = simplelru.NewLRU(1<<30, func(_ string, d *directory) { s.entries -= len(d.records) + 1 })
 	return s
 }
+
+// expired is a record's asked when the answer is too old for any use.
+const expired = -1 << 62
+
+// Ages are kept by the clock that runs evenly: when somebody sets the other one back, answers must not live longer for it.
+func (s *Store) packTime(t time.Time) int64       { return int64(t.Sub(s.epoch)) }
+func (s *Store) unpackTime(asked int64) time.Time { return s.epoch.Add(time.Duration(asked)) }
 
 // State says what Get knows.
 type State uint8
@@ -72,14 +81,14 @@ func (s *Store) Get(name string) (info backends.Info, asked time.Time, state Sta
 	if !ok {
 		return info, asked, Unknown
 	}
-	r, ok := d.known[base]
+	r, ok := d.get(base)
 	switch {
 	case ok && r.absent:
-		return info, time.Unix(0, r.asked), Absent
+		return info, s.unpackTime(r.asked), Absent
 	case ok && r.unknown():
 		return info, asked, Unknown
 	case ok:
-		return d.info(base, r), time.Unix(0, r.asked), Present
+		return d.info(base, r), s.unpackTime(r.asked), Present
 	case name != "" && !d.listed.IsZero():
 		return info, d.listed, Absent
 	}
@@ -99,12 +108,14 @@ func (s *Store) Mark() Mark {
 
 // Answer remembers that the server, asked after m, described name so; false if the answer was overtaken.
 func (s *Store) Answer(name string, info backends.Info, asked time.Time, m Mark) bool {
-	return s.answer(name, pack(info, asked), info.ID, m)
+	r := pack(info)
+	r.asked = s.packTime(asked)
+	return s.answer(name, r, info.ID, m)
 }
 
 // AnswerAbsent remembers that the server, asked after m, had no such name; false if the answer was overtaken.
 func (s *Store) AnswerAbsent(name string, asked time.Time, m Mark) bool {
-	return s.answer(name, record{asked: asked.UnixNano(), absent: true}, "", m)
+	return s.answer(name, record{asked: s.packTime(asked), absent: true}, "", m)
 }
 
 func (s *Store) answer(name string, r record, id string, m Mark) bool {
@@ -112,7 +123,8 @@ func (s *Store) answer(name string, r record, id string, m Mark) bool {
 	defer s.mu.Unlock()
 	dir, base := split(name)
 	d := s.dir(dir)
-	r.change = d.known[base].change
+	old, _ := d.get(base)
+	r.change = old.change
 	if Mark(d.born) > m || Mark(r.change) > m {
 		return false
 	}
@@ -127,17 +139,20 @@ func (s *Store) Changed(name string, m Mark) bool {
 	defer s.mu.Unlock()
 	dir, base := split(name)
 	d := s.dir(dir)
-	return Mark(d.born) > m || Mark(d.known[base].change) > m
+	r, _ := d.get(base)
+	return Mark(d.born) > m || Mark(r.change) > m
 }
 
 // Put remembers that we made name what info says.
 func (s *Store) Put(name string, info backends.Info) {
-	s.changed(name, pack(info, time.Now()), info.ID)
+	r := pack(info)
+	r.asked = s.packTime(time.Now())
+	s.changed(name, r, info.ID)
 }
 
 // PutAbsent remembers that we removed name.
 func (s *Store) PutAbsent(name string) {
-	s.changed(name, record{asked: time.Now().UnixNano(), absent: true}, "")
+	s.changed(name, record{asked: s.packTime(time.Now()), absent: true}, "")
 }
 
 // Forget drops what is known of name, whose fate is uncertain: the next question asks.
@@ -165,9 +180,8 @@ func (s *Store) changed(name string, r record, id string) {
 func (s *Store) expire(name string) {
 	dir, base := split(name)
 	if d, ok := s.dirs.Peek(dir); ok {
-		if r, ok := d.known[base]; ok {
-			r.asked = 0
-			d.known[base] = r
+		if i, ok := d.index[base]; ok {
+			d.records[i].asked = expired
 		}
 	}
 }
@@ -193,16 +207,19 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 	if Mark(d.change) > m {
 		return
 	}
-	old := d.known
-	s.entries -= len(old)
-	d.known, d.ids = make(map[string]record, l.Len()), nil
+	s.entries -= len(d.records)
+	was := *d
+	d.index, d.records, d.ids = make(map[string]uint32, l.Len()), make([]record, 0, l.Len()), nil
+	d.born = d.change // no answer from before a change is taken, for the changes of names that are gone are forgotten here
 	for i, name := range l.names {
 		r := l.records[i]
-		r.asked, r.change = asked.UnixNano(), old[name].change
+		r.asked = s.packTime(asked)
+		old, _ := was.get(name)
+		r.change = old.change
 		d.set(s, name, r, l.ids[i])
 	}
-	if self, ok := old[""]; ok { // the root's own attributes stand here too
-		d.set(s, "", self, "")
+	if self, ok := was.get(""); ok { // the root's own attributes stand here too
+		d.set(s, "", self, was.ids[""])
 	}
 	d.listed = time.Time{}
 	if complete {
@@ -219,8 +236,9 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	if !ok || d.listed.IsZero() {
 		return nil, time.Time{}, false
 	}
-	l = &List{names: make([]string, 0, len(d.known)), records: make([]record, 0, len(d.known))}
-	for name, r := range d.known {
+	l = &List{names: make([]string, 0, len(d.records)), records: make([]record, 0, len(d.records))}
+	for name, i := range d.index {
+		r := d.records[i]
 		if name == "" || r.absent {
 			continue
 		}
@@ -232,7 +250,7 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	return l, d.listed, true
 }
 
-// Len returns the number of entries held.
+// Len returns the number of entries held, a directory counting as one more.
 func (s *Store) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,16 +262,28 @@ func (s *Store) dir(name string) *directory {
 	if d, ok := s.dirs.Get(name); ok {
 		return d
 	}
-	d := &directory{known: map[string]record{}, change: s.change, born: s.change}
+	d := &directory{index: map[string]uint32{}, change: s.change, born: s.change}
 	s.dirs.Add(name, d)
+	s.entries++
 	return d
 }
 
+func (d *directory) get(name string) (r record, ok bool) {
+	i, ok := d.index[name]
+	if ok {
+		r = d.records[i]
+	}
+	return r, ok
+}
+
 func (d *directory) set(s *Store, name string, r record, id string) {
-	if _, ok := d.known[name]; !ok {
+	if i, ok := d.index[name]; ok {
+		d.records[i] = r
+	} else {
+		d.index[name] = uint32(len(d.records))
+		d.records = append(d.records, r)
 		s.entries++
 	}
-	d.known[name] = r
 	switch {
 	case id == "":
 		delete(d.ids, name)
@@ -271,15 +301,15 @@ func (s *Store) shrink() {
 	}
 }
 
-func pack(i backends.Info, asked time.Time) record {
+func pack(i backends.Info) record {
 	return record{
-		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime), asked: asked.UnixNano(),
+		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime),
 		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known,
 	}
 }
 
 // unknown reports whether r only says that its name's fate is uncertain.
-func (r record) unknown() bool { return r.asked == 0 && !r.absent && r.known == 0 }
+func (r record) unknown() bool { return !r.absent && r.known == 0 }
 
 func (d *directory) info(name string, r record) backends.Info { return r.info(name, d.ids[name]) }
 

@@ -167,3 +167,24 @@ func BenchmarkMemory(b *testing.B) {
 		runtime.KeepAlive(s)
 	}
 }
+
+func TestAnswerOlderThanARemovalIsNotTakenAfterAListing(t *testing.T) {
+	s := attr.New(100)
+	s.Put("d/f", info("f", 1))
+	mark := s.Mark() // somebody asks for d/f, and the answer takes its time
+	s.PutAbsent("d/f")
+	s.AnswerList("d", list(info("g", 1)), time.Now(), s.Mark(), true)
+	if s.Answer("d/f", info("f", 1), time.Now(), mark) {
+		t.Error("a removed name came back by an answer from before")
+	}
+}
+
+func TestEmptyDirectoriesCount(t *testing.T) {
+	s := attr.New(100)
+	for i := range 1000 {
+		s.AnswerList(fmt.Sprint(i), list(), time.Now(), s.Mark(), true)
+	}
+	if n := s.Len(); n > 100 {
+		t.Errorf("%d empty directories are remembered, want at most 100", n)
+	}
+}

@@ -1,10 +1,6 @@
 package attr
 
-import (
-	"time"
-
-	"pierfs/backends"
-)
+import "pierfs/backends"
 
 // List is entries of one directory in the order in which they came, packed like those that a Store knows: a million of
 // them are 80 MB and their names. The zero value is empty. It does no locking.
@@ -15,7 +11,7 @@ type List struct {
 }
 
 // Add appends an entry.
-func (l *List) Add(info backends.Info) { l.add(info.Name, pack(info, time.Time{}), info.ID) }
+func (l *List) Add(info backends.Info) { l.add(info.Name, pack(info), info.ID) }
 
 func (l *List) add(name string, r record, id string) {
 	if id != "" {
