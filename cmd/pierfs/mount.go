@@ -135,6 +135,7 @@ func (h *hand) mounted(a control.MountAnswer, err error) error {
 	if h.asJSON {
 		return h.json(a)
 	}
+	h.findings(h.err, a.Findings)
 	if a.Trusted != nil {
 		if err := h.printTrusted(*a.Trusted); err != nil {
 			return err

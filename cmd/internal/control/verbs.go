@@ -195,6 +195,8 @@ type MountAnswer struct {
 	Connections []Connection `json:"connections"`
 	// Trusted is the host key that TrustNew pinned; nil if none was.
 	Trusted *TrustAnswer `json:"trusted,omitempty"`
+	// Findings are warnings about the options of a mount without definition.
+	Findings []conncfg.Finding `json:"findings,omitempty"`
 }
 
 // FileRequest names one file of one connection. Path is relative to the working directory; a leading slash does not matter.

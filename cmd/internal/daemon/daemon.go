@@ -85,8 +85,9 @@ type Want struct {
 	Dir         string
 	Revision    string // changes with the meaning of the definition
 
-	// Resolve looks up everything that is needed to reach the server, secrets included. It is called at every start.
-	Resolve func(ctx context.Context) (conncfg.Target, error)
+	// Resolve looks up everything that is needed to reach the server, secrets included. It is called at every start. The
+	// target is zero if there is an error among the findings.
+	Resolve func(ctx context.Context) (conncfg.Target, []conncfg.Finding)
 	// Refused is why it can never stand as it is defined.
 	Refused error
 }
@@ -359,7 +360,9 @@ func (d *Daemon) differs(ctx context.Context, m *mount, w Want) bool {
 	err := w.Refused
 	var target conncfg.Target
 	if err == nil {
-		target, err = w.Resolve(ctx)
+		var findings []conncfg.Finding
+		target, findings = w.Resolve(ctx)
+		err = refusal(findings)
 	}
 	if err != nil {
 		d.log.Error("the definition cannot be used; the mount stays as it was", "conn", w.Name, "env", w.Environment, "err", err)
@@ -537,16 +540,19 @@ func (d *Daemon) logFindings(findings []conncfg.Finding) {
 	before := d.plan.Findings
 	d.mu.Unlock()
 	for _, f := range findings {
-		if slices.Contains(before, f) {
-			continue
+		if !slices.Contains(before, f) {
+			logFinding(d.log.With("conn", f.Connection, "env", f.Environment), f)
 		}
-		level := slog.LevelWarn
-		if f.Severity == conncfg.Error {
-			level = slog.LevelError
-		}
-		d.log.Log(context.Background(), level, "definition", "conn", f.Connection, "env", f.Environment, "file", f.File, "line", f.Line,
-			"field", f.Field, "finding", f.Message, "hint", f.Hint)
 	}
+}
+
+func logFinding(log *slog.Logger, f conncfg.Finding) {
+	level := slog.LevelWarn
+	if f.Severity == conncfg.Error {
+		level = slog.LevelError
+	}
+	log.Log(context.Background(), level, "definition", "code", f.Code, "file", f.File, "line", f.Line,
+		"field", f.Field, "finding", f.Message, "hint", f.Hint)
 }
 
 func nonNil[T any](s []T) []T {

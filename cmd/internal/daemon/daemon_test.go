@@ -155,6 +155,25 @@ func TestOfflineIsShown(t *testing.T) {
 	s.wantState("one", control.StateReady)
 }
 
+// What is dangerous is logged each time that it is mounted, not only when it is read.
+func TestWarningsAreLoggedAtEachMount(t *testing.T) {
+	s := newStage(t)
+	s.define("old", "legacyAlgorithms = true", `commit = "background"`)
+	s.start()
+	before := s.log.String()
+	if err := s.fake("old").Unmount(t.Context()); err != nil { // it is mounted again
+		t.Fatal(err)
+	}
+	<-s.mounted
+	<-s.mounted
+	again := strings.TrimPrefix(s.log.String(), before)
+	for _, code := range []string{"LEGACY", "NOT_YET"} {
+		if !strings.Contains(before, code) || !strings.Contains(again, code) {
+			t.Errorf("%s is missing in the log of the first or the second mount", code)
+		}
+	}
+}
+
 // A mount whose server is away says so without anybody having touched it, and the service manager is told.
 func TestServerIsAskedWhenTheMountStands(t *testing.T) {
 	s := newStage(t)

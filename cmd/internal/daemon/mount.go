@@ -186,9 +186,12 @@ func (m *mount) resolve() (conncfg.Target, error) {
 	if m.want.Refused != nil {
 		return conncfg.Target{}, m.want.Refused
 	}
-	target, err := m.want.Resolve(m.ctx)
-	if err != nil {
+	target, findings := m.want.Resolve(m.ctx)
+	if err := refusal(findings); err != nil {
 		return conncfg.Target{}, err
+	}
+	for _, f := range findings { // only warnings are left, and each mount is warned about
+		logFinding(m.log, f)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -42,8 +42,8 @@ func wantOf(config *conncfg.Config, c *conncfg.Connection, environment, mountRoo
 		Enabled:     c.Enabled(),
 		Dir:         filepath.Join(mountRoot, environment, name),
 		Revision:    config.Revision(name, environment),
-		Resolve: func(ctx context.Context) (conncfg.Target, error) {
-			return resolve(ctx, config, name, environment)
+		Resolve: func(ctx context.Context) (conncfg.Target, []conncfg.Finding) {
+			return config.Resolve(ctx, name, environment)
 		},
 	}
 	if dir := mountPointOf(c, environment); first && dir != "" {

@@ -320,21 +320,22 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 	if err := refusal(findings); err != nil {
 		return conncfg.Target{}, err
 	}
-	return d.resolveUnsaved(ctx, config, c, environment)
+	target, _, err := d.resolveUnsaved(ctx, config, c, environment)
+	return target, err
 }
 
 // resolveUnsaved resolves a connection that a caller brought, within what that caller may have the daemon do. Root may have it
 // do anything, and so may the daemon's own user, who could do it without the daemon.
-func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *conncfg.Connection, environment string) (conncfg.Target, error) {
+func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *conncfg.Connection, environment string) (conncfg.Target, []conncfg.Finding, error) {
 	if peer, ok := control.PeerOf(ctx); !ok || peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
 		if err := refusal(config.Restrict(c, d.o.Dirs.MountRoot)); err != nil {
 			e := *err.(*control.Error)
 			e.Code = control.NotAllowed
-			return conncfg.Target{}, &e
+			return conncfg.Target{}, nil, &e
 		}
 	}
 	target, findings := config.ResolveUnsaved(ctx, c, environment)
-	return target, refusal(findings)
+	return target, findings, refusal(findings)
 }
 
 func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
@@ -455,17 +456,17 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	if err := checkOwner(ctx, dir); err != nil {
 		return control.MountAnswer{}, err
 	}
-	target, err := d.targetOf(ctx, config, q)
+	target, warnings, err := d.targetOf(ctx, config, q)
 	if err != nil {
 		return control.MountAnswer{}, err
 	}
 	target.MountPoint = dir
-	var answer control.MountAnswer
+	answer := control.MountAnswer{Findings: warnings}
 	if answer.Trusted, err = d.reachable(ctx, target, q.TrustNew); err != nil {
 		return control.MountAnswer{}, unnamed(told(err))
 	}
 	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
-		Resolve: func(context.Context) (conncfg.Target, error) { return target, nil }})
+		Resolve: func(context.Context) (conncfg.Target, []conncfg.Finding) { return target, warnings }})
 	if err != nil {
 		return control.MountAnswer{}, err
 	}
@@ -501,7 +502,8 @@ func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew 
 	return trusted, test()
 }
 
-func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control.MountURLRequest) (conncfg.Target, error) {
+// targetOf reads the URL and its options, with what there is to warn about.
+func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control.MountURLRequest) (conncfg.Target, []conncfg.Finding, error) {
 	c, findings := conncfg.ParseURL(q.URL, q.Options...)
 	if q.HostKey != "" {
 		findings = append(findings, c.Set("hostKey", q.HostKey)...)
@@ -512,11 +514,11 @@ func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control
 	if err := refusal(findings); err != nil {
 		e := *err.(*control.Error)
 		e.Code, e.Hint = control.Usage, "`pierfs mount --help` shows how it is written"
-		return conncfg.Target{}, &e
+		return conncfg.Target{}, nil, &e
 	}
 	environment, err := d.environmentOf("")
 	if err != nil {
-		return conncfg.Target{}, err
+		return conncfg.Target{}, nil, err
 	}
 	return d.resolveUnsaved(ctx, config, c, environment)
 }
