@@ -141,7 +141,8 @@ type Writer interface {
 // WriteMode says how Create goes about it.
 type WriteMode struct {
 	// TempName is where the content is gathered, chosen by the caller so that it can be found after a crash; in the
-	// same directory as the name. Empty: the name itself is written, and the old content is gone from the first byte.
+	// same directory as the name. It is made new: what an earlier attempt has left there is removed, and a link is never
+	// followed. Empty: the name itself is written, and the old content is gone from the first byte.
 	TempName string
 
 	// Perm is the permission bits that a file new on the server shall have before anybody else's umask.

@@ -253,6 +253,22 @@ var writeTests = []rule{
 			s.Errorf("mode: got %v, want 0600", info.Mode)
 		}
 	}},
+	{"what bears the temporary name is left over, and no link there is followed", func(s *suite) {
+		s.write("other", "untouched")
+		s.write(".temp", "of an attempt that was lost")
+		if s.b.Caps().Symlink {
+			s.ok(s.b.Symlink(s.ctx, "other", ".temp-link"), "symlink")
+		}
+		for _, name := range []string{".temp", ".temp-link"} {
+			w, err := s.b.Create(s.ctx, "file", backends.WriteMode{TempName: name, Perm: 0o644})
+			s.ok(err, "create")
+			s.put(w, name, 0)
+			s.commit(w, len(name))
+			s.holds("file", name)
+		}
+		s.holds("other", "untouched")
+		s.lists("", "file", "other")
+	}},
 	{"without a temporary name the name itself is written", func(s *suite) {
 		for _, text := range []string{"first", "second and longer", "3rd"} {
 			w, err := s.b.Create(s.ctx, "file", backends.WriteMode{Perm: 0o644})

@@ -210,7 +210,8 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		return nil, err
 	}
 	if mode.TempName != "" {
-		if mode.TempName, err = b.resolve(ctx, "create", mode.TempName, followLast); err != nil {
+		// A backend makes this name new and never opens what bears it, so that there is no link to follow.
+		if mode.TempName, err = b.resolve(ctx, "create", mode.TempName, keepLast); err != nil {
 			return nil, err
 		}
 	}

@@ -138,10 +138,6 @@ func TestServerFollowsNoLinkOut(t *testing.T) {
 		"open":   func(b backends.Backend, n string) error { _, err := b.Open(ctx, n); return err },
 		"update": func(b backends.Backend, n string) error { _, err := b.Update(ctx, n); return err },
 		"create": func(b backends.Backend, n string) error { _, err := b.Create(ctx, n, backends.WriteMode{}); return err },
-		"temp": func(b backends.Backend, n string) error {
-			_, err := b.Create(ctx, "new", backends.WriteMode{TempName: n})
-			return err
-		},
 	}
 	lists := call(func(b backends.Backend, n string) error {
 		for info, err := range b.List(ctx, n) {
@@ -164,6 +160,10 @@ func TestServerFollowsNoLinkOut(t *testing.T) {
 		"linkto":   func(b backends.Backend, n string) error { return b.Link(ctx, "file", n) },
 		"symlink":  func(b backends.Backend, n string) error { return b.Symlink(ctx, "file", n) },
 		"readlink": func(b backends.Backend, n string) error { _, err := b.Readlink(ctx, n); return err },
+		"temp": func(b backends.Backend, n string) error {
+			_, err := b.Create(ctx, "new", backends.WriteMode{TempName: n})
+			return err
+		},
 	}
 	try := func(op, name string, call call) {
 		t.Run(op+" "+name, func(t *testing.T) {
@@ -196,6 +196,25 @@ func TestServerFollowsNoLinkOut(t *testing.T) {
 	}
 	for _, name := range []string{"out", "up", "indirect", "up/etc"} {
 		try("list", name, lists)
+	}
+}
+
+// TestTemporaryNameCostsNoQuestion: whether a link bears it need not be asked, for it is made new.
+func TestTemporaryNameCostsNoQuestion(t *testing.T) {
+	server, b := walled(false)
+	server.MakeLink("/etc/passwd", ".temp")
+	w, err := b.Create(t.Context(), "file", backends.WriteMode{TempName: ".temp", Perm: 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls := server.Calls(); len(calls) != 1 || calls["create"] != 1 {
+		t.Errorf("Create made the calls %v, want itself alone", calls)
+	}
+	if _, err := w.Commit(t.Context(), backends.Commit{}); err != nil {
+		t.Error(err)
+	}
+	if content, err := server.ReadFile("/etc/passwd"); string(content) != "secret" {
+		t.Errorf("the file outside holds %q, %v", content, err)
 	}
 }
 

@@ -178,6 +178,11 @@ func (w *writer) create() syscall.Errno {
 		w.claim = w.file
 		return code
 	}
+	switch code = b.remove(w.mode.TempName, false); code {
+	case 0, syscall.ENOENT:
+	default:
+		return code
+	}
 	if w.file, code = w.begin(w.mode.TempName); code != 0 {
 		return code
 	}
