@@ -251,7 +251,7 @@ type Caps struct {
 	ReadOnly    bool // every change is EROFS and nothing is sent (jail)
 
 	// FirstTime and LastTime are the earliest and latest time that the server can keep; zero if there is no such bound. A
-	// time beyond is refused (ERANGE), never wrapped.
+	// time beyond is refused (EINVAL), never wrapped.
 	FirstTime, LastTime time.Time
 
 	TimeUnit  time.Duration // what times are rounded to; 0 if unknown

@@ -11,7 +11,7 @@
 // no network I/O; a session is dialled at the first call, shared by all, and replaced when it is dead, without anybody
 // noticing whose request had not left yet. A request that left and stays without an answer is Class Lost.
 //
-// What version 3 cannot do is not pretended: times are whole seconds from 1970 to 2106 (anything else is ERANGE), there
+// What version 3 cannot do is not pretended: times are whole seconds from 1970 to 2106 (anything else is EINVAL), there
 // is no number of links and no identity of a file, and no way to ask who we are (see session.learnLogin for what serves
 // instead). OpenSSH answers FAILURE to most refusals; errno.go asks on, only then, what was meant.
 //
@@ -27,6 +27,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -150,7 +151,7 @@ func guess() backends.Caps {
 	return backends.Caps{
 		Protocol: "SFTP", RandomRead: true, RandomWrite: true, Append: true, Replace: true, Exclusive: true,
 		Symlink: true, Link: true, SetPerm: true, SetOwner: true, SetTimes: true, Truncate: true, Fsync: true, StatFS: true,
-		TimeUnit: time.Second, MaxRead: bestPayload, MaxWrite: bestPayload,
+		FirstTime: time.Unix(0, 0), LastTime: time.Unix(math.MaxUint32, 0), TimeUnit: time.Second, MaxRead: bestPayload, MaxWrite: bestPayload,
 	}
 }
 

@@ -655,11 +655,11 @@ func either[T any](wanted *T, now T) T {
 }
 
 // seconds is t as version 3 carries it. Outside 1970 to 2106 it cannot, and servers would take something else for it
-// (2200 became 2063, measured), so that this is ERANGE.
+// (2200 became 2063, measured), so that this is EINVAL; Caps tells the bounds.
 func seconds(t time.Time) (uint32, error) {
 	s := t.Unix()
 	if s < 0 || s > math.MaxUint32 {
-		return 0, refuse(syscall.ERANGE, "SFTP version 3 has no word for the time %s", t.UTC().Format(time.RFC3339))
+		return 0, refuse(syscall.EINVAL, "SFTP version 3 has no word for the time %s", t.UTC().Format(time.RFC3339))
 	}
 	return uint32(s), nil
 }
