@@ -414,6 +414,8 @@ func TestRevisionChangesWithMeaningOnly(t *testing.T) {
 		"another environment": {"connections/ok.toml": text + "port = 77\n"},
 		"unused variable":     {"environments/Test.toml": "[variables]\nh = \"a\"\nunused = \"y\"\n"},
 		"another connection":  {"connections/other.toml": good},
+		"disabled":            {"connections/ok.toml": "enabled = false\n" + text},
+		"a description":       {"connections/ok.toml": "description = \"new\"\n" + text},
 		"active environments": {"pierfs.toml": `activeEnvironments = ["Production"]`},
 	} {
 		if got := revision("ok", "Test", changed); got != first {
@@ -426,7 +428,6 @@ func TestRevisionChangesWithMeaningOnly(t *testing.T) {
 		"a variable":        {"environments/Test.toml": "[variables]\nh = \"b\"\n"},
 		"a variable's name": {"environments/Test.toml": "[variables]\ni = \"a\"\n"},
 		"a global variable": {"variables.toml": "[variables]\npw = { env = \"X\" }\n"},
-		"disabled":          {"connections/ok.toml": "enabled = false\n" + text},
 	} {
 		if got := revision("ok", "Test", changed); got == first {
 			t.Errorf("%s does not change the revision", name)

@@ -9,8 +9,11 @@ import (
 	"strconv"
 )
 
+// saysNothing are the fields that change nothing about a mount that stands. Whether one should, Enabled tells.
+var saysNothing = map[string]bool{"name": true, "schemaVersion": true, "description": true, "enabled": true}
+
 // Revision returns a hash of what the connection means in env: its fields, and the definitions of the variables that they
-// need, as written. Comments, order and layout do not count, and no source is asked: a password that changes in its file
+// need, as written. Comments, order and layout do not count, nor do description and enabled, and no source is asked: a password that changes in its file
 // changes no revision. It is "" for a connection that does not exist.
 //
 // Literal secrets are part of it. Compare revisions and keep them where only the daemon reads them; do not show them, for
@@ -31,7 +34,7 @@ func (c *Config) Revision(name, env string) string {
 	needed := map[string]*Variable{}
 	for _, f := range fields {
 		s := conn.merged(env, f.name)
-		if s == nil || f.name == "name" || f.name == "schemaVersion" {
+		if s == nil || saysNothing[f.name] {
 			continue
 		}
 		say(f.name, s.text, s.secret.Reveal(), strconv.FormatBool(s.broken), s.duration.String())
