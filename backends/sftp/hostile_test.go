@@ -411,6 +411,40 @@ func TestLinkOutOfWorkingDirIsNotOpened(t *testing.T) {
 	ok(t, f.Close())
 }
 
+// A listing without end is given up at the bound, with an error that says so, and not taken for complete.
+func TestListingBeyondTheBoundIsAnError(t *testing.T) {
+	for name, test := range map[string]struct{ length, most int }{
+		"many names":           {0, maxEntries},
+		"long names":           {255, maxNameBytes / 255},
+		"one name again":       {-1, 1},
+		"names that are wrong": {256, 0},
+	} {
+		n := 0
+		b, _ := scripted(t, Options{}, func(kind byte, p *parser) ([]byte, bool) {
+			if kind != typeReaddir {
+				return nil, false
+			}
+			names := make([]string, 900)
+			for i := range names {
+				names[i] = fmt.Sprintf("%0*d", max(test.length, 1), n)
+				if test.length >= 0 {
+					n++
+				}
+			}
+			return nameReply(names...), true
+		})
+		seen, failure := 0, error(nil)
+		for _, err := range b.List(t.Context(), "") {
+			if failure = err; err == nil {
+				seen++
+			}
+		}
+		if backends.Errno(failure) != syscall.EOVERFLOW || backends.ClassOf(failure) != backends.Final || seen != test.most {
+			t.Errorf("%s: %d names and %v, want %d and EOVERFLOW", name, seen, failure, test.most)
+		}
+	}
+}
+
 // A listing that never ends is read as it comes: what is held does not grow with it but for 8 bytes a name.
 func TestEndlessListingIsBounded(t *testing.T) {
 	n := 0

@@ -14,9 +14,13 @@ import (
 )
 
 const (
-	firstReads = 4       // READDIRs in the flight after OPENDIR: enough for 300 names of OpenSSH and the end
-	moreReads  = 64      // READDIRs on their way in a long directory: 10,000 names in 4 round trips (OpenSSH)
-	maxEntries = 4 << 20 // of one directory: what is remembered of each is 8 bytes, to know names that come twice
+	firstReads = 4  // READDIRs in the flight after OPENDIR: enough for 300 names of OpenSSH and the end
+	moreReads  = 64 // READDIRs on their way in a long directory: 10,000 names in 4 round trips (OpenSSH)
+
+	// Bounds of one directory. What is remembered here of an entry is 8 bytes, to know names that come twice; those above
+	// remember more.
+	maxEntries   = 1_000_000
+	maxNameBytes = 64 << 20
 )
 
 // Stat describes name without following a link. One round trip.
@@ -145,6 +149,8 @@ type listing struct {
 	reads  []*call // on their way, oldest first
 	seed   maphash.Seed
 	names  map[uint64]struct{} // hashes of the names seen; the first of two equal ones wins
+	bytes  int                 // of the names that came, the hidden ones included
+	count  int                 // of the names that came, and of answers without one
 }
 
 // run reads to the end or until yield returns false. READDIRs travel in batches. The first is small and must be answered
@@ -200,10 +206,14 @@ func (l *listing) more(n int) {
 
 // take yields the names of one reply.
 func (l *listing) take(body []byte, yield func(backends.Info) bool) (goOn bool, err error) {
+	before := l.count
 	goOn = true
 	err = parseNames(body, func(e entry) bool {
 		if e.name == "." || e.name == ".." {
 			return true
+		}
+		if l.count, l.bytes = l.count+1, l.bytes+len(e.name); l.count > maxEntries || l.bytes > maxNameBytes {
+			return false
 		}
 		hash := maphash.String(l.seed, e.name)
 		info := e.info()
@@ -219,8 +229,11 @@ func (l *listing) take(body []byte, yield func(backends.Info) bool) (goOn bool, 
 		goOn = yield(info)
 		return goOn
 	})
-	if err == nil && len(l.names) > maxEntries {
-		err = refuse(syscall.EOVERFLOW, "a directory of more than %d entries", maxEntries)
+	if l.count == before {
+		l.count++ // an answer of no name brings the end nearer too
+	}
+	if err == nil && (l.count > maxEntries || l.bytes > maxNameBytes) {
+		err = refuse(syscall.EOVERFLOW, "the listing goes on beyond %d entries or %d MiB of names", maxEntries, maxNameBytes>>20)
 	}
 	return goOn, err
 }
