@@ -276,7 +276,7 @@ func (f *File) sameContent(open backends.Info) bool {
 // that took its name in the moment between our asking for the state and our opening.
 func (f *File) grewOnly(open backends.Info) bool {
 	base := f.baseInfo()
-	if open.Size > base.Size && (open.ID == "" || open.ID == base.ID) {
+	if open.Size > base.Size && !open.ModTime.Before(base.ModTime) && (open.ID == "" || open.ID == base.ID) {
 		return true
 	}
 	return f.sameContent(open)
