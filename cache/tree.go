@@ -450,7 +450,14 @@ type ahead struct {
 	done   chan struct{}
 	reader backends.Reader
 	err    error
+	fate   atomic.Int32 // undecided, opened or unwanted: whoever comes second closes the reader that nobody wants
 }
+
+const (
+	undecided int32 = iota
+	opened
+	unwanted
+)
 
 // openAhead starts to open name for reading, if mode wants that and nothing of it is here yet.
 func (t *Tree) openAhead(ctx context.Context, name string, mode OpenMode) *ahead {
@@ -460,10 +467,17 @@ func (t *Tree) openAhead(ctx context.Context, name string, mode OpenMode) *ahead
 	if f := t.live(name); f != nil && f.readable() {
 		return nil
 	}
+	if !t.begin() {
+		return nil
+	}
 	a := &ahead{done: make(chan struct{})}
-	go func() { // ends with the context, which the caller outlives or drop waits for
+	go func() { // ends with the context, or with the Tree, whose backend is closed then
+		defer t.work.Done()
 		defer close(a.done)
 		a.reader, a.err = t.backend.Open(ctx, name)
+		if a.err == nil && !a.fate.CompareAndSwap(undecided, opened) {
+			a.reader.Close()
+		}
 	}()
 	return a
 }
@@ -483,15 +497,9 @@ func (a *ahead) hand(f *File) error {
 
 // drop closes the reader, when it has come, that nobody wants any more.
 func (a *ahead) drop() {
-	if a == nil {
-		return
+	if a != nil && !a.fate.CompareAndSwap(undecided, unwanted) {
+		a.reader.Close()
 	}
-	go func() {
-		<-a.done
-		if a.err == nil {
-			a.reader.Close()
-		}
-	}()
 }
 
 // create makes the file name, which is not there, or must not be there with mode.Exclusive.
@@ -657,8 +665,8 @@ func (t *Tree) Close(ctx context.Context) error {
 		}
 	}
 	t.cancel()
+	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server
 	t.work.Wait()
-	errs = append(errs, t.backend.Close())
 	return errors.Join(errs...)
 }
 
