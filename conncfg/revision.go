@@ -13,8 +13,8 @@ import (
 var saysNothing = map[string]bool{"name": true, "schemaVersion": true, "description": true, "enabled": true}
 
 // Revision returns a hash of what the connection means in env: its fields, and the definitions of the variables that they
-// need, as written. Comments, order and layout do not count, nor do description and enabled, and no source is asked: a password that changes in its file
-// changes no revision. It is "" for a connection that does not exist.
+// need, as written. Comments, order and layout do not count, nor do description and enabled, and no source is asked: a
+// password that changes in its file changes no revision. It is "" for a connection that does not exist.
 //
 // Literal secrets are part of it. Compare revisions and keep them where only the daemon reads them; do not show them, for
 // whoever knows the rest of the definition could try passwords against one.

@@ -33,6 +33,10 @@ type Options struct {
 	Trusted func(address string) ([]trust.HostKey, error)
 
 	KnownHostsFiles []string // consulted besides the Target's own
+
+	// Secrets returns the Target with its secrets as they are now. It is asked at each login for those that the Target has, so
+	// that a password which was changed at its source counts at the next. Nil: they stay as they are.
+	Secrets func() conncfg.Target
 }
 
 // Step is one step of a login or of Test, ended.
@@ -45,7 +49,7 @@ type Step struct {
 
 // Dial returns the Backend of t, which connects at its first call and again whenever it must. A Target that cannot work at
 // all is an error at once.
-func Dial(t conncfg.Target, o Options) (backends.Backend, error) {
+func Dial(t conncfg.Target, o Options) (*retry.Backend, error) {
 	protocol, err := connect(t, o, nil)
 	if err != nil {
 		return nil, err
@@ -54,7 +58,7 @@ func Dial(t conncfg.Target, o Options) (backends.Backend, error) {
 }
 
 // wrap puts the wrappers around a protocol's Backend. roots is what the server calls the working directory.
-func wrap(protocol backends.Backend, t conncfg.Target, o Options, roots func() []string) backends.Backend {
+func wrap(protocol backends.Backend, t conncfg.Target, o Options, roots func() []string) *retry.Backend {
 	confined := jail.New(protocol, jail.Options{ReadOnly: t.ReadOnly, Roots: roots})
 	return retry.New(meter.New(confined, o.Observer), Policy(t), retry.Options{State: o.State})
 }
@@ -102,10 +106,10 @@ func options(t conncfg.Target, o Options) sftp.Options {
 	return sftp.Options{
 		Address:          t.Address(),
 		Username:         t.Username,
-		Password:         reveal(t.Password),
-		PrivateKey:       reveal(t.SSH.PrivateKey),
+		Password:         o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.Password }),
+		PrivateKey:       o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.SSH.PrivateKey }),
 		PrivateKeyFile:   t.SSH.PrivateKeyFile,
-		Passphrase:       reveal(t.SSH.Passphrase),
+		Passphrase:       o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.SSH.Passphrase }),
 		CertificateFile:  t.SSH.CertificateFile,
 		Agent:            t.SSH.Agent,
 		AgentSocket:      t.SSH.AgentSocket,
@@ -120,12 +124,17 @@ func options(t conncfg.Target, o Options) sftp.Options {
 	}
 }
 
-// reveal returns what gives s out when the wire needs it; nil for an empty secret.
-func reveal(s conncfg.Secret) func() (string, error) {
-	if s.Empty() {
+// reveal returns what gives a secret of t out when the wire needs it; nil for an empty one.
+func (o Options) reveal(t conncfg.Target, of func(conncfg.Target) conncfg.Secret) func() (string, error) {
+	if of(t).Empty() {
 		return nil
 	}
-	return func() (string, error) { return s.Reveal(), nil }
+	return func() (string, error) {
+		if o.Secrets == nil {
+			return of(t).Reveal(), nil
+		}
+		return of(o.Secrets()).Reveal(), nil
+	}
 }
 
 // trusted hands the trusted keys down. A store that cannot be read trusts nobody, and the login is refused.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func target(t *testing.T, s *servers.SSHD, dir string) conncfg.Target {
 	}
 }
 
-func dialled(t *testing.T, target conncfg.Target, o dial.Options) backends.Backend {
+func dialled(t *testing.T, target conncfg.Target, o dial.Options) *retry.Backend {
 	t.Helper()
 	b, err := dial.Dial(target, o)
 	if err != nil {
@@ -193,5 +194,32 @@ func TestOutageOfOpenSSH(t *testing.T) {
 	}
 	if err := read(); err != nil {
 		t.Errorf("read after the outage: %v", err)
+	}
+}
+
+// A password that is changed at its source counts at the next login, without a new Dial.
+func TestSecretsAreAskedAtEachLogin(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	right := target(t, s, "secrets")
+	stale := right
+	stale.Password = conncfg.NewSecret("the one of last year")
+	var known atomic.Value
+	known.Store(stale)
+	b := dialled(t, stale, dial.Options{Secrets: func() conncfg.Target { return known.Load().(conncfg.Target) }})
+	if _, err := b.Stat(t.Context(), ""); backends.CauseOf(err) != backends.CauseAuth {
+		t.Fatalf("with the stale password: %v, want %s", err, backends.CauseAuth)
+	}
+	known.Store(right)
+	b.Knock()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		_, err := b.Stat(t.Context(), "")
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("with the new password: %v", err)
+		}
 	}
 }

@@ -30,6 +30,10 @@ func New(b backends.Backend, p Policy, o Options) *Backend {
 	return &Backend{Backend: b, policy: p, line: newLine(b, p, o.State)}
 }
 
+// Knock has a server that is known to be away asked now, once, also where its login was refused: somebody has reason to
+// believe that it works again. It does not wait; State is told what comes of it.
+func (b *Backend) Knock() { b.line.knock() }
+
 // How much content an attempt moves, where it is no number of bytes.
 const (
 	nothing = -1

@@ -51,6 +51,7 @@ type line struct {
 	answered  time.Time     // when a call was last answered
 	pulse     chan struct{} // closed and replaced at every answer that somebody waits for; nil if nobody does
 	probing   bool          // a probe runs
+	knocked   chan struct{} // holds one when the probe is to ask without waiting
 	refusals  int           // in a row
 	nextTry   time.Time     // when a call may try a refused login again; zero while a probe does it
 	news      []State       // not yet told
@@ -60,7 +61,7 @@ type line struct {
 
 func newLine(b backends.Backend, p Policy, tell func(State)) *line {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &line{backend: b, policy: p, tell: tell, ctx: ctx, cancel: cancel}
+	return &line{backend: b, policy: p, tell: tell, ctx: ctx, cancel: cancel, knocked: make(chan struct{}, 1)}
 }
 
 // admit lets a call through, keeps one that is under way waiting until the connection is back, or fails.
@@ -183,6 +184,20 @@ func (l *line) startProbe() {
 	}
 }
 
+// knock has the probe ask now, and starts it where a refused login is left alone.
+func (l *line) knock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || !l.away() {
+		return
+	}
+	select {
+	case l.knocked <- struct{}{}:
+	default: // it is to ask already
+	}
+	l.startProbe()
+}
+
 // refusalPause is how long nothing is sent after a refusal. l.mu is held.
 func (l *line) refusalPause() time.Duration {
 	return min(firstRefusalPause<<min(l.refusals, 8), longestRefusalWait)
@@ -229,7 +244,7 @@ func (l *line) tellNews() {
 func (l *line) probe() {
 	defer l.endProbe()
 	pause := firstPause
-	for l.sleep(l.ctx, jitter(pause), nil) {
+	for l.sleep(l.ctx, jitter(pause), l.knocked) {
 		if l.works() {
 			return // a call that was under way got through first
 		}

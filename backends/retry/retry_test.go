@@ -880,3 +880,35 @@ func TestCloseEndsProbeAndPauses(t *testing.T) {
 		s.fails(<-done, syscall.ESHUTDOWN, backends.Final)
 	})
 }
+
+func TestKnockAsksOnceAndAtOnce(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.b.Knock() // nothing is known to be away
+		s.server.SetFault(denied)
+		s.fails(s.stat(""), syscall.EACCES, backends.Refused)
+		for range 3 { // the login is still refused: one attempt for each knock
+			before := s.calls("stat")
+			s.b.Knock()
+			time.Sleep(time.Hour)
+			if n := s.calls("stat") - before; n != 1 {
+				s.Fatalf("a knock at a refused login made %d attempts, want 1", n)
+			}
+		}
+		s.server.SetFault(nil)
+		s.b.Knock()
+		synctest.Wait()
+		s.ok(s.stat(""))
+		if s.told() != "offline online" {
+			s.Errorf("news: got %q", s.told())
+		}
+	})
+	try(t, policy, func(s *bed) {
+		s.server.SetFault(down)
+		s.fails(s.stat(""), syscall.ECONNREFUSED, backends.Transient)
+		time.Sleep(time.Hour + time.Second) // the probe pauses for long now
+		s.server.SetFault(nil)
+		s.b.Knock()
+		synctest.Wait()
+		s.ok(s.stat(""))
+	})
+}

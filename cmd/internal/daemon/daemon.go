@@ -189,6 +189,7 @@ func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-ch
 			d.o.Notify(d.summary())
 		case <-reload:
 			d.reload(ctx, "signal")
+			d.knock("")
 		case _, ok := <-changes:
 			if !ok {
 				changes = nil
@@ -518,6 +519,16 @@ func (d *Daemon) all() []*mount {
 }
 
 func (d *Daemon) count() int { return len(d.all()) }
+
+// knock has the servers that are known to be away asked at once: those at address, or all without one. It is for when a
+// person says that something was mended; files that change by themselves must not repeat logins that were refused.
+func (d *Daemon) knock(address string) {
+	for _, m := range d.all() {
+		if address == "" || m.reach().Address() == address {
+			m.knock()
+		}
+	}
+}
 
 // settle waits until every mount stands or has failed once, or the daemon stops.
 func (d *Daemon) settle(ctx context.Context, mounts []*mount) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -195,6 +196,65 @@ func TestServerIsAskedWhenTheMountStands(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("the service manager is not told that the server is back")
 		}
+	}
+}
+
+// What a person has mended is tried at once, also where a refused login would be left alone for long.
+func TestServerIsAskedAgainByHand(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	for verb, call := range map[string]func() error{
+		"apply": func() error {
+			_, err := control.Apply.Call(t.Context(), s.client, control.ApplyRequest{})
+			return err
+		},
+		"mount": func() error {
+			_, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"})
+			return err
+		},
+		"trust": func() error {
+			_, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"})
+			return err
+		},
+	} {
+		s.heard["one"](false, errors.New("the server refused the password"))
+		s.wantState("one", control.StateOffline)
+		if err := call(); err != nil {
+			t.Errorf("%s: %v", verb, err)
+		}
+		s.wantState("one", control.StateReady)
+	}
+}
+
+// A password that is changed at its source counts from the next login on, without a new mount.
+func TestRotatedSecretCountsAtTheNextLogin(t *testing.T) {
+	s := newStage(t)
+	source := filepath.Join(t.TempDir(), "password")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(canary)
+	s.write("connections/one.toml", fmt.Sprintf("protocol = \"SFTP\"\nhost = \"h\"\nusername = \"u\"\nworkingDir = \"/x\"\npassword = { file = %q }", source))
+	s.start()
+	first := s.fake("one")
+	put("new")
+	s.apply()
+	if got := s.secrets["one"]().Password.Reveal(); got != "new" {
+		t.Errorf("after apply the next login would send %q; want the new password", got)
+	}
+	if s.fake("one") != first {
+		t.Error("a password that was changed at its source took the mount down")
+	}
+	if err := os.Remove(source); err != nil {
+		t.Fatal(err)
+	}
+	s.apply()
+	if got := s.secrets["one"]().Password.Reveal(); got != "new" {
+		t.Errorf("with its source gone the next login would send %q; want the last one known", got)
 	}
 }
 

@@ -29,8 +29,8 @@ const firstAnswer = 5 * time.Second
 
 // Floor is what stands below the daemon.
 type Floor struct {
-	// Dial makes a Backend without touching the network. online is told when the server goes away and comes back.
-	Dial func(t conncfg.Target, log *slog.Logger, online func(up bool, reason error)) (backends.Backend, error)
+	// Dial makes a Backend without touching the network.
+	Dial func(t conncfg.Target, log *slog.Logger, o Link) (Backend, error)
 	// Mount shows tree at dir.
 	Mount func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error)
 	// Clean takes a mount of a dead daemon away from dir, if there is one.
@@ -40,6 +40,18 @@ type Floor struct {
 	// Pin trusts the host key that t's server shows: the one with this fingerprint, or with none given whatever it shows,
 	// if nothing is known of the server yet. nil, nil says that the key was trusted already.
 	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
+}
+
+// Link is what a Backend and its mount tell each other.
+type Link struct {
+	Heard   func(up bool, reason error) // told when the server goes away and comes back
+	Secrets func() conncfg.Target       // asked at each login for the secrets as they are now
+}
+
+// Backend is one that can be told to look for its server at once.
+type Backend interface {
+	backends.Backend
+	Knock()
 }
 
 func (f Floor) clean(dir string, log *slog.Logger) {
@@ -75,7 +87,10 @@ type mount struct {
 	state  control.State
 	since  time.Time
 	reason string
-	target conncfg.Target // as last resolved
+	target conncfg.Target // as resolved when it was mounted
+	latest conncfg.Target // as last resolved, for its secrets
+	asked  time.Time      // when that was
+	line   Backend        // nil as tree is
 	tree   *cache.Tree    // nil but while it is mounted: in ready and offline, and at the end of starting
 	server Mounted        // the same
 	owed   cache.Owed     // what was left when it ended
@@ -157,7 +172,7 @@ func (m *mount) serve() error {
 		return err
 	}
 	defer spot.close() // reading only; nothing to lose
-	tree, err := m.plant(target)
+	tree, line, err := m.plant(target)
 	if err != nil {
 		return err
 	}
@@ -165,7 +180,7 @@ func (m *mount) serve() error {
 	if err != nil {
 		return errors.Join(err, m.fell(tree))
 	}
-	m.stand(tree, server)
+	m.stand(tree, line, server)
 	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
 	asking, stopAsking := context.WithCancel(m.ctx)
 	var asker sync.WaitGroup
@@ -195,15 +210,37 @@ func (m *mount) resolve() (conncfg.Target, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.target = target
+	m.target, m.latest, m.asked = target, target, time.Now()
 	return target, nil
 }
 
+// secretsAge is how long secrets are believed: several sessions that log in together ask their sources once.
+const secretsAge = 10 * time.Second
+
+// secrets resolves the target anew, for what its secrets are now. Where a source fails, those from before are tried.
+func (m *mount) secrets() conncfg.Target {
+	m.mu.Lock()
+	latest, age := m.latest, time.Since(m.asked)
+	m.mu.Unlock()
+	if age < secretsAge {
+		return latest
+	}
+	target, findings := m.want.Resolve(m.ctx)
+	if err := refusal(findings); err != nil {
+		m.log.Warn("the secrets cannot be read anew; those from before are used", "err", err)
+		return latest
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.latest, m.asked = target, time.Now()
+	return target
+}
+
 // plant makes the tree of target, with the backend below it.
-func (m *mount) plant(target conncfg.Target) (*cache.Tree, error) {
-	backend, err := m.d.o.Floor.Dial(target, m.log, m.heard)
+func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
+	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tree, err := cache.New(backend, cache.Options{
 		Staging:     m.d.keep("staging", m.want),
@@ -216,9 +253,9 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, error) {
 		Logger:      m.log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, backend.Close())
+		return nil, nil, errors.Join(err, backend.Close())
 	}
-	return tree, nil
+	return tree, backend, nil
 }
 
 // keep returns a directory of one mount alone below the state directory.
@@ -255,10 +292,10 @@ func (m *mount) show(spot *spot, tree *cache.Tree, target conncfg.Target) (Mount
 }
 
 // stand makes the tree reachable, for the file verbs too. Whether the server answers is not known yet.
-func (m *mount) stand(tree *cache.Tree, server Mounted) {
+func (m *mount) stand(tree *cache.Tree, line Backend, server Mounted) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tree, m.server = tree, server
+	m.tree, m.line, m.server = tree, line, server
 	if m.state == control.StateStarting {
 		m.reason = "mounted; the server has not answered yet"
 	}
@@ -374,7 +411,7 @@ func (m *mount) become(state control.State, reason string) {
 	}
 	m.state, m.reason = state, reason
 	if state != control.StateReady && state != control.StateOffline {
-		m.tree, m.server = nil, nil
+		m.tree, m.line, m.server = nil, nil, nil
 	}
 }
 
@@ -401,7 +438,38 @@ func (m *mount) use() (*cache.Tree, error) {
 	return nil, control.Errorf(control.NotMounted, "%s is %s", m.want.Name, m.state).WithHint("try again in a moment")
 }
 
-// reach returns the target as last resolved.
+// knock has the server asked at once if it is known to be away: whoever calls has reason to believe that it is back, or that
+// what it refused is mended.
+func (m *mount) knock() {
+	m.mu.Lock()
+	line := m.line
+	m.asked = time.Time{} // secrets too may have changed a moment ago
+	m.mu.Unlock()
+	if line != nil {
+		line.Knock()
+	}
+}
+
+// knockAndWait is knock, and a wait until the server is back or had its time for it.
+func (m *mount) knockAndWait(ctx context.Context) {
+	if m.status().State != control.StateOffline {
+		return
+	}
+	m.knock()
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for m.status().State == control.StateOffline {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// reach returns the target as resolved when it was mounted.
 func (m *mount) reach() conncfg.Target {
 	m.mu.Lock()
 	defer m.mu.Unlock()

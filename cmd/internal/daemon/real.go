@@ -89,9 +89,10 @@ func (r real) options(log *slog.Logger) dial.Options {
 	}
 }
 
-func (r real) dial(t conncfg.Target, log *slog.Logger, online func(bool, error)) (backends.Backend, error) {
+func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) {
 	o := r.options(log)
-	o.State = func(s retry.State) { online(s.Online, s.Err) }
+	o.State = func(s retry.State) { l.Heard(s.Online, s.Err) }
+	o.Secrets = l.Secrets
 	return dial.Dial(t, o)
 }
 

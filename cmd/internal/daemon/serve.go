@@ -20,7 +20,9 @@ func (d *Daemon) serve(s *control.Server) {
 	control.Apply.Serve(s, func(ctx context.Context, _ control.ApplyRequest) (control.ApplyAnswer, error) {
 		d.o.Notify(reloading())
 		defer d.notify("READY=1")
-		return d.apply(ctx), nil
+		answer := d.apply(ctx)
+		d.knock("")
+		return answer, nil
 	})
 	control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) { return d.list(), nil })
 	control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) { return d.status(), nil })
@@ -367,6 +369,7 @@ func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (contro
 	if _, err := m.use(); err != nil {
 		return control.MountAnswer{}, err
 	}
+	m.knockAndWait(ctx)
 	return control.MountAnswer{Connections: []control.Connection{m.status()}}, nil
 }
 
@@ -578,6 +581,7 @@ func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.Tru
 	if pinned == nil {
 		pinned = &control.TrustAnswer{Address: target.Address(), Fingerprint: q.Fingerprint}
 	}
+	d.knock(pinned.Address)
 	d.log.Info("host key trusted", "conn", q.Name, "address", pinned.Address, "fingerprint", pinned.Fingerprint, "peer", fmt.Sprint(uidOf(ctx)))
 	return *pinned, nil
 }

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
@@ -40,6 +39,7 @@ type stage struct {
 	mu      sync.Mutex
 	servers map[string]*mem.Backend // by NAME: the latest dialled
 	heard   map[string]func(up bool, reason error)
+	secrets map[string]func() conncfg.Target
 	mounts  map[string]*fakeMount // by directory: the latest
 	mounted chan string           // directories, as they are mounted
 	testErr error
@@ -75,12 +75,20 @@ func (f *fakeMount) Unmount(context.Context) error { f.once.Do(func() { close(f.
 func (f *fakeMount) Done() <-chan struct{}         { return f.done }
 func (f *fakeMount) OpenFiles() int                { return f.open }
 
+// line is a Backend whose server is back as soon as somebody knocks.
+type line struct {
+	*mem.Backend
+	knock func()
+}
+
+func (l line) Knock() { l.knock() }
+
 const canary = "canary-5up3r-s3cret"
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	dir := t.TempDir()
-	s := &stage{t: t, log: &safeBuffer{}, servers: map[string]*mem.Backend{}, heard: map[string]func(bool, error){},
+	s := &stage{t: t, log: &safeBuffer{}, servers: map[string]*mem.Backend{}, heard: map[string]func(bool, error){}, secrets: map[string]func() conncfg.Target{},
 		mounts: map[string]*fakeMount{}, mounted: make(chan string, 100), told: make(chan string, 100),
 		dirs: dirs.Dirs{Config: filepath.Join(dir, "etc"), State: filepath.Join(dir, "state"), Cache: filepath.Join(dir, "cache"),
 			Runtime: filepath.Join(dir, "run"), MountRoot: filepath.Join(dir, "mnt")}}
@@ -136,7 +144,7 @@ func (s *stage) dir(name string) string { return filepath.Join(s.dirs.MountRoot,
 
 func (s *stage) floor() Floor {
 	return Floor{
-		Dial: func(t conncfg.Target, _ *slog.Logger, online func(bool, error)) (backends.Backend, error) {
+		Dial: func(t conncfg.Target, _ *slog.Logger, l Link) (Backend, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.dials++
@@ -144,8 +152,8 @@ func (s *stage) floor() Floor {
 				return nil, fmt.Errorf("the password did not arrive")
 			}
 			b := mem.New(mem.Options{Fault: s.fault})
-			s.servers[t.Name], s.heard[t.Name] = b, online
-			return b, nil
+			s.servers[t.Name], s.heard[t.Name], s.secrets[t.Name] = b, l.Heard, l.Secrets
+			return line{b, func() { l.Heard(true, nil) }}, nil
 		},
 		Mount: func(dir string, _ *cache.Tree, _ pierfs.Options) (Mounted, error) {
 			f := &fakeMount{done: make(chan struct{})}
