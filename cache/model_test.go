@@ -349,7 +349,7 @@ func TestManyProgramsAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, func(_ *mem.Options, to *cache.Options) {
 					to.MetadataTTL, to.NegativeTTL = 50*time.Millisecond, 50*time.Millisecond
-					to.Retry.Count, to.Retry.Timeout = 6, time.Minute
+					to.Retry.Count, to.Retry.Timeout = 30, time.Minute // so that bad luck alone never spends a budget
 				})
 				w.must(w.server.MakeDir("d"))
 				if faults {
