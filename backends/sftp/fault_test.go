@@ -24,7 +24,7 @@ import (
 func leaves(t *testing.T, b *Backend) {
 	t.Helper()
 	ok(t, b.Close())
-	eventually(t, "all goroutines end\n"+stacks(), func() bool { return stacks() == "" })
+	eventually(t, func() string { return "all goroutines end\n" + stacks() }, func() bool { return stacks() == "" })
 }
 
 // stacks returns the stacks of goroutines that belong to a session.
@@ -69,12 +69,35 @@ func everyCall(ctx context.Context, b *Backend, r backends.Reader, w backends.Wr
 	}
 }
 
+// stopTimeout is the timeout of connections whose server is stopped. What the server does before that must be done in it,
+// on a busy machine too.
+const stopTimeout = 2 * time.Second
+
+// slack is what a busy machine may add to a timeout. Whoever waits for what never comes exceeds it all the same.
+const slack = 8 * time.Second
+
+// dies returns when the session has ended.
+func dies(t *testing.T, s *session) {
+	t.Helper()
+	select {
+	case <-s.dead:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the session is not found dead")
+	}
+}
+
+// inUse is the session that b has now.
+func inUse(b *Backend) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.current
+}
+
 // A server that is stopped in the middle of everything costs every caller an error within the timeout, and nothing stays
 // behind.
 func TestStoppedServerFreesEveryCaller(t *testing.T) {
-	const timeout = 700 * time.Millisecond
 	s := servers.NewSSHD(t, servers.SSHOptions{})
-	b := connect(t, s, Options{SocketTimeout: timeout})
+	b := connect(t, s, Options{SocketTimeout: stopTimeout})
 	put(t, filepath.Join(s.Dir, "file"), make([]byte, 4<<20))
 	ok(t, os.Chmod(s.Dir, 0o777))
 	r, err := b.Open(t.Context(), "file")
@@ -89,31 +112,30 @@ func TestStoppedServerFreesEveryCaller(t *testing.T) {
 		all.Go(func() {
 			err := call()
 			took := time.Since(begun)
-			if err == nil || backends.Errno(err) == syscall.EIO && took < timeout {
+			if err == nil || backends.Errno(err) == syscall.EIO && took < stopTimeout {
 				t.Errorf("%s: got %v after %v", name, err, took)
 			}
 			if class := backends.ClassOf(err); class != backends.Lost && class != backends.Transient {
 				t.Errorf("%s: class %v of %v", name, class, err)
 			}
-			if took > 2*timeout {
-				t.Errorf("%s took %v, the timeout is %v", name, took, timeout)
+			if took > 2*stopTimeout+slack {
+				t.Errorf("%s took %v, the timeout is %v", name, took, stopTimeout)
 			}
 		})
 	}
 	all.Wait()
 	begun = time.Now()
 	leaves(t, b)
-	if took := time.Since(begun); took > timeout {
+	if took := time.Since(begun); took > stopTimeout+slack {
 		t.Errorf("Close took %v", took)
 	}
 }
 
 // An upload into a black hole blocks in a write; that write too ends within the timeout.
 func TestStoppedServerFreesUpload(t *testing.T) {
-	const timeout = 700 * time.Millisecond
 	s := servers.NewSSHD(t, servers.SSHOptions{})
 	ok(t, os.Chmod(s.Dir, 0o777))
-	b := connect(t, s, Options{SocketTimeout: timeout})
+	b := connect(t, s, Options{SocketTimeout: stopTimeout})
 	w, err := b.Create(t.Context(), "upload", backends.WriteMode{TempName: ".upload"})
 	ok(t, err)
 	s.Stop(t)
@@ -125,12 +147,12 @@ func TestStoppedServerFreesUpload(t *testing.T) {
 		}
 		_, err = w.WriteAt(t.Context(), block, off)
 	}
-	if took := time.Since(begun); took > 3*timeout {
-		t.Errorf("the upload gave up after %v, the timeout is %v", took, timeout)
+	if took := time.Since(begun); took > 3*stopTimeout+slack {
+		t.Errorf("the upload gave up after %v, the timeout is %v", took, stopTimeout)
 	}
 	begun = time.Now()
 	ok(t, w.Abort())
-	if took := time.Since(begun); took > 2*timeout {
+	if took := time.Since(begun); took > 2*stopTimeout+slack {
 		t.Errorf("Abort took %v", took)
 	}
 	leaves(t, b)
@@ -141,7 +163,7 @@ func TestContextFreesCaller(t *testing.T) {
 	s := servers.NewSSHD(t, servers.SSHOptions{})
 	ok(t, os.Chmod(s.Dir, 0o777))
 	put(t, filepath.Join(s.Dir, "file"), make([]byte, 4<<20))
-	b := connect(t, s, Options{SocketTimeout: 20 * time.Second})
+	b := connect(t, s, Options{SocketTimeout: 2 * slack})
 	r, err := b.Open(t.Context(), "file")
 	ok(t, err)
 	w, err := b.Create(t.Context(), "upload", backends.WriteMode{TempName: ".upload"})
@@ -156,7 +178,7 @@ func TestContextFreesCaller(t *testing.T) {
 			if err := call(); backends.Errno(err) != syscall.ETIMEDOUT {
 				t.Errorf("%s: got %v, want ETIMEDOUT", name, err)
 			}
-			if took := time.Since(begun); took > time.Second {
+			if took := time.Since(begun); took > slack {
 				t.Errorf("%s took %v", name, took)
 			}
 		})
@@ -168,7 +190,8 @@ func TestContextFreesCaller(t *testing.T) {
 		t.Errorf("%d sessions, want the first one", n)
 	}
 	// The handles that arrived late are closed, and what they made is gone.
-	eventually(t, "late temporary file removed", func() bool {
+	// Some of them are removed by goroutines that nobody waits for.
+	eventually(t, func() string { return "late temporary files are removed" }, func() bool {
 		_, created := os.Lstat(filepath.Join(s.Dir, ".new"))
 		_, uploaded := os.Lstat(filepath.Join(s.Dir, ".upload"))
 		return errors.Is(created, os.ErrNotExist) && errors.Is(uploaded, os.ErrNotExist)
@@ -186,7 +209,7 @@ func TestDeadSessionIsReplaced(t *testing.T) {
 		r.Close()
 	}
 	s.KillSessions(t)
-	eventually(t, "the session is found dead", func() bool { return !b.current.alive() })
+	dies(t, inUse(b))
 	works(t, b)
 	s.Kill(t)
 	_, err = b.Stat(t.Context(), "")
@@ -201,25 +224,21 @@ func TestDeadSessionIsReplaced(t *testing.T) {
 // An idle session is not killed for its silence; one whose server has stopped is, by the keepalive.
 func TestIdleSession(t *testing.T) {
 	s := servers.NewSSHD(t, servers.SSHOptions{})
-	b := connect(t, s, Options{SocketTimeout: 300 * time.Millisecond})
+	b := connect(t, s, Options{SocketTimeout: stopTimeout})
 	works(t, b)
-	first := b.current
+	first := inUse(b)
 	select {
 	case <-first.dead:
 		t.Error("the idle session died")
-	case <-time.After(1200 * time.Millisecond):
+	case <-time.After(2 * stopTimeout):
 	}
 	works(t, b)
-	if b.current != first {
+	if inUse(b) != first {
 		t.Error("the idle session was replaced")
 	}
 	s.Stop(t)
 	defer s.Cont(t)
-	select {
-	case <-first.dead:
-	case <-time.After(5 * time.Second):
-		t.Error("nobody noticed that the server stopped")
-	}
+	dies(t, first)
 }
 
 // A full disk fails the upload as such, and what the name held stays byte for byte: nothing is renamed before the replies
@@ -285,7 +304,9 @@ func TestExclusiveIsDecidedByServer(t *testing.T) {
 	if won.Load() != 1 {
 		t.Errorf("%d won", won.Load())
 	}
-	eventually(t, "the losers leave nothing", func() bool { return len(entries(t, r, "")) == 1 })
+	if got := entries(t, r, ""); len(got) != 1 { // what removes the rest leaves ahead of the question
+		t.Errorf("the losers leave %q", got)
+	}
 	w, err := r.Create(t.Context(), "other", backends.WriteMode{TempName: ".t", Exclusive: true})
 	ok(t, err)
 	ok(t, w.Abort())
@@ -322,6 +343,8 @@ func TestBulkDoesNotStarveStat(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	var moved atomic.Int64
+	running := make(chan struct{})
+	run := sync.OnceFunc(func() { close(running) })
 	for range 4 {
 		all.Go(func() {
 			p := make([]byte, 2<<20)
@@ -332,7 +355,9 @@ func TestBulkDoesNotStarveStat(t *testing.T) {
 				}
 				for off := int64(0); off < 64<<20 && ctx.Err() == nil; off += int64(len(p)) {
 					n, err := r.ReadAt(ctx, p, off)
-					moved.Add(int64(n))
+					if moved.Add(int64(n)) > 64<<20 {
+						run()
+					}
 					if err != nil && ctx.Err() == nil {
 						t.Errorf("ReadAt: %v", err)
 						return
@@ -342,7 +367,11 @@ func TestBulkDoesNotStarveStat(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "the transfers run", func() bool { return moved.Load() > 64<<20 })
+	select {
+	case <-running:
+	case <-time.After(time.Minute):
+		t.Error("the transfers do not run")
+	}
 	worst := time.Duration(0)
 	for range 20 {
 		begun := time.Now()
@@ -353,7 +382,7 @@ func TestBulkDoesNotStarveStat(t *testing.T) {
 	cancel()
 	all.Wait()
 	t.Logf("slowest of 20 stats beside 4 readers: %v", worst)
-	if worst > 2*time.Second {
+	if worst > slack {
 		t.Errorf("a stat took %v beside four readers", worst)
 	}
 }

@@ -208,11 +208,13 @@ func create(ctx context.Context, b backends.Backend, name string, content []byte
 	return w.Commit(ctx, backends.Commit{Size: int64(len(content))})
 }
 
-func eventually(t testing.TB, what string, f func() bool) {
+// eventually asks f until it returns true. It is for what nobody tells: a server's directory, the end of a library's
+// goroutines.
+func eventually(t testing.TB, what func() string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !f(); {
 		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
+			t.Fatalf("in vain: %s", what())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

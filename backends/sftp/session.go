@@ -40,8 +40,8 @@ type session struct {
 	mu      sync.Mutex
 	cause   error // why it is dead; set before dead is closed
 	data    []*mux
-	opening bool
-	refused bool // the server allows no more channels
+	opening chan struct{} // closed when the last try to open another channel has ended; nil before the first
+	refused bool          // the server allows no more channels
 	workers sync.WaitGroup
 }
 
@@ -259,16 +259,18 @@ func (s *session) channel() *mux {
 func (s *session) widen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dial == nil || s.opening || s.refused || len(s.data) >= maxChannels || !s.alive() {
+	if s.dial == nil || s.isOpening() || s.refused || len(s.data) >= maxChannels || !s.alive() {
 		return
 	}
-	s.opening = true
+	opened := make(chan struct{})
+	s.opening = opened
 	s.workers.Go(func() {
+		defer close(opened)
 		ctx, cancel := context.WithTimeout(context.Background(), s.o.ConnectTimeout)
 		defer cancel()
 		m, err := s.another(ctx)
 		s.mu.Lock()
-		s.opening, s.refused = false, err != nil
+		s.refused = err != nil
 		if err == nil {
 			s.data = append(s.data, m)
 		}
@@ -281,6 +283,16 @@ func (s *session) widen() {
 			m.fail(why)
 		}
 	})
+}
+
+// isOpening reports whether a channel is being opened. Callers hold mu.
+func (s *session) isOpening() bool {
+	select {
+	case <-s.opening:
+		return false
+	default:
+		return s.opening != nil
+	}
 }
 
 func (s *session) another(ctx context.Context) (*mux, error) {

@@ -39,11 +39,14 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 					t.Fatalf("ReadAt = %d, %v", n, err)
 				}
 				ok(t, r.Close())
-				eventually(t, "the channel is opened or refused", func() bool {
-					b.current.mu.Lock()
-					defer b.current.mu.Unlock()
-					return !b.current.opening && (len(b.current.data) > 0) == (sessions == 0)
-				})
+				current := inUse(b)
+				current.mu.Lock()
+				opening := current.opening
+				current.mu.Unlock()
+				<-opening // it has the connect timeout
+				if got := len(current.channels()) > 1; got != (sessions == 0) {
+					t.Fatalf("there are further channels: %v", got)
+				}
 			}
 			if r, err := b.Open(t.Context(), "big"); err != nil {
 				t.Error(err)
