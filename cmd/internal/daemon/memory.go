@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"cmp"
-	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -22,16 +21,18 @@ func LimitMemory(log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := min(memoryLimit, groupLimit(os.DirFS("/"))/10*9) // a tenth for stacks and what is not the heap's
+	limit := min(memoryLimit, groupLimit(readRoot)/10*9) // a tenth for stacks and what is not the heap's
 	debug.SetMemoryLimit(limit)
 	log.Debug("memory", "softLimit", limit)
 }
 
+func readRoot(name string) ([]byte, error) { return os.ReadFile("/" + name) }
+
 // groupLimit returns the least memory that this process' control group or one above it may use, of cgroup version 2 or 1
-// (cgroups(7)); math.MaxInt64 if there is no limit, or none can be read.
-func groupLimit(root fs.FS) int64 {
+// (cgroups(7)); math.MaxInt64 if there is no limit, or none can be read. read reads a file by its path below the root.
+func groupLimit(read func(name string) ([]byte, error)) int64 {
 	least := int64(math.MaxInt64)
-	text, err := fs.ReadFile(root, "proc/self/cgroup")
+	text, err := read("proc/self/cgroup")
 	if err != nil {
 		return least
 	}
@@ -49,7 +50,7 @@ func groupLimit(root fs.FS) int64 {
 			continue
 		}
 		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
-			least = min(least, readLimit(root, path.Join(tree, group, file)))
+			least = min(least, readLimit(read, path.Join(tree, group, file)))
 			if group == "/" {
 				break
 			}
@@ -60,8 +61,8 @@ func groupLimit(root fs.FS) int64 {
 
 // readLimit returns the number in a file. A group without a limit says "max", and one that is only seen from outside a
 // container has no file.
-func readLimit(root fs.FS, name string) int64 {
-	text, err := fs.ReadFile(root, name)
+func readLimit(read func(name string) ([]byte, error), name string) int64 {
+	text, err := read(name)
 	if err != nil {
 		return math.MaxInt64
 	}

@@ -22,7 +22,7 @@ func TestGroupLimitIsTheLeastAbove(t *testing.T) {
 		"version 1": {fstest.MapFS{"proc/self/cgroup": file("12:cpu:/c\n5:memory:/m\nnonsense\n"),
 			"sys/fs/cgroup/memory/m/memory.limit_in_bytes": file("4000\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n")}, 4000},
 	} {
-		if got := groupLimit(c.root); got != c.want {
+		if got := groupLimit(c.root.ReadFile); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
