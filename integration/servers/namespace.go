@@ -26,13 +26,14 @@ type namespace struct {
 
 // setup makes the namespace from the directory it is started in. It covers what has to look different in there:
 // accounts, PAM's rules, /run (sshd wants /run/sshd), /proc (of this process namespace). Copies of FUSE mounts are let
-// go: one that stayed here would keep its daemon from unmounting for as long as this server runs.
+// go: one that stayed here would keep its daemon from unmounting for as long as this server runs. One that is gone
+// already, because the list has changed while it was read, is no reason to fail.
 const setup = `
 set -eu
 umask 022
 mount --make-rprivate /
 while read -r _ _ _ _ point _ rest; do
-	case $rest in *" - fuse"*|"- fuse"*) umount -l "$(printf %b "$point")" ;; esac
+	case $rest in *" - fuse"*|"- fuse"*) umount -l "$(printf %b "$point")" || : ;; esac
 done </proc/self/mountinfo
 mount -t proc proc /proc
 if [ "$1" -gt 0 ]; then mount -t tmpfs -o size="$1",mode=755 tmpfs base; fi
