@@ -188,7 +188,7 @@ func TestReadFromReachesTheSocket(t *testing.T) {
 	defer peer.Close()
 	content := strings.Repeat("content ", 400000) // more than two pieces
 	got := make(chan []byte, 1)
-	go func() { b, _ := io.ReadAll(peer); got <- b }()
+	go func() { b, _ := io.ReadAll(peer); got <- b; peer.Close() }()
 	n, err := io.Copy(c, strings.NewReader(content))
 	if err != nil || n != int64(len(content)) {
 		t.Fatalf("Copy = %d, %v", n, err)
@@ -196,6 +196,9 @@ func TestReadFromReachesTheSocket(t *testing.T) {
 	raw.(*net.TCPConn).CloseWrite()
 	if !bytes.Equal(<-got, []byte(content)) {
 		t.Error("something else arrived")
+	}
+	if _, err := raw.Read(make([]byte, 1)); err != io.EOF { // the peer's end says that it has everything
+		t.Errorf("the peer's end reads as %v", err)
 	}
 	if c.Written() != n || c.Delivered() < n {
 		t.Errorf("written %d, delivered %d of %d", c.Written(), c.Delivered(), n)
