@@ -21,7 +21,7 @@ func TestMountedWhileTheServerIsDown(t *testing.T) {
 	if mounts := d.Mounts(t); len(mounts) != 1 {
 		t.Errorf("mounted: %v, want one mount", mounts)
 	}
-	err := within(t, budget, "write while it is down", func() error { return put(filepath.Join(d.Mount(connection), "f"), []byte("x")) })
+	err := within(t, offline, "write while it is down", func() error { return put(filepath.Join(d.Mount(connection), "f"), []byte("x")) })
 	errnoIs(t, "write while it is down", err, away...)
 	server.Restart(t)
 	d.AwaitState(t, connection, "ready", healing)

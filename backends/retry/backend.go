@@ -34,6 +34,15 @@ func New(b backends.Backend, p Policy, o Options) *Backend {
 // believe that it works again. It does not wait; State is told what comes of it.
 func (b *Backend) Knock() { b.line.knock() }
 
+// Greet asks for the working directory once, within one Timeout. If that fails the connection is offline, or refused, as
+// after a call that has spent its whole budget: of a server that was never heard, one attempt tells as much as many, and
+// whoever calls next need not find out again. Calls that are under way keep their own budget.
+func (b *Backend) Greet(ctx context.Context) error {
+	once := newBudget(Policy{Timeout: b.policy.Timeout})
+	_, err := b.Stat(context.WithValue(ctx, budgetKey{}, once), "")
+	return err
+}
+
 // How much content an attempt moves, where it is no number of bytes.
 const (
 	nothing = -1
@@ -90,6 +99,7 @@ func (b *Backend) run(ctx context.Context, op, name string, n int64, attempt fun
 func (b *Backend) once(ctx context.Context, u *budget, op, name string, n int64, attempt func(context.Context) error) error {
 	limited, cancel := context.WithDeadline(ctx, u.deadline(n))
 	defer cancel()
+	began := time.Now()
 	err := attempt(limited)
 	if err == nil || limited.Err() == nil || ctx.Err() != nil {
 		return err
@@ -97,8 +107,19 @@ func (b *Backend) once(ctx context.Context, u *budget, op, name string, n int64,
 	if code := backends.Errno(err); code != syscall.EINTR && code != syscall.ETIMEDOUT {
 		return err // an answer that came at the last moment
 	}
-	return failure(op, name, syscall.ETIMEDOUT, backends.Lost, backends.CauseSilent, err)
+	return failure(op, name, syscall.ETIMEDOUT, backends.Lost, backends.CauseSilent, &silence{time.Since(began), err})
 }
+
+// silence is an attempt that had to end, told to a person.
+type silence struct {
+	lasted time.Duration
+	err    error
+}
+
+func (s *silence) Error() string {
+	return "no answer within " + s.lasted.Round(100*time.Millisecond).String()
+}
+func (s *silence) Unwrap() error { return s.err }
 
 // isTimeout reports whether err is what once makes of an attempt that had to end.
 func isTimeout(err error) bool {
@@ -170,13 +191,15 @@ type listing struct {
 func (l *listing) attempt(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	heard := time.Now() // or began
 	watch := time.AfterFunc(time.Until(l.budget.deadline(0)), func() { cancel(context.DeadlineExceeded) })
 	defer watch.Stop()
 
 	seen := l.yielded()
 	for info, err := range l.backend.Backend.List(ctx, l.dir) {
 		if err != nil && context.Cause(ctx) == context.DeadlineExceeded {
-			return failure("list", l.dir, syscall.ETIMEDOUT, backends.Lost, backends.CauseSilent, context.DeadlineExceeded)
+			return failure("list", l.dir, syscall.ETIMEDOUT, backends.Lost, backends.CauseSilent,
+				&silence{time.Since(heard), context.DeadlineExceeded})
 		}
 		if err != nil {
 			return err
@@ -192,6 +215,7 @@ func (l *listing) attempt(ctx context.Context) error {
 			return nil
 		}
 		l.budget.progress()
+		heard = time.Now()
 		watch.Reset(l.backend.policy.budget())
 	}
 	return nil

@@ -16,7 +16,8 @@
 // The second half is the breaker (line.go). After one call has spent its budget, and no other was answered meanwhile, the
 // connection is offline: calls that begin then fail at once with EHOSTDOWN (which is what CIFS says too), Transient, Cause
 // offline; calls that were under way wait for the news until their own budget ends. One probe (Stat of the working directory)
-// runs after 0.2 s, then ever more rarely up to every 30 s, and ends with the first answer or with Close.
+// runs after 0.2 s, then ever more rarely up to every 30 s, and ends with the first answer or with Close. Greet opens the
+// breaker after one attempt, for a connection that nobody has used yet.
 //
 // A refusal (host key, login, working directory) is given up at once, and calls get it again without anything being sent.
 // Where asking cannot lock an account, the probe goes on, so that a key trusted or a directory made is noticed by itself. A

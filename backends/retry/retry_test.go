@@ -121,6 +121,43 @@ func (s *bed) stat(name string) error {
 	return err
 }
 
+// One attempt is enough to know that a server which was never heard is away: the calls after it fail at once.
+func TestGreetingOpensTheBreaker(t *testing.T) {
+	for name, fault := range map[string]mem.Hook{"refused": down, "silent": silent, "hung": hung} {
+		try(t, policy, func(s *bed) {
+			s.server.SetFault(fault)
+			began := time.Now()
+			if err := s.b.Greet(s.Context()); err == nil {
+				s.Fatalf("%s: the greeting succeeded", name)
+			} else if strings.Contains(err.Error(), "context") {
+				s.Errorf("%s: a person is told %q", name, err)
+			}
+			if took := time.Since(began); took > policy.Timeout || s.calls("stat") != 1 {
+				s.Errorf("%s: the greeting took %v and %d attempts, want one within %v", name, took, s.calls("stat"), policy.Timeout)
+			}
+			began = time.Now()
+			if e := s.fails(s.stat("x"), syscall.EHOSTDOWN, backends.Transient); e.Cause != backends.CauseOffline {
+				s.Errorf("%s: the call after it has cause %q", name, e.Cause)
+			}
+			if took := time.Since(began); took > 0 {
+				s.Errorf("%s: the call after it took %v", name, took)
+			}
+			s.server.SetFault(nil)
+			time.Sleep(time.Minute) // of the bubble: the probe comes by
+			synctest.Wait()
+			if got := s.told(); got != "offline online" {
+				s.Errorf("%s: told %q", name, got)
+			}
+		})
+	}
+	try(t, policy, func(s *bed) {
+		s.ok(s.b.Greet(s.Context()))
+		if got := s.told(); got != "online" {
+			s.Errorf("an answered greeting told %q", got)
+		}
+	})
+}
+
 func TestRefusedConnectionsAreCounted(t *testing.T) {
 	for _, count := range []int{0, 1, 2, 3, 5} {
 		p := retry.Policy{Count: count, Timeout: 10 * time.Second}

@@ -48,9 +48,12 @@ type Link struct {
 	Secrets func() conncfg.Target       // asked at each login for the secrets as they are now
 }
 
-// Backend is one that can be told to look for its server at once.
+// Backend is one that can be told to look for its server.
 type Backend interface {
 	backends.Backend
+	// Greet asks the server once, before anybody uses it. If it is away, calls fail at once from then on.
+	Greet(ctx context.Context) error
+	// Knock has a server that is known to be away asked now. It does not wait.
 	Knock()
 }
 
@@ -184,7 +187,7 @@ func (m *mount) serve() error {
 	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
 	asking, stopAsking := context.WithCancel(m.ctx)
 	var asker sync.WaitGroup
-	asker.Go(func() { m.greet(asking, tree) })
+	asker.Go(func() { m.greet(asking, line, tree) })
 	select {
 	case <-m.ctx.Done():
 	case <-server.Done():
@@ -303,36 +306,38 @@ func (m *mount) stand(tree *cache.Tree, line Backend, server Mounted) {
 
 // greet asks the server once, so that nobody has to run into one that is away to learn of it. What comes after the first
 // answer the backend tells by itself.
-func (m *mount) greet(ctx context.Context, tree *cache.Tree) {
-	err := answers(ctx, tree, firstAnswer)
-	if ctx.Err() == nil {
-		m.learn(err == nil, err, false)
-	}
+func (m *mount) greet(ctx context.Context, line Backend, tree *cache.Tree) {
+	err := m.await(ctx, line.Greet)
+	m.answered(ctx, err)
 	m.settle()
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	// With all the patience of the definition; then it is up to the backend's own probe.
-	if err := answers(ctx, tree, 0); ctx.Err() == nil {
-		m.learn(err == nil, err, false)
+	if backends.CauseOf(err) == backends.CauseTooManySessions { // it is there: once more, with the definition's whole patience
+		_, err = tree.Refresh(ctx, "")
+		m.answered(ctx, err)
 	}
 }
 
-// answers asks for the working directory, for no longer than within if that is not 0. Any answer is one, also a no.
-func answers(ctx context.Context, tree *cache.Tree, within time.Duration) error {
-	if within > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, within)
-		defer cancel()
+// answered notes what came of a question. Any answer is one, also a no.
+func (m *mount) answered(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		m.learn(err == nil || backends.ClassOf(err) == backends.Final, err, false)
 	}
-	_, err := tree.Refresh(ctx, "")
-	switch late := errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil; {
-	case late:
-		return fmt.Errorf("no answer within %v; it is asked again", within)
-	case backends.ClassOf(err) == backends.Final && ctx.Err() == nil:
-		return nil
+}
+
+// await returns what ask does. It does not keep others waiting for longer than firstAnswer: then the server is told as
+// away for the time being.
+func (m *mount) await(ctx context.Context, ask func(context.Context) error) error {
+	answer := make(chan error, 1)
+	go func() { answer <- ask(ctx) }() // ends with ctx; waited for here
+	late := time.NewTimer(firstAnswer)
+	defer late.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-late.C:
+		m.learn(false, fmt.Errorf("no answer within %v; it is asked again", firstAnswer), false)
+		m.settle()
 	}
-	return err
+	return <-answer
 }
 
 // fell closes the tree: what is written is published or quarantined, and counted.

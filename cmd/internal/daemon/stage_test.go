@@ -83,6 +83,8 @@ type line struct {
 
 func (l line) Knock() { l.knock() }
 
+func (l line) Greet(ctx context.Context) error { _, err := l.Stat(ctx, ""); return err }
+
 const canary = "canary-5up3r-s3cret"
 
 func newStage(t *testing.T) *stage {
