@@ -22,9 +22,13 @@ type Options struct {
 	Address  string // host:port
 	Username string // "" logs in as anonymous
 	Password func() (string, error)
-	Account  string // sent where the server asks for it (332, ACCT); "" has none
-	TLS      *TLS   // nil speaks in the clear
-	Active   bool   // the server opens the data connections (EPRT, PORT) instead of us
+	Account  func() (string, error) // asked where the server wants one (332, ACCT); nil has none
+	TLS      *TLS                   // nil speaks in the clear
+	Active   bool                   // the server opens the data connections (EPRT, PORT) instead of us
+	PASV     bool                   // EPSV is not tried: an earlier session found that it does not work here (Features.PASV)
+
+	// PlainNames says that names are not UTF-8 on this server, so that it is not asked to speak it (OPTS UTF8 ON).
+	PlainNames bool
 
 	ConnectTimeout time.Duration
 	SocketTimeout  time.Duration
@@ -42,7 +46,7 @@ type TLS struct {
 	Implicit   bool   // TLS from the first byte; else AUTH TLS
 	MinVersion uint16 // a tls.Version constant
 	AllowWeak  bool   // old versions, CBC and RSA key exchange too
-	CAFile     string // PEM; believed besides the system's
+	CAFile     string // PEM file, or a directory of such; believed in place of the system's authorities
 	TrustCert  string // "SHA256:..." of the one certificate accepted, whatever it says
 	CertFile   string // of our own, with KeyFile
 	KeyFile    string
@@ -63,10 +67,12 @@ type Step struct {
 	Err    error // *backends.Error with Cause and Hint
 }
 
-// Reply is one final reply: its code and its lines without code and line ends.
+// Reply is one final reply: its code and its lines without code and line ends. The first and the last are the server's own
+// words; those between keep their leading spaces.
 type Reply struct {
 	Code  int
 	Lines []string
+	Cut   bool // longer than what is kept of a reply to STAT, so that lines are missing before the last one
 }
 
 // Features are what the server offers, from FEAT, the greeting and what was learned since.
@@ -85,41 +91,6 @@ type Features struct {
 	Sums       []string // of XCRC, XMD5, XSHA1, XSHA256, XSHA512, those offered, upper case
 	Chmod      bool     // SITE CHMOD is worth a try
 	MDTMSets   bool     // "MDTM time path" sets the time (vsftpd)
-	Other      []string // every line of FEAT as sent
+	PASV       bool     // EPSV does not work here; worth telling the next session
+	Other      []string // every line of FEAT as sent, without spaces around it
 }
-
-// Session is one logged-in control connection.
-//
-//	func Dial(ctx context.Context, o Options) (*Session, error)
-//	func (s *Session) Features() Features
-//	func (s *Session) Home() string                   // the login directory, from PWD; absolute, as the server spells it
-//	func (s *Session) Healthy() bool                  // may be used again; never blocks
-//	func (s *Session) Idle() time.Duration            // since the last reply
-//	func (s *Session) Warm()                          // opens the next data connection in the background; cheap if there is one
-//	func (s *Session) Cool()                          // gives it back
-//	func (s *Session) Close() error
-//
-// Do sends the commands in one write and returns their final replies in order. A refusal is a Reply and no error.
-// The error is a *backends.Error: Transient if the server cannot have taken any command, Lost else; Final (EINVAL) for a command with
-// CR, LF or NUL in it, and then nothing was sent.
-//
-//	func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error)
-//
-// Retrieve, List and Store move content over a data connection. A refusal before the transfer is a *Refusal. behind are commands sent in the
-// same write, run by the server when the transfer has ended; only a Sequential server gets them so, any other after its 226.
-//
-//	func (s *Session) Retrieve(ctx context.Context, path string, off int64) (*Download, error)          // [REST off,] RETR path
-//	func (s *Session) List(ctx context.Context, command string) (*Download, error)                      // "MLSD /a", "LIST -a /a"
-//	func (s *Session) Store(ctx context.Context, command string, behind ...string) (*Upload, error)     // "STOR /a", "APPE /a"
-//
-//	func (d *Download) Read(p []byte) (int, error)    // io.EOF when the data connection ended; says nothing of completeness
-//	func (d *Download) End(ctx context.Context) (Reply, error)   // after EOF: the final reply. A Refusal for 4yz, 5yz: what came was not all
-//	func (d *Download) Cancel()                       // gives up early; brings the session back into step in the background, or spoils it
-//
-//	func (u *Upload) Write(p []byte) (int, error)
-//	func (u *Upload) End(ctx context.Context) (Reply, []Reply, error)   // shuts the data connection down in order; final reply, replies of behind
-//	func (u *Upload) Cancel()                         // the server may take what came for the whole: its name is a temporary one
-//
-// Refusal is a reply of the server that says no, as an error.
-//
-//	type Refusal struct{ Command string /* without any secret */; Reply Reply }
