@@ -112,10 +112,18 @@ func (c *Connection) ignored() []Finding {
 				continue
 			}
 			out = append(out, Finding{Severity: Warning, Code: CodeIgnored, File: c.File, Line: s.line, Connection: c.Name, Environment: env, Field: name,
-				Message: "means nothing for " + string(spoken[0]) + ", only for " + string(f.protocols[0]), Hint: "leave it out"})
+				Message: "means nothing for " + string(spoken[0]) + ", only for " + listed(f.protocols), Hint: "leave it out"})
 		}
 	}
 	return out
+}
+
+func listed(protocols []Protocol) string {
+	words := make([]string, len(protocols))
+	for i, p := range protocols {
+		words[i] = string(p)
+	}
+	return strings.Join(words, " and ")
 }
 
 // all iterates over the settings for all environments, which bear the name "", and those of single ones.
@@ -136,7 +144,7 @@ func (c *Connection) all() func(func(string, settings) bool) {
 func (c *Connection) lookAtKeys() []Finding {
 	var out []Finding
 	for env, set := range c.all() {
-		for _, name := range []string{"privateKeyFile", "clientKeyFile", "certificateFile", "clientCertFile", "caFile", "knownHostsFile"} {
+		for _, name := range []string{"privateKeyFile", "clientKeyFile", "certificateFile", "clientCertFile", "caFile", "knownHostsFile", "viaKeyFile"} {
 			s := set[name]
 			if s == nil || s.broken {
 				continue

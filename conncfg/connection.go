@@ -160,13 +160,21 @@ func (f *field) reveal(written any) string {
 	}
 	switch v := written.(type) {
 	case string:
-		return clip(v)
+		return clip(f.masked(v))
 	case number:
 		return string(v)
 	case bool:
 		return strconv.FormatBool(v)
 	}
 	return ""
+}
+
+// masked is a value that was refused without what may be a secret in it.
+func (f *field) masked(v string) string {
+	if f.mask == nil {
+		return v
+	}
+	return f.mask(v)
 }
 
 // clip bounds what a finding repeats.
@@ -367,7 +375,7 @@ func (c *Connection) Set(name, value string) []Finding {
 		p = f.validate(s)
 	}
 	if p != nil {
-		return []Finding{place.with(p, clip(value))}
+		return []Finding{place.with(p, clip(f.masked(value)))}
 	}
 	c.base[name] = s
 	return nil
@@ -375,13 +383,14 @@ func (c *Connection) Set(name, value string) []Finding {
 
 const publicHint = "give it with --password-file FILE, in $PIERFS_PASSWORD, or at the prompt"
 
-// SetSecret gives password, privateKey or privateKeyPassphrase the value itself: nothing in it is replaced, and it is
+// SetSecret gives a field that holds a secret the value itself: nothing in it is replaced, and it is
 // never written to a file.
 func (c *Connection) SetSecret(name string, value Secret) []Finding {
 	f := fieldOf[name]
 	place := Finding{Severity: Error, Field: name, File: c.File, Connection: c.Name}
 	if f == nil || f.kind != secret {
-		return []Finding{place.with(&problem{CodeUnknownKey, "is no secret field", "use password, privateKey or privateKeyPassphrase"}, "")}
+		return []Finding{place.with(&problem{CodeUnknownKey, "is no secret field",
+			"use one of " + strings.Join(slices.Collect(fieldNames(func(f *field) bool { return f.kind == secret })), ", ")}, "")}
 	}
 	s := &setting{secret: value, given: true}
 	if p := f.check(s); p != nil {

@@ -3,6 +3,7 @@ package conncfg
 import (
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,8 @@ func (c *Connection) evaluate(env string, x *expander) *evaluation {
 	e.login()
 	e.tls()
 	e.port()
+	e.way()
+	e.clear()
 	return e
 }
 
@@ -54,6 +57,9 @@ func (c *Connection) defaults(env string) *Target {
 	t.Port = usualPort(t.Protocol, t.TLS.Implicit)
 	if t.Protocol == FTPS {
 		t.TLS.MinVersion = tls.VersionTLS12
+	}
+	if t.Protocol == FTPS || t.Protocol == FTP {
+		t.FTP.Verify, t.MaxSessions = VerifySize, defaultMaxSessions
 	}
 	return t
 }
@@ -230,22 +236,39 @@ func (e *evaluation) timeouts() {
 func (e *evaluation) login() {
 	t := &e.target
 	if s := e.c.merged(e.env, "username"); s != nil && !s.broken && !e.unknown["username"] {
-		switch name := strings.ToLower(t.Username); {
-		case name == "" && t.Protocol == SFTP:
+		switch {
+		case t.Username == "" && t.Protocol == SFTP:
 			e.find(Error, "username", &problem{CodeMissing, "is empty, and SFTP knows no anonymous login", `write username = "..."`}, "", "protocol")
-		case name == "" || name == "anonymous" || name == "ftp":
+		case isAnonymous(t.Username):
 			e.anonymous()
 		}
 	}
 	if s := e.c.merged(e.env, "workingDir"); s != nil && t.WorkingDir == "/" {
 		e.find(Warning, "workingDir", &problem{CodeWholeServer, "is the whole server", "write the directory that programs need"}, "/")
 	}
-	if t.Protocol != SFTP {
-		return
+	switch t.Protocol {
+	case SFTP:
+		e.sshKeys()
+	case FTP, FTPS:
+		if !e.written("password", "clientCertFile") && !isAnonymous(t.Username) && !e.unknown["username"] {
+			e.find(Warning, "password", &problem{CodeNoCredential, "is missing: the server is told an empty one", `write password = "${NAME}", or password = "" if that is meant`}, "", "protocol", "username")
+		}
 	}
-	written := func(names ...string) bool {
-		return slices.ContainsFunc(names, func(name string) bool { return e.c.merged(e.env, name) != nil })
-	}
+}
+
+// written reports whether one of the fields is.
+func (e *evaluation) written(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return e.c.merged(e.env, name) != nil })
+}
+
+func isAnonymous(username string) bool {
+	name := strings.ToLower(username)
+	return name == "" || name == "anonymous" || name == "ftp"
+}
+
+// sshKeys looks at what proves who logs in over SSH.
+func (e *evaluation) sshKeys() {
+	written := e.written
 	if !written("password", "privateKeyFile", "privateKey") && !e.c.truth(e.env, "agent") {
 		e.find(Warning, "password", &problem{CodeNoCredential, "is missing, and so are privateKeyFile and agent: nothing proves who logs in", `write password = "${NAME}", privateKeyFile = "/path" or agent = true`}, "", "agent")
 	}
@@ -301,11 +324,65 @@ func (e *evaluation) tls() {
 	if t.TLS.ServerName == "" {
 		t.TLS.ServerName = t.Host
 	}
+	if t.TLS.AllowWeak && t.TLS.MinVersion >= tls.VersionTLS12 {
+		e.find(Warning, "allowWeakTLS", &problem{CodeWeakTLS, "allows key exchanges and ciphers that are broken or close to it", "set it back once the server has been updated"}, "true", "sslProtocol")
+	}
+	if s := e.c.merged(e.env, "caFile"); s != nil && !s.broken && t.TLS.TrustCert != "" {
+		e.find(Warning, "caFile", &problem{CodeIgnored, "is not looked at: trustCert names the one certificate that is accepted", "keep one of them"}, s.text, "trustCert")
+	}
 	for _, pair := range [][2]string{{"clientCertFile", "clientKeyFile"}, {"clientKeyFile", "clientCertFile"}} {
 		if s := e.c.merged(e.env, pair[0]); s != nil && e.c.merged(e.env, pair[1]) == nil {
 			e.find(Error, pair[0], &problem{CodePair, "needs " + pair[1], "write " + pair[1] + ` = "/path"`}, s.text)
 		}
 	}
+}
+
+// way joins the fields of the host in between, and what excludes it.
+func (e *evaluation) way() {
+	t := &e.target
+	via := e.c.merged(e.env, "via")
+	for _, name := range []string{"viaPassword", "viaKeyFile", "viaHostKey"} {
+		s := e.c.merged(e.env, name)
+		switch {
+		case s == nil || s.broken:
+		case via == nil:
+			e.find(Warning, name, &problem{CodePair, "is for the host in between, and via names none", "write via, or leave it out"}, fieldOf[name].shownIfOpen(s), "via")
+		case t.Via.Kind != ViaSSH && t.Via.Kind != "" && name != "viaPassword":
+			e.find(Warning, name, &problem{CodeIgnored, "means nothing for a proxy, only for an SSH host", "leave it out"}, s.text, "via")
+		}
+	}
+	if t.Via.Kind == ViaSSH && !e.written("viaPassword", "viaKeyFile") {
+		e.find(Warning, "via", &problem{CodeNoCredential, "leads through an SSH host, and nothing proves who logs in there", `write viaKeyFile = "/path" or viaPassword = { file = "/path" }`}, via.text, "viaPassword", "viaKeyFile")
+	}
+	if t.FTP.Active && t.Via.Kind != "" {
+		e.find(Error, "passive", &problem{CodeInvalid, "is false, and no server can open a connection to us through another host", "leave it out"}, "false", "via", "protocol")
+	}
+	e.sourceAddress()
+}
+
+// sourceAddress wants the address to be of the same kind as the one that it speaks to first, where that is known.
+func (e *evaluation) sourceAddress() {
+	t := &e.target
+	host, field := t.Host, "host"
+	if t.Via.Kind != "" {
+		host, field = t.Via.Host, "via"
+	}
+	from, err := netip.ParseAddr(t.SourceAddress)
+	if err != nil || e.unknown[field] {
+		return
+	}
+	if to, err := netip.ParseAddr(host); err == nil && to.Unmap().Is4() != from.Is4() {
+		e.find(Error, "sourceAddress", &problem{CodeInvalid, "and " + field + " are not both IPv4 or both IPv6", "write an address of the same kind"}, t.SourceAddress, field)
+	}
+}
+
+// clear tells that everything can be read on the way, where that matters most.
+func (e *evaluation) clear() {
+	if e.target.Protocol != FTP || e.env != production {
+		return
+	}
+	e.find(Warning, "protocol", &problem{CodeCleartext, "carries the password and every file in the clear, in environment Production", `write protocol = "FTPS" or "SFTP" if the server offers one of them`}, string(FTP))
+	e.findings[len(e.findings)-1].Environment = e.env
 }
 
 // port warns when the port is another protocol's.

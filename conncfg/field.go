@@ -21,11 +21,13 @@ const (
 	truth    // true or false
 	duration // "30s", or a bare number of seconds
 	mode     // "0640"
+	rate     // "2MiB", or a bare number of bytes a second
 )
 
 var kindNames = map[kind]string{
 	text: "a text", secret: "a text", whole: "a whole number", truth: "true or false",
 	duration: `a duration such as "30s"`, mode: `permissions such as "0640"`,
+	rate: `a rate such as "2MiB"`,
 }
 
 // field is one key of a definition: the only place where it is described. Parsing, overriding, options of the command
@@ -42,6 +44,7 @@ type field struct {
 	apply     func(t *Target, s *setting)       // hands it to the target; nil where evaluation does more
 	warn      func(s *setting) (p *problem)     // what is allowed and odd
 	depends   func(t *Target) (standard string) // a default that depends on other fields
+	mask      func(string) string               // hides what may be a secret in a value that is refused
 }
 
 // setting is the value of one field as written.
@@ -70,6 +73,7 @@ func invalid(message, hint string) *problem { return &problem{CodeInvalid, messa
 var (
 	onlySFTP = []Protocol{SFTP}
 	onlyFTPS = []Protocol{FTPS}
+	onlyFTP  = []Protocol{FTP, FTPS}
 )
 
 // Defaults of fields that an operator may leave out.
@@ -79,6 +83,7 @@ const (
 	defaultMetadataTTL = 2 * time.Second
 	defaultNegativeTTL = 1 * time.Second
 	maxRetryCount      = 100
+	defaultMaxSessions = 4
 	maxMaxSessions     = 256
 	maxTTL             = 24 * time.Hour
 	maxTimeout         = 24 * time.Hour
@@ -120,7 +125,29 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.RetryCount = int(s.number) }},
 	{name: "retryAuth", kind: truth, standard: "false",
 		apply: func(t *Target, s *setting) { t.RetryAuth = s.truth }},
-	{name: "maxSessions", kind: whole, check: between(1, maxMaxSessions),
+
+	{name: "via", kind: text, check: checkVia, mask: maskVia,
+		apply: func(t *Target, s *setting) { t.Via = readVia(s.text, t.Via) }},
+	{name: "viaPassword", kind: secret, check: checkPassword,
+		apply: func(t *Target, s *setting) { t.Via.Password = s.secret }},
+	{name: "viaKeyFile", kind: text, local: true, check: checkPath,
+		apply: func(t *Target, s *setting) { t.Via.KeyFile = s.text }},
+	{name: "viaHostKey", kind: text, check: checkHostKey,
+		apply: func(t *Target, s *setting) { t.Via.HostKey = s.text }},
+	{name: "sourceAddress", kind: text, check: checkSourceAddress,
+		apply: func(t *Target, s *setting) { t.SourceAddress = s.text }},
+	{name: "rateLimit", kind: rate, check: checkRate,
+		apply: func(t *Target, s *setting) { t.RateLimit = s.number }},
+
+	{name: "account", kind: secret, protocols: onlyFTP, check: checkPassword,
+		apply: func(t *Target, s *setting) { t.FTP.Account = s.secret }},
+	{name: "passive", kind: truth, protocols: onlyFTP, standard: "true",
+		apply: func(t *Target, s *setting) { t.FTP.Active = !s.truth }},
+	{name: "passivePorts", kind: text, protocols: onlyFTP, check: checkPorts,
+		apply: func(t *Target, s *setting) { t.FTP.PassivePorts = readPorts(s.text) }},
+	{name: "verify", kind: text, protocols: onlyFTP, standard: string(VerifySize), check: oneOf(string(VerifySize), string(VerifyHash), string(VerifyReadback)),
+		apply: func(t *Target, s *setting) { t.FTP.Verify = Verify(s.text) }},
+	{name: "maxSessions", kind: whole, protocols: onlyFTP, standard: "4", check: between(1, maxMaxSessions),
 		apply: func(t *Target, s *setting) { t.MaxSessions = int(s.number) }},
 
 	{name: "sslProtocol", kind: text, variables: true, protocols: onlyFTPS, standard: "TLS1.2", check: checkSSLProtocol},
@@ -130,7 +157,7 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.TLS.AllowWeak = s.truth }},
 	{name: "caFile", kind: text, protocols: onlyFTPS, local: true, check: checkPath,
 		apply: func(t *Target, s *setting) { t.TLS.CAFile = s.text }},
-	{name: "trustCert", kind: text, protocols: onlyFTPS, check: checkFingerprint,
+	{name: "trustCert", kind: text, protocols: onlyFTPS, check: checkCertificate,
 		apply: func(t *Target, s *setting) { t.TLS.TrustCert = s.text }},
 	{name: "clientCertFile", kind: text, protocols: onlyFTPS, local: true, check: checkPath,
 		apply: func(t *Target, s *setting) { t.TLS.CertFile = s.text }},
@@ -152,7 +179,7 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.SSH.Agent = s.truth }},
 	{name: "agentSocket", kind: text, protocols: onlySFTP, local: true, check: checkPath, standard: "$SSH_AUTH_SOCK of the daemon",
 		apply: func(t *Target, s *setting) { t.SSH.AgentSocket = s.text }},
-	{name: "hostKey", kind: text, protocols: onlySFTP, check: checkFingerprint,
+	{name: "hostKey", kind: text, protocols: onlySFTP, check: checkHostKey,
 		apply: func(t *Target, s *setting) { t.SSH.HostKey = s.text }},
 	{name: "knownHostsFile", kind: text, protocols: onlySFTP, local: true, check: checkPath,
 		apply: func(t *Target, s *setting) { t.SSH.KnownHostsFile = s.text }},
@@ -280,6 +307,12 @@ func (f *field) parse(v string) (*setting, *problem) {
 			return nil, invalid("is no duration", `write "30s", "500ms" or "2m"; a bare number is seconds`)
 		}
 		s.duration, s.text = d, d.String()
+	case rate:
+		i, p := parseRate(v)
+		if p != nil {
+			return nil, p
+		}
+		s.number = i
 	case mode:
 		i, err := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 32)
 		if err != nil {

@@ -26,9 +26,10 @@ func (c *Config) Resolve(ctx context.Context, name, env string) (Target, []Findi
 }
 
 // ResolveUnsaved is Resolve for a connection that is not among the files: one that was parsed from a request or a URL. See
-// Restrict for what such a one may not do.
+// Restrict for what such a one may not do. What means nothing for its protocol is told too, for Check never sees it.
 func (c *Config) ResolveUnsaved(ctx context.Context, conn *Connection, env string) (Target, []Finding) {
-	return c.resolve(ctx, conn, env)
+	t, findings := c.resolve(ctx, conn, env)
+	return t, tidy(append(findings, conn.ignored()...))
 }
 
 func (c *Config) resolve(ctx context.Context, conn *Connection, env string) (Target, []Finding) {

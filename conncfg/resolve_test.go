@@ -62,13 +62,28 @@ tempName = ".NAME.part"
 metadataTTL = 0
 negativeTTL = "1m"
 maxSessions = 2
+account = { env = "CONNCFG_ACCOUNT" }
+passive = true
+passivePorts = "50000 - 50100"
+verify = "hash"
+via = "ssh://jump@192.0.2.9"
+viaPassword = { env = "CONNCFG_ACCOUNT" }
+viaKeyFile = "/j"
+viaHostKey = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+sourceAddress = "::ffff:192.0.2.1"
+rateLimit = "2MiB"
 `
+	t.Setenv("CONNCFG_ACCOUNT", "x7")
 	got, findings := resolve(t, with(map[string]string{"connections/p/f.toml": definition, "environments/Test.toml": "[variables]\np = 991\n"}), "p/f", "Test")
 	want := Target{
 		Name: "p/f", Environment: "Test", Protocol: FTPS, Host: "2001:DB8::1", Port: 991, Username: "u-991", Password: NewSecret("a$b991$"),
 		WorkingDir: "/x/y", ConnectTimeout: 5 * time.Second, SocketTimeout: 40 * time.Second, RetryCount: 4, RetryAuth: true,
 		TLS: TLS{Implicit: true, MinVersion: tls.VersionTLS13, CAFile: "/ca", TrustCert: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
 			CertFile: "/c", KeyFile: "/k", ServerName: "2001:DB8::1"},
+		FTP: FTPOptions{Account: NewSecret("x7"), PassivePorts: Ports{50000, 50100}, Verify: VerifyHash},
+		Via: Via{Kind: ViaSSH, Host: "192.0.2.9", Port: 22, Username: "jump", Password: NewSecret("x7"), KeyFile: "/j",
+			HostKey: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"},
+		SourceAddress: "192.0.2.1", RateLimit: 2 << 20,
 		Encoding: "windows-1252", ReadOnly: true, MountPoint: "/srv/x", UID: new(uint32(0)), GID: new(uint32(7)), FileMode: 0o640, DirMode: 0o750,
 		Owner: OwnerFixed, Commit: CommitBackground, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
 	}

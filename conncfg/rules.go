@@ -221,16 +221,27 @@ func checkMountPoint(s *setting) *problem {
 	return nil
 }
 
-// checkFingerprint wants SHA256: and the hash in base64, as ssh-keygen -l prints it, and takes hexadecimal with colons as
-// openssl does.
-func checkFingerprint(s *setting) *problem {
-	const hint = `write "SHA256:" and 43 characters, as ssh-keygen -l -f FILE prints it`
+func checkHostKey(s *setting) *problem {
+	return checkFingerprint(s, `write "SHA256:" and 43 characters, as ssh-keygen -l -f FILE prints it`)
+}
+
+func checkCertificate(s *setting) *problem {
+	return checkFingerprint(s, `write it as openssl x509 -noout -fingerprint -sha256 -in FILE prints it, or "SHA256:" and 43 characters`)
+}
+
+// checkFingerprint wants SHA256: and the hash in base64, as ssh-keygen -l prints it, and takes hexadecimal with or without
+// colons as openssl prints it, its "sha256 Fingerprint=" included.
+func checkFingerprint(s *setting, hint string) *problem {
 	if strings.HasPrefix(strings.ToUpper(s.text), "MD5:") {
 		return invalid("is an MD5 fingerprint, and MD5 proves nothing", hint)
 	}
-	prefix, hash, ok := strings.Cut(s.text, ":")
+	text := s.text
+	if label, value, ok := strings.Cut(text, "="); ok && strings.EqualFold(label, "sha256 fingerprint") {
+		text = value
+	}
+	prefix, hash, ok := strings.Cut(text, ":")
 	if !ok || !strings.EqualFold(prefix, "SHA256") {
-		prefix, hash = "SHA256", s.text
+		prefix, hash = "SHA256", text
 	}
 	if sum, err := hex.DecodeString(strings.ReplaceAll(hash, ":", "")); err == nil && len(sum) == sha256.Size {
 		s.text = "SHA256:" + base64.RawStdEncoding.EncodeToString(sum)
@@ -354,7 +365,7 @@ var encodings = func() map[string]string {
 		"ascii": "utf-8", "usascii": "utf-8",
 		"koi8r": "koi8-r", "koi8u": "koi8-u", "macintosh": "macintosh",
 		"shiftjis": "shift_jis", "sjis": "shift_jis", "cp932": "shift_jis", "windows31j": "shift_jis",
-		"eucjp": "euc-jp", "iso2022jp": "iso-2022-jp", "euckr": "euc-kr", "cp949": "euc-kr",
+		"eucjp": "euc-jp", "euckr": "euc-kr", "cp949": "euc-kr",
 		"gbk": "gbk", "cp936": "gbk", "gb2312": "gbk", "gb18030": "gb18030", "big5": "big5", "cp950": "big5",
 	}
 	for _, part := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16} {

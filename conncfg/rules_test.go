@@ -28,7 +28,14 @@ retryCount = 4
 retryAuth = true
 sslProtocol = "TLSv1.3"
 useImplicit = true
-trustCert = "AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99"
+trustCert = "sha256 Fingerprint=AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99"
+account = { env = "PATH" }
+passive = true
+passivePorts = "50000-50100"
+verify = "readback"
+via = "socks5://[2001:db8::2]"
+sourceAddress = "2001:db8::3"
+rateLimit = "1.5 MiB/s"
 encoding = "UTF-8"
 readOnly = true
 mountPoint = "/srv/ftps/"
@@ -45,6 +52,10 @@ maxSessions = 2
 [environments.Test]
 host = "192.0.2.7"
 port = 2990
+via = "none"
+passive = false
+rateLimit = 0
+sourceAddress = "192.0.2.8"
 `})
 	if got := check(t, files); len(got) > 0 {
 		t.Errorf("found%s", printed(got))
@@ -122,7 +133,47 @@ var rules = []rule{
 	{"negative retryCount", `retryCount = -1`, CodeRange, Error, "retryCount", "0 to 100"},
 	{"few retries", `retryCount = 0`, CodeAdvice, Warning, "retryCount", "interruption"},
 	{"many retries", `retryCount = 6`, CodeAdvice, Warning, "retryCount", "wait"},
-	{"no sessions", `maxSessions = 0`, CodeRange, Error, "maxSessions", "1 to 256"},
+	{"no sessions", "protocol = \"FTP\"\nmaxSessions = 0", CodeRange, Error, "maxSessions", "1 to 256"},
+	{"sessions of SFTP", `maxSessions = 2`, CodeIgnored, Warning, "maxSessions", "leave it out"},
+
+	{"via without a kind", `via = "jump.example.com"`, CodeInvalid, Error, "via", "ssh://user@host:22"},
+	{"via an unknown kind", `via = "ftp://h"`, CodeInvalid, Error, "via", "socks5://host:1080"},
+	{"via with a password", `via = "ssh://bob:geheim@h"`, CodeInvalid, Error, "via", "viaPassword"},
+	{"via torn with a password", `via = "ssh//bob:geheim@h"`, CodeInvalid, Error, "via", "ssh://user@host:22"},
+	{"via with a password that is not escaped", `via = "socks5://bob:gehe/im#geheim@h"`, CodeInvalid, Error, "via", "ssh://user@host:22"},
+	{"via with a path", `via = "socks5://h:1080/x"`, CodeInvalid, Error, "via", "socks5://host:1080"},
+	{"via SSH without user", `via = "ssh://h"`, CodeInvalid, Error, "via", `"ssh://user@h"`},
+	{"via HTTP without port", `via = "http://h"`, CodeInvalid, Error, "via", "3128"},
+	{"via a bad host", `via = "socks5://a..b"`, CodeInvalid, Error, "via", "socks5://host:1080"},
+	{"via a bad port", `via = "socks5://h:0"`, CodeRange, Error, "via", "1 to 65535"},
+	{"via bare IPv6", `via = "socks5://::1:1080"`, CodeInvalid, Error, "via", "brackets"},
+	{"via SSH without proof", `via = "ssh://bob@h"`, CodeNoCredential, Warning, "via", "viaKeyFile"},
+	{"viaPassword without via", `viaPassword = { env = "PATH" }`, CodePair, Warning, "viaPassword", "write via"},
+	{"literal viaPassword", "via = \"ssh://bob@h\"\nviaPassword = \"geheim\"", CodeLiteralSecret, Warning, "viaPassword", "{ file ="},
+	{"key for a proxy", "via = \"socks5://h\"\nviaKeyFile = \"FILE\"", CodeIgnored, Warning, "viaKeyFile", "leave it out"},
+	{"open key for the host in between", "via = \"ssh://bob@h\"\nviaKeyFile = \"OPEN\"", CodeFileMode, Warning, "viaKeyFile", "chmod 600"},
+	{"active through a proxy", "protocol = \"FTP\"\nvia = \"socks5://h\"\npassive = false", CodeInvalid, Error, "passive", "leave it out"},
+	{"source of names", `sourceAddress = "eth0"`, CodeInvalid, Error, "sourceAddress", "ip address"},
+	{"source anywhere", `sourceAddress = "0.0.0.0"`, CodeInvalid, Error, "sourceAddress", "leave the field out"},
+	{"source of another kind", "host = \"192.0.2.1\"\nsourceAddress = \"2001:db8::1\"", CodeInvalid, Error, "sourceAddress", "same kind"},
+	{"source of another kind than via", "via = \"socks5://[2001:db8::2]\"\nsourceAddress = \"192.0.2.1\"", CodeInvalid, Error, "sourceAddress", "same kind"},
+	{"rate without number", `rateLimit = "fast"`, CodeInvalid, Error, "rateLimit", `"2MiB"`},
+	{"rate of small bits", `rateLimit = "10Mbits"`, CodeInvalid, Error, "rateLimit", `"10Mbit"`},
+	{"rate too low", `rateLimit = "1KiB"`, CodeRange, Error, "rateLimit", "0 is no limit"},
+	{"rate below zero", `rateLimit = -1`, CodeInvalid, Error, "rateLimit", `"2MiB"`},
+	{"rate of nothing", `rateLimit = true`, CodeWrongType, Error, "rateLimit", ""},
+
+	{"passive of SFTP", `passive = true`, CodeIgnored, Warning, "passive", "leave it out"},
+	{"passive in words", "protocol = \"FTP\"\npassive = \"no\"", CodeWrongType, Error, "passive", "passive = true"},
+	{"ports the wrong way round", "protocol = \"FTP\"\npassivePorts = \"50100-50000\"", CodeInvalid, Error, "passivePorts", "50000-50100"},
+	{"ports of words", "protocol = \"FTP\"\npassivePorts = \"high\"", CodeRange, Error, "passivePorts", "50000-50100"},
+	{"verify nothing", "protocol = \"FTP\"\nverify = \"off\"", CodeInvalid, Error, "verify", `"size", "hash", "readback"`},
+	{"literal account", "protocol = \"FTP\"\naccount = \"geheim\"", CodeLiteralSecret, Warning, "account", "{ file ="},
+	{"account with line break", "protocol = \"FTP\"\naccount = \"a\\nb\"", CodeInvalid, Error, "account", "line break"},
+	{"FTP without password", "protocol = \"FTP\"\npassword", CodeNoCredential, Warning, "password", `password = ""`},
+	{"weak TLS allowed", "protocol = \"FTPS\"\nallowWeakTLS = true", CodeWeakTLS, Warning, "allowWeakTLS", "updated"},
+	{"authorities beside a certificate", "protocol = \"FTPS\"\ncaFile = \"FILE\"\ntrustCert = \"SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\"", CodeIgnored, Warning, "caFile", "one of them"},
+	{"no certificate's fingerprint", "protocol = \"FTPS\"\ntrustCert = \"AA:BB\"", CodeInvalid, Error, "trustCert", "openssl x509"},
 
 	{"old TLS", "protocol = \"FTPS\"\nsslProtocol = \"TLS1.0\"", CodeWeakTLS, Error, "sslProtocol", "allowWeakTLS = true"},
 	{"SSL", "protocol = \"FTPS\"\nsslProtocol = \"SSLv3\"", CodeWeakTLS, Error, "sslProtocol", "TLS1.2 or TLS1.3"},
@@ -354,6 +405,50 @@ func TestAnonymousIsRefusedInProduction(t *testing.T) {
 	}
 }
 
+func TestFTPInTheClearIsToldInProduction(t *testing.T) {
+	active := `activeEnvironments = ["Test", "Production"]`
+	got := check(t, with(map[string]string{"connections/ok.toml": define(`protocol = "FTP"`) + "[environments.Test]\nhost = \"test.example.com\"\n", "pierfs.toml": active}))
+	if len(got) != 1 || got[0].Code != CodeCleartext || got[0].Severity != Warning || got[0].Environment != "Production" || !strings.Contains(got[0].Hint, "FTPS") {
+		t.Errorf("want one CLEARTEXT in Production, got%s", printed(got))
+	}
+	got = check(t, with(map[string]string{"connections/ok.toml": define(`protocol = "FTPS"`) + "[environments.Test]\nhost = \"test.example.com\"\n", "pierfs.toml": active}))
+	if len(got) > 0 {
+		t.Errorf("FTPS: found%s", printed(got))
+	}
+}
+
+func TestRates(t *testing.T) {
+	for text, want := range map[string]int64{
+		"20000": 20000, "2MiB": 2 << 20, "2 mib/s": 2 << 20, "500KB": 500000, "1.5M": 3 << 19, "10Mbit": 1250000, "10 Mbit/s": 1250000, "1Gbps": 0, "10mbps": 0,
+		"16k": 16 << 10, "1GB": 1e9, "B": 0, "": 0, "-5MB": 0, "1e9": 0, "0x10": 0, "1.2.3": 0, "inf": 0, "NaN": 0, "99999999999999999999GiB": 1 << 62,
+	} {
+		got, p := parseRate(text)
+		if (p != nil) != (want == 0) || got != want && p == nil {
+			t.Errorf("%q: got %d, %v; want %d", text, got, p, want)
+		}
+	}
+}
+
+func TestViaIsReadInOneForm(t *testing.T) {
+	for text, want := range map[string]Via{
+		"ssh://bob@h":                      {Kind: ViaSSH, Username: "bob", Host: "h", Port: 22},
+		"SSH://b%40x@jump.example.com:222": {Kind: ViaSSH, Username: "b@x", Host: "jump.example.com", Port: 222},
+		"socks5://h/":                      {Kind: ViaSOCKS, Host: "h", Port: 1080},
+		"socks5h://bob@192.0.2.1":          {Kind: ViaSOCKS, Username: "bob", Host: "192.0.2.1", Port: 1080},
+		"http://[2001:db8::1]:3128":        {Kind: ViaHTTP, Host: "2001:db8::1", Port: 3128},
+		"ssh://bob@[fe80::1%25eth0]":       {Kind: ViaSSH, Username: "bob", Host: "fe80::1%eth0", Port: 22},
+	} {
+		s := &setting{text: text}
+		if p := checkVia(s); p != nil {
+			t.Errorf("%s: %s", text, p.message)
+			continue
+		}
+		if got := readVia(s.text, Via{}); got != want {
+			t.Errorf("%s, written as %s: got %+v, want %+v", text, s.text, got, want)
+		}
+	}
+}
+
 func TestPasswordInAnOpenVariableIsWarnedAbout(t *testing.T) {
 	for vars, warned := range map[string]bool{
 		"pw = \"geheim\"\n":                                          true,
@@ -376,6 +471,18 @@ func TestPasswordInAnOpenVariableIsWarnedAbout(t *testing.T) {
 		}
 		if resolved.Name != "ok" {
 			t.Errorf("%q: not resolved:%s", vars, printed(findings))
+		}
+	}
+}
+
+// What is displayed is read again as the same place.
+func TestDisplayOfEveryProtocolIsRead(t *testing.T) {
+	c, _ := Load(tree(t, base()))
+	for _, raw := range []string{"ftp://u@h:21/in", "ftpes://u@h:21/~/x", "ftps://u@h:990/", "ftps://u@h:2990/", "sftp://u@h:22/~"} {
+		conn, _ := ParseURL(raw)
+		target, findings := c.ResolveUnsaved(t.Context(), conn, "Test")
+		if got := target.Display(); got != raw {
+			t.Errorf("%s is displayed as %s; findings%s", raw, got, printed(findings))
 		}
 	}
 }

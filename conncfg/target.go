@@ -37,7 +37,12 @@ type Target struct {
 	RetryAuth      bool          // refused logins are repeated too
 
 	SSH SSH
+	FTP FTPOptions
 	TLS TLS
+
+	Via           Via    // the host in between; zero goes straight
+	SourceAddress string // of this machine, that sessions leave from; "" lets the system choose
+	RateLimit     int64  // bytes per second in each direction, of the whole connection; 0 is none
 
 	Encoding string // of names on the wire; "utf-8" passes bytes through
 	ReadOnly bool
@@ -51,7 +56,7 @@ type Target struct {
 	TempName    string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
 	MetadataTTL time.Duration
 	NegativeTTL time.Duration
-	MaxSessions int
+	MaxSessions int // of FTP and FTPS; SFTP needs one
 }
 
 // SSH is what only SFTP needs.
@@ -67,12 +72,66 @@ type SSH struct {
 	LegacyAlgorithms bool
 }
 
+// FTPOptions are what only FTP and FTPS need.
+type FTPOptions struct {
+	Account      Secret // sent where the server asks for it (ACCT)
+	Active       bool   // the server opens the data connections
+	PassivePorts Ports  // that the server is known to use; nothing but hints hangs on it
+	Verify       Verify
+}
+
+// Ports is a range of them, both ends included. The zero value is unknown.
+type Ports struct{ First, Last int }
+
+// Has reports whether port is in the range. An unknown range has every port.
+func (p Ports) Has(port int) bool { return p == Ports{} || p.First <= port && port <= p.Last }
+
+// String returns the range as a definition has it, "" if it is unknown.
+func (p Ports) String() string {
+	if p == (Ports{}) {
+		return ""
+	}
+	return strconv.Itoa(p.First) + "-" + strconv.Itoa(p.Last)
+}
+
+// Verify says how an upload is compared with what the server has, before it bears its name.
+type Verify string
+
+const (
+	VerifySize     Verify = "size"     // by its size
+	VerifyHash     Verify = "hash"     // by a checksum that the server computes, and by the size where it computes none
+	VerifyReadback Verify = "readback" // by reading it again
+)
+
+// Via is a host that leads to the server.
+type Via struct {
+	Kind     ViaKind // "" goes straight
+	Host     string  // without brackets
+	Port     int
+	Username string
+	Password Secret
+	KeyFile  string // private key for an SSH host
+	HostKey  string // "SHA256:..." fingerprint that alone is accepted of an SSH host
+}
+
+// ViaKind is how the host in between is asked to lead on.
+type ViaKind string
+
+const (
+	ViaSSH   ViaKind = "ssh"    // a jump host: direct-tcpip channels
+	ViaSOCKS ViaKind = "socks5" // RFC 1928; the proxy looks names up
+	ViaHTTP  ViaKind = "http"   // CONNECT
+)
+
+// Address returns host:port as net.Dial takes it.
+func (v Via) Address() string { return net.JoinHostPort(v.Host, strconv.Itoa(v.Port)) }
+
 // TLS is what only FTPS needs.
 type TLS struct {
 	Implicit   bool   // else explicit: AUTH TLS
 	MinVersion uint16 // a tls.Version constant
 	AllowWeak  bool
-	CAFile     string
+	CAFile     string // PEM file, or directory of such: believed instead of the system's authorities
 	TrustCert  string // "SHA256:..." fingerprint of the one certificate accepted
 	CertFile   string
 	KeyFile    string
@@ -102,7 +161,10 @@ func (t Target) Address() string { return net.JoinHostPort(t.Host, strconv.Itoa(
 // Display returns the target as a URL without any secret, for /proc/mounts, logs and lists. A working directory relative
 // to the login directory begins with /~, as ParseURL reads it.
 func (t Target) Display() string {
-	scheme := map[Protocol]string{FTP: "ftp", FTPS: "ftps", SFTP: "sftp"}[t.Protocol]
+	scheme := map[Protocol]string{FTP: "ftp", FTPS: "ftpes", SFTP: "sftp"}[t.Protocol]
+	if t.TLS.Implicit {
+		scheme = "ftps"
+	}
 	dir := t.WorkingDir
 	if !path.IsAbs(dir) {
 		dir = path.Join("/~", dir)

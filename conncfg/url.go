@@ -11,8 +11,8 @@ import (
 //	sftp://user@host:port/dir     /dir is absolute
 //	sftp://user@host/~/dir        relative to the directory after login, as is a URL without a path
 //
-// The schemes are sftp, ftp, ftps and ftpes; ftps is explicit unless the port is 990. Options are FIELD=VALUE, or FIELD
-// alone for one that is true or false, and count more than the URL. A password is refused in either, because the list of
+// The schemes are sftp, ftp, ftpes (explicit FTPS, port 21) and ftps (implicit FTPS, port 990), as FileZilla and curl have
+// them. Options are FIELD=VALUE, or FIELD alone for one that is true or false, and count more than the URL. A password is refused in either, because the list of
 // processes shows it to everybody; SetSecret takes it. The connection's name is made of the host and may be changed.
 //
 // What is missing, such as a username, is told when the connection is resolved.
@@ -30,6 +30,9 @@ func ParseURL(raw string, options ...string) (*Connection, []Finding) {
 		for _, f := range c.Set(name, value) {
 			f.File = "-o"
 			c.findings = append(c.findings, f)
+		}
+		if name == "useExplicit" && c.truth("", name) {
+			delete(c.base, "useImplicit") // what the scheme says counts less
 		}
 	}
 	return c, append([]Finding(nil), c.findings...)
@@ -61,13 +64,13 @@ func (c *Connection) readURL(raw string) {
 		c.put("protocol", "SFTP")
 	case "ftp":
 		c.put("protocol", "FTP")
-	case "ftps", "ftpes":
+	case "ftps":
 		c.put("protocol", "FTPS")
-		if u.Port() == "990" && strings.EqualFold(scheme, "ftps") {
-			c.put("useImplicit", "true")
-		}
+		c.put("useImplicit", "true")
+	case "ftpes":
+		c.put("protocol", "FTPS")
 	default:
-		refuse(CodeInvalid, "protocol", clip(scheme), "is no scheme that this program knows", "write sftp://, ftps:// or ftp://")
+		refuse(CodeInvalid, "protocol", clip(scheme), "is no scheme that this program knows", "write sftp://, ftp://, ftpes:// (explicit TLS) or ftps:// (implicit TLS)")
 	}
 	if u.User != nil {
 		if _, has := u.User.Password(); has {

@@ -26,7 +26,7 @@ import (
 )
 
 // ErrOtherKey is returned for a key that would stand beside another one of the same type: the host has changed its key,
-// or somebody stands in between. Only Forget makes room.
+// or somebody stands in between. Only Forget and ReplaceHostKeys make room.
 var ErrOtherKey = errors.New("another key of this type is believed already")
 
 // HostKey is a server's public key as the SSH protocol carries it.
@@ -120,12 +120,9 @@ func believed(lines []line, host string) []HostKey {
 // PinHostKey believes key for address from now on, and returns once that is on the disk. A key that is believed already
 // changes nothing; ErrOtherKey if one of the same type is.
 func (s *Store) PinHostKey(address string, key HostKey) error {
-	if err := key.check(); err != nil {
+	host, err := hostOf(address, key)
+	if err != nil {
 		return err
-	}
-	host := pattern(address)
-	if host == "" || strings.ContainsAny(host, " \t\r\n,*?!#|@\x00") {
-		return fmt.Errorf("%q is no address of a host", address)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,12 +138,48 @@ func (s *Store) PinHostKey(address string, key HostKey) error {
 			return fmt.Errorf("%s: %w: %s", address, ErrOtherKey, known.Fingerprint())
 		}
 	}
-	for _, l := range lines {
-		if l.revoked && l.key.Equal(key) && slices.Contains(l.hosts, host) {
-			return fmt.Errorf("%s: the key %s is marked @revoked in %s", address, key.Fingerprint(), s.file)
-		}
+	if err := s.notRevoked(lines, host, key); err != nil {
+		return err
 	}
 	return s.write(append(lines, line{text: host + " " + key.String()}))
+}
+
+// ReplaceHostKeys believes key for address from now on, and no other: those that it returns are forgotten. The file has
+// the old keys or the new one, whatever happens. It is for who knows that the server has been set up anew.
+func (s *Store) ReplaceHostKeys(address string, key HostKey) (forgotten []HostKey, err error) {
+	host, err := hostOf(address, key)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lines, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.notRevoked(lines, host, key); err != nil {
+		return nil, err
+	}
+	forgotten = slices.DeleteFunc(believed(lines, host), key.Equal)
+	return forgotten, s.write(append(without(lines, host), line{text: host + " " + key.String()}))
+}
+
+// hostOf returns how lines call the host that key is to be believed for, if both can stand in a line.
+func hostOf(address string, key HostKey) (string, error) {
+	host := pattern(address)
+	if host == "" || strings.ContainsAny(host, " \t\r\n,*?!#|@\x00") {
+		return "", fmt.Errorf("%q is no address of a host", address)
+	}
+	return host, key.check()
+}
+
+func (s *Store) notRevoked(lines []line, host string, key HostKey) error {
+	for _, l := range lines {
+		if l.revoked && l.key.Equal(key) && slices.Contains(l.hosts, host) {
+			return fmt.Errorf("%s: the key %s is marked @revoked in %s", host, key.Fingerprint(), s.file)
+		}
+	}
+	return nil
 }
 
 // Forget takes every key of address out of the store. Lines marked @revoked stay.
@@ -157,8 +190,16 @@ func (s *Store) Forget(address string) error {
 	if err != nil {
 		return err
 	}
-	host := pattern(address)
-	kept := make([]line, 0, len(lines))
+	kept := without(lines, pattern(address))
+	if slices.EqualFunc(kept, lines, func(a, b line) bool { return a.text == b.text }) {
+		return nil
+	}
+	return s.write(kept)
+}
+
+// without returns lines with every key of host taken out of them.
+func without(lines []line, host string) []line {
+	kept := make([]line, 0, len(lines)+1)
 	for _, l := range lines {
 		if l.revoked || !slices.Contains(l.hosts, host) {
 			kept = append(kept, l)
@@ -168,10 +209,7 @@ func (s *Store) Forget(address string) error {
 			kept = append(kept, line{text: strings.Join(others, ",") + " " + l.key.String()})
 		}
 	}
-	if slices.EqualFunc(kept, lines, func(a, b line) bool { return a.text == b.text }) {
-		return nil
-	}
-	return s.write(kept)
+	return kept
 }
 
 // line is one line of the file; without hosts it is one that means nothing here.

@@ -175,6 +175,36 @@ func TestBadKeysAndAddressesAreNotPinned(t *testing.T) {
 	}
 }
 
+// A server that was set up anew: its new key takes the place of all the old ones, and of nobody else's.
+func TestReplacedKeysAreForgotten(t *testing.T) {
+	s, file := open(t)
+	oldEd, oldRSA, newEd, revoked := key("ssh-ed25519", "old"), key("ssh-rsa", "old"), key("ssh-ed25519", "new"), key("ssh-rsa", "leaked")
+	text := "# kept\nh,other " + oldEd.String() + "\nh " + oldRSA.String() + "\n@revoked h " + revoked.String() + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ReplaceHostKeys("h:22", revoked); err == nil {
+		t.Error("a revoked key was believed")
+	}
+	forgotten, err := s.ReplaceHostKeys("h:22", newEd)
+	if err != nil || len(forgotten) != 2 || !forgotten[0].Equal(oldEd) || !forgotten[1].Equal(oldRSA) {
+		t.Errorf("forgot %v, %v; want both old keys", forgotten, err)
+	}
+	if keys, err := s.HostKeys("h:22"); err != nil || len(keys) != 1 || !keys[0].Equal(newEd) {
+		t.Errorf("h is known by %v, %v; want the new key alone", keys, err)
+	}
+	if keys, err := s.HostKeys("other:22"); err != nil || len(keys) != 1 || !keys[0].Equal(oldEd) {
+		t.Errorf("another host on the same line is known by %v, %v; want its key", keys, err)
+	}
+	want := "# kept\nother " + oldEd.String() + "\n@revoked h " + revoked.String() + "\nh " + newEd.String() + "\n"
+	if got, err := os.ReadFile(file); err != nil || string(got) != want {
+		t.Errorf("the file is %q, %v; want %q", got, err, want)
+	}
+	if forgotten, err := s.ReplaceHostKeys("h:22", newEd); err != nil || len(forgotten) != 0 {
+		t.Errorf("replacing a key by itself forgot %v, %v", forgotten, err)
+	}
+}
+
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("h " + key("ssh-rsa", "x").String() + "\n"))
 	f.Add([]byte("@revoked [h]:2,i ssh-rsa AAAA\r\n\n#\n|1|a|b c d"))
