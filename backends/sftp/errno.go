@@ -165,7 +165,18 @@ func unsent(err error) bool {
 		!errors.Is(f.err, errClosed)
 }
 
-// The functions below ask a server what it left unsaid, on the error path only. What they ask may fail too; they then
+// unexplained returns what becomes of a refusal when the question for its reason stays without an answer: nothing has
+// happened at the server, and the reason is not known, so that the whole call may be made again. nil if asked, the error of
+// the question, is an answer.
+func unexplained(refusal, asked error) error {
+	f, ok := errors.AsType[*fault](asked)
+	if !ok {
+		return nil
+	}
+	return &fault{err: fmt.Errorf("%w (asked why it had answered: %v)", f.err, refusal)}
+}
+
+// The functions below ask a server what it left unsaid, on the error path only. What they ask may be refused too; they then
 // leave the error as it is.
 
 // whyPath says more of a refusal that concerns the path name: ENOTDIR where an element above is no directory, which
@@ -198,7 +209,11 @@ func (s *session) whyAbsent(ctx context.Context, name string, err error) error {
 	f.send(urgent)
 	f.wait(ctx)
 	for _, c := range f.calls {
-		if i, unknown := c.reply.info(""); unknown == nil {
+		i, unknown := c.reply.info("")
+		if lost := unexplained(err, unknown); lost != nil {
+			return lost
+		}
+		if unknown == nil {
 			if i.Known.Has(backends.HasType) && !i.IsDir() {
 				return as(syscall.ENOTDIR, err)
 			}
@@ -218,6 +233,9 @@ func (s *session) whyChange(ctx context.Context, name string, need int, err erro
 	c := f.add(extendedFrame(extStatVFS, s.path(parent(name))))
 	f.send(urgent)
 	room, unknown := c.wait(ctx).space()
+	if lost := unexplained(err, unknown); lost != nil {
+		return lost
+	}
 	switch {
 	case unknown != nil:
 		return err
@@ -236,7 +254,11 @@ func (s *session) whyExists(ctx context.Context, name string, err error) error {
 	if !vague(err) {
 		return err
 	}
-	if _, absent := s.lstat(ctx, name); absent == nil {
+	_, absent := s.lstat(ctx, name)
+	if lost := unexplained(err, absent); lost != nil {
+		return lost
+	}
+	if absent == nil {
 		return as(syscall.EEXIST, err)
 	}
 	return err

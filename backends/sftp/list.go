@@ -119,6 +119,9 @@ func (s *session) confined(real reply) error {
 func (s *session) whyDir(ctx context.Context, dir string, err error) error {
 	if vague(err) || failed(err, statusNoSuchFile, statusPermissionDenied) {
 		info, unknown := s.ask(ctx, pathFrame(typeStat, s.path(dir))).info("")
+		if lost := unexplained(err, unknown); lost != nil {
+			return lost
+		}
 		if unknown == nil && info.Known.Has(backends.HasType) && !info.IsDir() {
 			return as(syscall.ENOTDIR, err)
 		}

@@ -32,7 +32,11 @@ func (b *Backend) Remove(ctx context.Context, name string) error {
 		}
 		err := s.ask(ctx, pathFrame(typeRemove, s.path(name))).status()
 		if vague(err) || failed(err, statusPermissionDenied) {
-			if info, unknown := s.lstat(ctx, name); unknown == nil && info.IsDir() {
+			info, unknown := s.lstat(ctx, name)
+			if lost := unexplained(err, unknown); lost != nil {
+				return lost
+			}
+			if unknown == nil && info.IsDir() {
 				return as(syscall.EISDIR, err)
 			}
 		}
@@ -48,26 +52,43 @@ func (b *Backend) Rmdir(ctx context.Context, name string) error {
 		}
 		err := s.ask(ctx, pathFrame(typeRmdir, s.path(name))).status()
 		if vague(err) || failed(err, statusNoSuchFile, statusPermissionDenied) {
-			info, unknown := s.lstat(ctx, name)
-			switch {
-			case unknown != nil:
-			case info.Known.Has(backends.HasType) && !info.IsDir():
-				return as(syscall.ENOTDIR, err)
-			case !failed(err, statusPermissionDenied) && b.inhabited(ctx, s, name):
-				return as(syscall.ENOTEMPTY, err)
-			}
+			err = b.whyRmdir(ctx, s, name, err)
 		}
 		return s.whyChange(ctx, name, -1, s.whyPath(ctx, name, err))
 	})
 }
 
+// whyRmdir says of a refused removal of name that it is no directory, or not an empty one.
+func (b *Backend) whyRmdir(ctx context.Context, s *session, name string, err error) error {
+	info, unknown := s.lstat(ctx, name)
+	if lost := unexplained(err, unknown); lost != nil {
+		return lost
+	}
+	switch {
+	case unknown != nil:
+		return err
+	case info.Known.Has(backends.HasType) && !info.IsDir():
+		return as(syscall.ENOTDIR, err)
+	case failed(err, statusPermissionDenied):
+		return err
+	}
+	inhabited, unknown := b.inhabited(ctx, s, name)
+	if lost := unexplained(err, unknown); lost != nil {
+		return lost
+	}
+	if inhabited {
+		return as(syscall.ENOTEMPTY, err)
+	}
+	return err
+}
+
 // inhabited reports whether dir has entries, hidden ones included.
-func (b *Backend) inhabited(ctx context.Context, s *session, dir string) bool {
+func (b *Backend) inhabited(ctx context.Context, s *session, dir string) (bool, error) {
 	before := b.hidden.Load()
 	for _, err := range b.list(ctx, s, dir) {
-		return err == nil
+		return err == nil, err
 	}
-	return b.hidden.Load() != before
+	return b.hidden.Load() != before, nil
 }
 
 // Rename gives from the name to.
@@ -93,13 +114,21 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 // and mod_sftp's refuses too; of others it is not known, and they are asked first, which leaves a gap of one round trip.
 func (s *session) renameNew(ctx context.Context, from, to string) error {
 	if !s.openSSH {
-		if _, absent := s.lstat(ctx, to); absent == nil {
+		_, absent := s.lstat(ctx, to)
+		switch {
+		case absent == nil:
 			return refuse(syscall.EEXIST, "%q exists", to)
+		case lostReply(absent):
+			return absent // nobody knows whether it may be replaced
 		}
 	}
 	err := s.ask(ctx, twoPathsFrame(typeRename, s.path(from), s.path(to))).status()
 	if vague(err) || failed(err, statusPermissionDenied) {
-		if _, absent := s.lstat(ctx, to); absent == nil {
+		_, absent := s.lstat(ctx, to)
+		if lost := unexplained(err, absent); lost != nil {
+			return lost
+		}
+		if absent == nil {
 			return as(syscall.EEXIST, err)
 		}
 	}
@@ -142,6 +171,9 @@ func (s *session) replace(ctx context.Context, m *mux, from, to string, look fun
 func (s *session) replaceInSteps(ctx context.Context, from, to string, refused error) error {
 	was, absent := s.lstat(ctx, to)
 	is, gone := s.lstat(ctx, from)
+	if lost := unexplained(refused, errors.Join(absent, gone)); lost != nil {
+		return lost
+	}
 	if absent != nil || gone != nil || was.IsDir() != is.IsDir() {
 		return refused
 	}
@@ -200,16 +232,16 @@ func (s *session) whyRename(ctx context.Context, from, to string, err error) err
 	f.wait(ctx)
 	is, gone := source.reply.info("")
 	was, absent := target.reply.info("")
+	if lost := unexplained(err, errors.Join(gone, absent)); lost != nil {
+		return lost
+	}
 	switch {
 	case gone != nil:
 		return s.whyPath(ctx, from, err)
 	case is.IsDir() && strings.HasPrefix(to, from+"/"):
 		return as(syscall.EINVAL, err)
 	case absent != nil:
-		err = s.whyPath(ctx, to, err)
-		if vague(err) && s.apart(ctx, from, to) {
-			return as(syscall.EXDEV, err)
-		}
+		err = s.whyApart(ctx, from, to, s.whyPath(ctx, to, err))
 	case is.IsDir() && !was.IsDir():
 		return as(syscall.ENOTDIR, err)
 	case !is.IsDir() && was.IsDir():
@@ -220,10 +252,10 @@ func (s *session) whyRename(ctx context.Context, from, to string, err error) err
 	return s.whyChange(ctx, to, 0, err)
 }
 
-// apart reports whether two names lie on different file systems.
-func (s *session) apart(ctx context.Context, a, b string) bool {
-	if !s.meta.offers(extStatVFS) {
-		return false
+// whyApart says EXDEV of what was refused for two names if they lie on different file systems.
+func (s *session) whyApart(ctx context.Context, a, b string, err error) error {
+	if !vague(err) || backends.Errno(err) != syscall.EIO || !s.meta.offers(extStatVFS) {
+		return err
 	}
 	f := s.meta.flight()
 	one := f.add(extendedFrame(extStatVFS, s.path(parent(a))))
@@ -232,7 +264,14 @@ func (s *session) apart(ctx context.Context, a, b string) bool {
 	f.wait(ctx)
 	x, err1 := one.reply.space()
 	y, err2 := two.reply.space()
-	return err1 == nil && err2 == nil && x.fsid != y.fsid
+	unknown := errors.Join(err1, err2)
+	if lost := unexplained(err, unknown); lost != nil {
+		return lost
+	}
+	if unknown == nil && x.fsid != y.fsid {
+		return as(syscall.EXDEV, err)
+	}
+	return err
 }
 
 // SetAttr changes what attr names. What can be set without following a link (owner and times, where the server offers
@@ -353,6 +392,9 @@ func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
 		}
 		if vague(err) || failed(err, statusBadMessage, statusNoSuchFile) {
 			info, unknown := s.lstat(ctx, name)
+			if lost := unexplained(err, unknown); lost != nil {
+				return lost
+			}
 			if unknown == nil && info.Mode&os.ModeSymlink == 0 {
 				return as(syscall.EINVAL, err)
 			}
@@ -376,17 +418,16 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 			return err
 		}
 		info, absent := s.lstat(ctx, old)
+		if lost := unexplained(err, absent); lost != nil {
+			return lost
+		}
 		switch {
 		case absent != nil:
 			return s.whyPath(ctx, old, err)
 		case info.IsDir():
 			return as(syscall.EPERM, err)
 		}
-		err = s.whyCreate(ctx, name, err)
-		if vague(err) && backends.Errno(err) == syscall.EIO && s.apart(ctx, old, name) {
-			return as(syscall.EXDEV, err)
-		}
-		return err
+		return s.whyApart(ctx, old, name, s.whyCreate(ctx, name, err))
 	})
 }
 

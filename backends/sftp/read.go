@@ -73,6 +73,8 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 	case unknown == nil && special(info):
 		b.specials.note(name)
 		wrong = refuse(syscall.ENXIO, "it is %v, neither file nor directory", info.Mode.Type())
+	case vague(err) && lostReply(unknown):
+		return nil, unexplained(err, unknown)
 	case err != nil:
 		return nil, s.whyPath(ctx, name, err)
 	default:
@@ -292,7 +294,11 @@ func (r *reader) whyRead(ctx context.Context, err error, closed bool) error {
 	if !vague(err) || closed {
 		return r.s.whyHandle(err)
 	}
-	if info, unknown := r.stat(ctx); unknown == nil && info.IsDir() {
+	info, unknown := r.stat(ctx)
+	if lost := unexplained(err, unknown); lost != nil {
+		return lost
+	}
+	if unknown == nil && info.IsDir() {
 		return as(syscall.EISDIR, err)
 	}
 	return err

@@ -69,7 +69,11 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		w, err = b.create(ctx, s, name, mode)
 		if failed(err, statusFailure, statusFileExists) && backends.Errno(err) != syscall.EEXIST && mode.TempName != "" {
 			// The temporary name is the caller's own: what bears it is left over from an attempt that was lost.
-			if _, absent := s.lstat(ctx, mode.TempName); absent != nil {
+			_, absent := s.lstat(ctx, mode.TempName)
+			if lost := unexplained(err, absent); lost != nil {
+				return lost
+			}
+			if absent != nil {
 				return s.whyChange(ctx, name, 0, err)
 			}
 			s.ask(ctx, pathFrame(typeRemove, s.path(mode.TempName)))
@@ -129,7 +133,7 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 		w.discard(ctx)
 		return nil, s.whyCreate(ctx, name, guarded)
 	case err != nil:
-		w.discard(ctx)
+		w.throwAway() // the name as well, if it is held
 		return nil, s.whyPath(ctx, place, err)
 	}
 	w.turn <- struct{}{}
