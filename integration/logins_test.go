@@ -207,6 +207,19 @@ func TestHostKeys(t *testing.T) {
 		t.Errorf("write to the trusted server: %v", err)
 	}
 	server.ChangeHostKeys(t)
-	refused("host_key_changed", server.Fingerprint(t))
+	second := server.Fingerprint(t)
+	refused("host_key_changed", second)
 	refused("host_key_changed", first)
+	if r := d.Pierfs(t, "trust", connection, first); r.Status != 77 {
+		t.Errorf("pierfs trust of a key that the server shows no more: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	refused("host_key_changed", first)
+	if r := d.Pierfs(t, "trust", connection, second); r.Status != 0 || !strings.Contains(r.Stdout, first) {
+		t.Errorf("pierfs trust of the new key: exit %d, want 0 and the key that is forgotten\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	d.AwaitState(t, connection, "ready", healing)
+	has(t, filepath.Join(server.Dir, "f"), []byte("x"))
+	if !strings.Contains(d.Log(), "host key trusted") || !strings.Contains(d.Log(), "forgotten=["+first) {
+		t.Errorf("the log does not tell which key took the place of which:\n%s", d.Log())
+	}
 }

@@ -301,6 +301,9 @@ func (h *hand) trustCommand() *cobra.Command {
 }
 
 func (h *hand) printTrusted(a control.TrustAnswer) error {
+	for _, old := range a.Forgotten {
+		fmt.Fprintf(h.out, "forgotten: %s, key %s\n", terminal.Quote(a.Address), terminal.Quote(old))
+	}
 	_, err := fmt.Fprintf(h.out, "trusted: %s, %s key %s\n", terminal.Quote(a.Address), terminal.Quote(a.KeyType), terminal.Quote(a.Fingerprint))
 	return err
 }

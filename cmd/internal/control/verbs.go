@@ -254,7 +254,7 @@ type Done struct {
 	Path Name `json:"path"` // what was done to it is what was asked
 }
 
-// TrustRequest pins the host key that has this fingerprint, if the server shows it.
+// TrustRequest trusts the host key that has this fingerprint, if the server shows it, and forgets any other of that server.
 type TrustRequest struct {
 	Name        string `json:"name"`
 	Environment string `json:"environment,omitempty"`
@@ -266,4 +266,6 @@ type TrustAnswer struct {
 	Address     string `json:"address"`
 	KeyType     string `json:"keyType,omitempty"`
 	Fingerprint string `json:"fingerprint"`
+	// Forgotten is the fingerprints of the keys that were trusted before in its place.
+	Forgotten []string `json:"forgotten,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"pierfs/backends"
 	"pierfs/backends/dial"
@@ -110,36 +111,40 @@ func stepOf(s dial.Step) control.Step {
 	return step
 }
 
-// pin asks the server for its key and believes it: the one with the fingerprint, or without one whatever it shows, as long
-// as nobody has vouched for another. The key is believed before anything is sent to the server that it belongs to.
+// pin asks the server for its key and believes it: the one with the fingerprint, whatever was believed before, or without
+// one whatever it shows, as long as nobody has vouched for another. The key is believed before anything is sent to the
+// server that it belongs to.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
 	key, err := dial.ScanHostKey(ctx, t, r.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return nil, err
 	}
-	if fingerprint != "" && key.Fingerprint() != fingerprint {
+	answer := &control.TrustAnswer{Address: t.Address(), KeyType: key.Type, Fingerprint: key.Fingerprint()}
+	if fingerprint == "" {
+		return r.pinNew(answer, key)
+	}
+	if key.Fingerprint() != fingerprint {
 		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, not %s", t.Address(), key.Type, key.Fingerprint(), fingerprint).
 			WithHint("compare with what the server's operator says; nothing was trusted")
 	}
-	known, err := r.store.HostKeys(t.Address())
-	if err != nil {
+	forgotten, err := r.store.ReplaceHostKeys(t.Address(), key)
+	for _, old := range forgotten {
+		answer.Forgotten = append(answer.Forgotten, old.Fingerprint())
+	}
+	return answer, err
+}
+
+// pinNew believes the key of a server of which nothing is known. nil, nil says that it is believed already.
+func (r real) pinNew(answer *control.TrustAnswer, key trust.HostKey) (*control.TrustAnswer, error) {
+	known, err := r.store.HostKeys(answer.Address)
+	switch {
+	case err != nil:
 		return nil, err
+	case slices.ContainsFunc(known, key.Equal):
+		return nil, nil
+	case len(known) > 0:
+		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, but %s is trusted", answer.Address, key.Type, key.Fingerprint(), known[0].Fingerprint()).
+			WithHint("the server was installed anew, or somebody stands in between: ask its operator for the fingerprint")
 	}
-	answer := &control.TrustAnswer{Address: t.Address(), KeyType: key.Type, Fingerprint: key.Fingerprint()}
-	for _, k := range known {
-		if k.Equal(key) {
-			if fingerprint == "" {
-				return nil, nil // nothing new at first sight
-			}
-			return answer, nil
-		}
-	}
-	if len(known) > 0 {
-		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, but %s is trusted", t.Address(), key.Type, key.Fingerprint(), known[0].Fingerprint()).
-			WithHint("the server was installed anew, or somebody stands in between: ask its operator before you change %s", "trust/host_keys in the state directory")
-	}
-	if err := r.store.PinHostKey(t.Address(), key); err != nil {
-		return nil, err
-	}
-	return answer, nil
+	return answer, r.store.PinHostKey(answer.Address, key)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -574,16 +575,33 @@ func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.Tru
 	if err != nil {
 		return control.TrustAnswer{}, err
 	}
-	pinned, err := d.o.Floor.Pin(ctx, target, q.Fingerprint)
+	if target.SSH.HostKey != "" {
+		return control.TrustAnswer{}, control.Errorf(control.HostKeyChanged, "the definition of %s accepts the host key %s alone", q.Name, target.SSH.HostKey).
+			WithHint("write the fingerprint that the server's operator confirms as hostKey in its definition, or take hostKey out of it")
+	}
+	pinned, err := d.o.Floor.Pin(ctx, target, fingerprintOf(q.Fingerprint))
 	if err != nil {
 		return control.TrustAnswer{}, told(err)
 	}
-	if pinned == nil {
-		pinned = &control.TrustAnswer{Address: target.Address(), Fingerprint: q.Fingerprint}
-	}
+	d.logTrusted(ctx, q.Name, *pinned)
 	d.knock(pinned.Address)
-	d.log.Info("host key trusted", "conn", q.Name, "address", pinned.Address, "fingerprint", pinned.Fingerprint, "peer", fmt.Sprint(uidOf(ctx)))
 	return *pinned, nil
+}
+
+// fingerprintOf adds the prefix that people leave out and takes away the padding that some tools print.
+func fingerprintOf(text string) string {
+	return "SHA256:" + strings.TrimRight(strings.TrimPrefix(text, "SHA256:"), "=")
+}
+
+// logTrusted tells whom this machine believes from now on, and who said so. A key that took the place of another is a
+// warning: that is also how somebody in between would look.
+func (d *Daemon) logTrusted(ctx context.Context, name string, a control.TrustAnswer) {
+	level := slog.LevelInfo
+	if len(a.Forgotten) > 0 {
+		level = slog.LevelWarn
+	}
+	d.log.Log(ctx, level, "host key trusted", "conn", name, "address", a.Address, "type", a.KeyType, "fingerprint", a.Fingerprint,
+		"forgotten", a.Forgotten, "peer", fmt.Sprint(uidOf(ctx)))
 }
 
 func uidOf(ctx context.Context) uint32 {
