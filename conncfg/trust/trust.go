@@ -1,10 +1,14 @@
-// Package trust is what this machine believes about servers' host keys: which key a server showed when somebody said that
-// it was the right one.
+// Package trust is what this machine believes about servers: which host key or certificate a server showed when somebody
+// said that it was the right one.
 //
-// The store is one file, host_keys, in the form of OpenSSH's known_hosts: "HOST TYPE BASE64" a line, HOST being a name or
-// address for port 22 and [name]:port for others. It is read anew at each question, so that what an operator edits
-// counts at once, and replaced as a whole at each change. Lines it does not understand (comments, hashed names, patterns,
-// certificate authorities) are kept byte for byte and believed in nothing; a line marked @revoked takes its key out.
+// The store is two files. host_keys is in the form of OpenSSH's known_hosts: "HOST TYPE BASE64" a line, HOST being a name or
+// address for port 22 and [name]:port for others. certificates has "HOST:PORT SHA256:BASE64" a line, and behind it what the
+// certificate said of itself, for people. Each is read anew at each question, so that what an operator edits counts at once,
+// and replaced as a whole at each change. Lines it does not understand (comments, hashed names, patterns, certificate
+// authorities) are kept byte for byte and believed in nothing; a line marked @revoked takes its key or certificate out.
+//
+// Pinning is for the first sight of a server and refuses one that has changed; replacing is for an operator who has been
+// told the new fingerprint.
 //
 // A file that cannot be read is an error and never an unknown host: else a bad disk would have a stranger's key pinned at
 // "first" sight.
@@ -76,20 +80,22 @@ func (k HostKey) check() error {
 	return nil
 }
 
-// Store is the host keys believed. Its methods may be called from many goroutines at once.
+// Store is the host keys and certificates believed. Its methods may be called from many goroutines at once.
 type Store struct {
-	file string
-	mu   sync.Mutex // held while the file is read and replaced
+	file  string     // of host keys
+	certs string     // of certificates
+	mu    sync.Mutex // held while a file is read and replaced
 }
 
-// Open returns the store in dir, which it makes (0700). It fails if the file that is there cannot be read.
+// Open returns the store in dir, which it makes (0700). It fails if the files that are there cannot be read.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{file: filepath.Join(dir, "host_keys")}
-	_, err := s.read()
-	return s, err
+	s := &Store{file: filepath.Join(dir, "host_keys"), certs: filepath.Join(dir, "certificates")}
+	_, keys := s.read()
+	_, certs := s.readCertificates()
+	return s, errors.Join(keys, certs)
 }
 
 // HostKeys returns the keys believed for address, which is HOST:PORT as net.Dial takes it; none if it is unknown.
@@ -167,11 +173,14 @@ func (s *Store) ReplaceHostKeys(address string, key HostKey) (forgotten []HostKe
 // hostOf returns how lines call the host that key is to be believed for, if both can stand in a line.
 func hostOf(address string, key HostKey) (string, error) {
 	host := pattern(address)
-	if host == "" || strings.ContainsAny(host, " \t\r\n,*?!#|@\x00") {
+	if unfit(host) {
 		return "", fmt.Errorf("%q is no address of a host", address)
 	}
 	return host, key.check()
 }
+
+// unfit reports whether host would break the line that it stands in, or be taken for a pattern.
+func unfit(host string) bool { return host == "" || strings.ContainsAny(host, " \t\r\n,*?!#|@\x00") }
 
 func (s *Store) notRevoked(lines []line, host string, key HostKey) error {
 	for _, l := range lines {
@@ -221,14 +230,17 @@ type line struct {
 }
 
 func (s *Store) read() ([]line, error) {
-	data, err := os.ReadFile(s.file)
+	data, err := load(s.file)
+	return parse(data), err
+}
+
+// load returns a file's content; one that does not exist is empty.
+func load(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return parse(data), nil
+	return data, err
 }
 
 // parse takes the file apart. It has no errors: what is no line of ours believes in nothing.
@@ -279,14 +291,18 @@ func pattern(address string) string {
 	return "[" + host + "]:" + port
 }
 
-// write replaces the file: a crash leaves the old one or the new one.
-func (s *Store) write(lines []line) (err error) {
+func (s *Store) write(lines []line) error {
 	var b bytes.Buffer
 	for _, l := range lines {
 		b.WriteString(l.text + "\n")
 	}
-	dir := filepath.Dir(s.file)
-	temp, err := os.CreateTemp(dir, ".host_keys.*") // 0600
+	return replace(s.file, b.Bytes())
+}
+
+// replace puts content in a file's place: a crash leaves the old one or the new one.
+func replace(file string, content []byte) (err error) {
+	dir := filepath.Dir(file)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*") // 0600
 	if err != nil {
 		return err
 	}
@@ -296,13 +312,13 @@ func (s *Store) write(lines []line) (err error) {
 			os.Remove(temp.Name())
 		}
 	}()
-	if _, err := temp.Write(b.Bytes()); err != nil {
+	if _, err := temp.Write(content); err != nil {
 		return err
 	}
 	if err := temp.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(temp.Name(), s.file); err != nil {
+	if err := os.Rename(temp.Name(), file); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
