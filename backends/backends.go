@@ -195,15 +195,32 @@ type Info struct {
 	Nlink   uint32
 	ID      string // the server's own identity for the file, equal only for the same file; "" if it has none
 	Known   Fields
+
+	// TimeUnit is what ModTime was rounded down to, where that is coarser than Caps.TimeUnit: the file was changed at
+	// ModTime or less than TimeUnit later. A LIST of FTP tells the minute, of old files the day. 0: as exact as the server is.
+	TimeUnit time.Duration
 }
 
 // IsDir reports whether i describes a directory.
 func (i Info) IsDir() bool { return i.Mode.IsDir() }
 
 // SameVersion reports whether i and j describe the same content, as far as size, time and identity can tell.
-// Times are compared as the server gives them, to the second on SFTP version 3.
+// Times are compared as the server gives them, to the second on SFTP version 3; of two that were rounded differently it is
+// asked whether they can be the same. What only one of the two knows tells nothing.
 func (i Info) SameVersion(j Info) bool {
-	return i.Mode.Type() == j.Mode.Type() && i.Size == j.Size && i.ModTime.Equal(j.ModTime) && i.ID == j.ID
+	return i.Mode.Type() == j.Mode.Type() && i.Size == j.Size && i.sameTime(j) && (i.ID == j.ID || i.ID == "" || j.ID == "")
+}
+
+func (i Info) sameTime(j Info) bool {
+	switch {
+	case i.ModTime.Equal(j.ModTime):
+		return true
+	case i.Known == 0 || j.Known == 0: // nobody said anything of one of them
+		return false
+	case !i.Known.Has(HasModTime) || !j.Known.Has(HasModTime):
+		return true
+	}
+	return i.ModTime.Before(j.ModTime.Add(j.TimeUnit)) && j.ModTime.Before(i.ModTime.Add(i.TimeUnit))
 }
 
 // Fields is a set of fields of Info.

@@ -47,6 +47,7 @@ type record struct {
 	nlink            uint32
 	known            backends.Fields
 	absent           bool
+	unit             timeUnit // of modTime
 }
 
 // New returns an empty Store that holds about limit entries.
@@ -304,7 +305,7 @@ func (s *Store) shrink() {
 func pack(i backends.Info) record {
 	return record{
 		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime),
-		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known,
+		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known, unit: packUnit(i.TimeUnit),
 	}
 }
 
@@ -316,7 +317,7 @@ func (d *directory) info(name string, r record) backends.Info { return r.info(na
 func (r record) info(name, id string) backends.Info {
 	return backends.Info{
 		Name: name, Mode: fileMode(r.mode), Size: r.size, ModTime: instant(r.modTime), AccTime: instant(r.accTime),
-		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: id, Known: r.known,
+		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: id, Known: r.known, TimeUnit: r.unit.unpack(),
 	}
 }
 

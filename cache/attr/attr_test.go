@@ -119,7 +119,7 @@ func TestForgetBelowSparesTheNeighbours(t *testing.T) {
 func TestListKeepsEverything(t *testing.T) {
 	want := backends.Info{
 		Name: "n", Mode: 0o4755, Size: 1 << 40, ModTime: time.Unix(5, 6), AccTime: time.Unix(7, 8), UID: 1, GID: 2, Nlink: 3, ID: "id",
-		Known: backends.HasID | backends.HasSize,
+		Known: backends.HasID | backends.HasSize, TimeUnit: time.Minute,
 	}
 	if got := list(want).At(0); got != want {
 		t.Errorf("At = %+v, want %+v", got, want)
