@@ -163,6 +163,33 @@ func TestBadAddressesGetNoCertificate(t *testing.T) {
 	}
 }
 
+// Host keys and certificates of one address do not touch each other, and obey one rule.
+func TestIdentitiesArePinnedAndReplaced(t *testing.T) {
+	s, _ := open(t)
+	for _, c := range []struct{ first, second Identity }{
+		{Identity{Key: key("ssh-ed25519", "one")}, Identity{Key: key("ssh-rsa", "two")}},
+		{Identity{Certificate: certificate(t, "one")}, Identity{Certificate: certificate(t, "two")}},
+	} {
+		what := c.first.What()
+		for _, want := range []bool{true, false} {
+			if fresh, err := s.Pin("h:990", c.first); fresh != want || err != nil {
+				t.Errorf("pin a %s: fresh %v, %v; want %v", what, fresh, err, want)
+			}
+		}
+		_, err := s.Pin("h:990", c.second)
+		if other, ok := errors.AsType[*OtherError](err); !ok || other.Believed != c.first.Fingerprint() || !strings.Contains(err.Error(), c.second.Fingerprint()) {
+			t.Errorf("pin another than the %s: %v, want an OtherError with both", what, err)
+		}
+		forgotten, err := s.Replace("h:990", c.second)
+		if err != nil || !slices.Equal(forgotten, []string{c.first.Fingerprint()}) {
+			t.Errorf("replace the %s: forgot %q, %v", what, forgotten, err)
+		}
+		if known, err := s.Believed("h:990", c.first); err != nil || !slices.Equal(known, []string{c.second.Fingerprint()}) {
+			t.Errorf("in place of the %s: %q, %v are believed", what, known, err)
+		}
+	}
+}
+
 func FuzzCertificates(f *testing.F) {
 	f.Add([]byte("h:21 SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\n"))
 	f.Add([]byte("@revoked [::1]:990 SHA256:AAAA\r\n\n#\n"))
