@@ -50,12 +50,15 @@ func (h *handle) close() {
 
 // Open opens a file, through links wherever they lead: confining is another's duty.
 func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error) {
-	r := &reader{handle{backend: b, name: name}}
+	r := &reader{handle: handle{backend: b, name: name}}
 	err := b.call(ctx, "open", name, func() (code syscall.Errno) {
 		r.era = b.era
 		r.file, code = b.follow(name)
 		if code == 0 && r.file.mode.IsDir() {
 			code = syscall.EISDIR
+		}
+		if code == 0 {
+			r.asked = b.info(path.Base(name), r.file)
 		}
 		return code
 	})
@@ -65,8 +68,14 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 	return r, nil
 }
 
-// reader keeps the file it was opened on, whatever bears the name by now.
-type reader struct{ handle }
+// reader keeps the file it was opened on, whatever bears the name by now. Where the server can only stream, it keeps it for as
+// long as it reads onward; a jump is a new transfer of what bears the name by then.
+type reader struct {
+	handle
+	asked   backends.Info // the file's state when it was opened
+	flowing bool          // a transfer is under way, and is at next
+	next    int64
+}
 
 func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	n, _, err = r.read(ctx, "readat", p, off)
@@ -82,8 +91,12 @@ func (r *reader) read(ctx context.Context, op string, p []byte, off int64) (n in
 		if off < 0 {
 			return syscall.EINVAL
 		}
+		if code := r.transfer(off); code != 0 {
+			return code
+		}
 		n = r.file.read(p, off)
-		info = r.backend.info(path.Base(r.name), r.file)
+		r.next = off + int64(n)
+		info = r.state()
 		return 0
 	})
 	switch {
@@ -97,10 +110,31 @@ func (r *reader) read(ctx context.Context, op string, p []byte, off int64) (n in
 
 func (r *reader) Stat(ctx context.Context) (info backends.Info, err error) {
 	err = r.call(ctx, "fstat", func() syscall.Errno {
-		info = r.backend.info(path.Base(r.name), r.file)
+		info = r.asked
+		if r.backend.caps.RandomRead {
+			info = r.state()
+		}
 		return 0
 	})
 	return info, err
+}
+
+// state is what the server tells of the open file now. Backend.mu is held.
+func (r *reader) state() backends.Info { return r.backend.info(path.Base(r.name), r.file) }
+
+// transfer makes sure that a transfer is under way at off, where the server can only stream. Backend.mu is held.
+func (r *reader) transfer(off int64) syscall.Errno {
+	b := r.backend
+	if b.caps.RandomRead || r.flowing && off == r.next {
+		return 0
+	}
+	b.calls["retr"]++
+	now, code := b.follow(r.name)
+	if code != 0 || now != r.file || !r.state().SameVersion(r.asked) {
+		return syscall.ESTALE
+	}
+	r.flowing = true
+	return 0
 }
 
 func (r *reader) Close() error {
@@ -116,6 +150,9 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	w := &writer{handle: handle{backend: b, name: name}, mode: mode}
 	err := b.call(ctx, "create", name, func() syscall.Errno {
 		w.era = b.era
+		if !b.caps.RandomWrite {
+			b.calls["stor"]++
+		}
 		return w.create()
 	})
 	if err != nil {
@@ -153,6 +190,7 @@ type writer struct {
 	mode      backends.WriteMode
 	inPlace   bool
 	appending bool // each write must be where the last ended
+	begun     bool // something was written
 	claim     *inode
 	next      int64
 	failed    syscall.Errno
@@ -187,7 +225,7 @@ func (w *writer) create() syscall.Errno {
 		return code
 	}
 	if w.mode.Exclusive && b.caps.Exclusive {
-		w.claim = b.newInode(w.mode.Perm & permBits)
+		w.claim = b.newInode(b.newPerm(w.mode.Perm, 0o644))
 		b.attach(dir, element, w.claim)
 	}
 	return 0
@@ -206,7 +244,7 @@ func (w *writer) begin(name string) (*inode, syscall.Errno) {
 	if code != 0 {
 		return nil, code
 	}
-	i := b.newInode(w.mode.Perm & permBits)
+	i := b.newInode(b.newPerm(w.mode.Perm, 0o644))
 	b.attach(dir, element, i)
 	return i, 0
 }
@@ -225,6 +263,10 @@ func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 	err := w.change(ctx, "writeat", func() syscall.Errno {
 		if off < 0 || w.appending && off != w.next {
 			return syscall.EINVAL
+		}
+		if w.inPlace && w.appending && !w.begun {
+			w.begun = true
+			w.backend.calls["appe"]++
 		}
 		w.next = off + int64(len(p))
 		return w.backend.write(w.file, p, off)

@@ -51,7 +51,16 @@ func (b *Backend) newInode(mode os.FileMode) *inode {
 
 func (b *Backend) now() time.Time { return time.Now().Truncate(b.caps.TimeUnit) }
 
+// info is what the server tells of i.
 func (b *Backend) info(name string, i *inode) backends.Info {
+	if b.options.Known != 0 {
+		return only(b.whole(name, i), b.options.Known)
+	}
+	return b.whole(name, i)
+}
+
+// whole is all there is to tell of i.
+func (b *Backend) whole(name string, i *inode) backends.Info {
 	info := backends.Info{
 		Name: name, Mode: i.mode, Size: i.size, ModTime: i.modTime, AccTime: i.accTime,
 		UID: i.uid, GID: i.gid, Nlink: i.nlink, ID: strconv.FormatUint(i.id, 10),
@@ -68,6 +77,56 @@ func (b *Backend) info(name string, i *inode) backends.Info {
 		info.Name = ""
 	}
 	return info
+}
+
+// listed is info as a listing tells it.
+func (b *Backend) listed(name string, i *inode) backends.Info {
+	info := b.info(name, i)
+	if unit := b.options.ListUnit; unit > b.caps.TimeUnit {
+		info.ModTime, info.TimeUnit = info.ModTime.Truncate(unit), unit
+	}
+	if b.options.ListKnown != 0 {
+		return only(info, b.options.ListKnown)
+	}
+	return info
+}
+
+// only returns info without the fields that are not in known.
+func only(info backends.Info, known backends.Fields) backends.Info {
+	told := backends.Info{Name: info.Name, Known: info.Known & known}
+	if told.Known.Has(backends.HasType) {
+		told.Mode |= info.Mode.Type()
+	}
+	if told.Known.Has(backends.HasPerm) {
+		told.Mode |= info.Mode & permBits
+	}
+	if told.Known.Has(backends.HasSize) {
+		told.Size = info.Size
+	}
+	if told.Known.Has(backends.HasModTime) {
+		told.ModTime, told.TimeUnit = info.ModTime, info.TimeUnit
+	}
+	if told.Known.Has(backends.HasAccTime) {
+		told.AccTime = info.AccTime
+	}
+	if told.Known.Has(backends.HasOwner) {
+		told.UID, told.GID = info.UID, info.GID
+	}
+	if told.Known.Has(backends.HasNlink) {
+		told.Nlink = info.Nlink
+	}
+	if told.Known.Has(backends.HasID) {
+		told.ID = info.ID
+	}
+	return told
+}
+
+// newPerm returns what a new file or directory gets of the permissions that its maker asked for.
+func (b *Backend) newPerm(perm, umasked os.FileMode) os.FileMode {
+	if b.caps.SetPerm {
+		return perm & permBits
+	}
+	return umasked
 }
 
 // attach gives i the name element in dir; nothing bears it.

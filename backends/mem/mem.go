@@ -1,7 +1,8 @@
 // Package mem is a Backend in memory, for tests: a small server with directories, files, symbolic and hard links, a login,
 // a clock and a disk that can be full.
 //
-// It keeps the contract of package backends as a good SFTP server does, and its capabilities can be taken away one by one.
+// It keeps the contract of package backends as a good SFTP server does, and its capabilities can be taken away one by one; FTP
+// tells what is left of them on a server that can only stream.
 // Faults are injected by two funcs, asked before and after each call: before, they refuse, delay or block it; after, the call
 // has happened and only its reply is lost. Break loses every open file at once, as a broken connection does. The methods in
 // server.go look at and change the tree behind the back of whoever uses the Backend, as another client of the server would.
@@ -40,8 +41,36 @@ type Options struct {
 	// TimeUnit is what times are truncated to; 0 means a second, as in SFTP version 3.
 	TimeUnit time.Duration
 
+	// ListUnit is what listings truncate times to, where that is coarser than TimeUnit; 0 means that it is not.
+	ListUnit time.Duration
+
+	// Known are the fields that the server tells of a file; 0 means all. ListKnown are those that its listings tell of
+	// them; 0 means as many.
+	Known, ListKnown backends.Fields
+
 	// Fault and After are the first hooks; see SetFault and SetAfter.
 	Fault, After Hook
+}
+
+// FTP returns the options of a server that can only stream, as an FTP server without MLSD: a Reader is one transfer onward, and
+// each jump a new one; content is written in order, and is added only at the end; times are of seconds, and in listings of
+// minutes; nobody tells owners, links or identities. Calls counts the transfers as "retr", "stor" and "appe". Permissions and
+// times can be set; change, which may be nil, is asked last.
+func FTP(change func(*backends.Caps)) Options {
+	return Options{
+		ListUnit: time.Minute,
+		Known:    backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime,
+		Change: func(c *backends.Caps) {
+			*c = backends.Caps{
+				Protocol: "FTP", Server: c.Server,
+				Append: true, Replace: true, SetPerm: true, SetTimes: true,
+				TimeUnit: c.TimeUnit, MaxRead: c.MaxRead, MaxWrite: c.MaxWrite,
+			}
+			if change != nil {
+				change(c)
+			}
+		},
+	}
 }
 
 // Hook is asked around each call. op is the method's name in lower case, a Reader's Stat is "fstat", each entry of a listing
@@ -51,10 +80,11 @@ type Hook func(ctx context.Context, op, name string) error
 
 // Backend is the server and one login on it.
 type Backend struct {
-	caps backends.Caps
-	size int64
-	root *inode // of the server
-	work *inode // the working directory
+	caps    backends.Caps
+	options Options
+	size    int64
+	root    *inode // of the server
+	work    *inode // the working directory
 
 	mu     sync.Mutex
 	fault  Hook
@@ -68,7 +98,7 @@ type Backend struct {
 
 // New returns an empty server.
 func New(o Options) *Backend {
-	b := &Backend{size: o.Size, fault: o.Fault, after: o.After, calls: make(map[string]int)}
+	b := &Backend{options: o, size: o.Size, fault: o.Fault, after: o.After, calls: make(map[string]int)}
 	b.caps = backends.Caps{
 		Protocol: "mem", Server: "a server in memory",
 		RandomRead: true, RandomWrite: true, Append: true, Replace: true, Exclusive: true, Symlink: true, Link: true,
@@ -233,7 +263,10 @@ func (b *Backend) List(ctx context.Context, dir string) iter.Seq2[backends.Info,
 					b.caps.Hidden++
 					continue
 				}
-				entries = append(entries, b.info(element, i.children[element]))
+				entries = append(entries, b.listed(element, i.children[element]))
+			}
+			if limit := b.caps.ListLimit; limit > 0 && len(entries) > limit {
+				entries = entries[:limit]
 			}
 			return 0
 		})
@@ -275,7 +308,7 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 	return b.call(ctx, "mkdir", name, func() syscall.Errno {
 		dir, element, code := b.free(name)
 		if code == 0 {
-			b.attach(dir, element, b.newInode(os.ModeDir|mode&permBits))
+			b.attach(dir, element, b.newInode(os.ModeDir|b.newPerm(mode, 0o755)))
 		}
 		return code
 	})
@@ -342,9 +375,6 @@ func (b *Backend) Symlink(ctx context.Context, target, name string) error {
 // Readlink returns a link's content.
 func (b *Backend) Readlink(ctx context.Context, name string) (target string, err error) {
 	err = b.call(ctx, "readlink", name, func() syscall.Errno {
-		if !b.caps.Symlink {
-			return syscall.EOPNOTSUPP
-		}
 		i, code := b.find(name)
 		switch {
 		case code != 0:

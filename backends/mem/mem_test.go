@@ -22,4 +22,7 @@ func TestContract(t *testing.T) {
 			}, backendtest.Options{})
 		})
 	}
+	t.Run("FTP", func(t *testing.T) {
+		backendtest.Run(t, func(t *testing.T) backends.Backend { return mem.New(mem.FTP(nil)) }, backendtest.Options{})
+	})
 }

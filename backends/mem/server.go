@@ -104,7 +104,7 @@ func (b *Backend) Lstat(name string) (info backends.Info, err error) {
 	err = b.locked("lstat", name, func() syscall.Errno {
 		i, code := b.find(name)
 		if code == 0 {
-			info = b.info(name[strings.LastIndex(name, "/")+1:], i)
+			info = b.whole(name[strings.LastIndex(name, "/")+1:], i)
 		}
 		return code
 	})
