@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"syscall"
 	"time"
 
@@ -17,12 +16,12 @@ import (
 	"pierfs/backends/jail"
 	"pierfs/backends/meter"
 	"pierfs/backends/retry"
-	"pierfs/backends/sftp"
 	"pierfs/conncfg"
 	"pierfs/conncfg/trust"
 )
 
-// Options are what a connection needs besides its Target. The zero value trusts no host key but a pinned one.
+// Options are what a connection needs besides its Target. The zero value trusts no host key but a pinned one, and no
+// certificate but a pinned one and those that the authorities vouch for.
 type Options struct {
 	Logger   *slog.Logger      // nil is silent
 	Observer backends.Observer // told of each call that crossed the wire; nil if nobody listens
@@ -34,6 +33,12 @@ type Options struct {
 
 	KnownHostsFiles []string // consulted besides the Target's own
 
+	// TrustedCertificates is the same for the fingerprints of certificates, as trust.Store.Certificates gives them.
+	TrustedCertificates func(address string) ([]string, error)
+
+	// Certificate is told which certificate a login has shown, by its fingerprint, and when it ends; nil if nobody listens.
+	Certificate func(fingerprint string, notAfter time.Time)
+
 	// Secrets returns the Target with its secrets as they are now. It is asked at each login for those that the Target has, so
 	// that a password which was changed at its source counts at the next. Nil: they stay as they are.
 	Secrets func() conncfg.Target
@@ -41,20 +46,55 @@ type Options struct {
 
 // Step is one step of a login or of Test, ended.
 type Step struct {
-	Name   string // "dns", "tcp", "ssh", "auth", "workingDir", "list"
+	Name   string // "dns", "tcp", "ssh" or "banner" and "tls", "auth", "features", "workingDir", "passive", "data", "list"
 	Took   time.Duration
 	Detail string // what was found, for people
 	Err    error  // *backends.Error with Cause and Hint; nil if it went well
 }
 
+// protocol is what the Backend of each protocol offers to this package beyond the seam.
+type protocol interface {
+	backends.Backend
+	Root() string                    // what the server calls the working directory; "" before the first session
+	Probe(ctx context.Context) error // logs in afresh and tells each step
+}
+
+// speaker makes the Backends of one protocol, and asks its servers who they are.
+type speaker struct {
+	connect func(t conncfg.Target, o Options, step func(Step)) (protocol, error)
+	scan    func(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error)
+}
+
+// speakers is the list of protocols.
+var speakers = map[conncfg.Protocol]speaker{
+	conncfg.SFTP: {connectSFTP, scanSFTP},
+}
+
+func speakerOf(p conncfg.Protocol) (speaker, error) {
+	s, ok := speakers[p]
+	if !ok {
+		return s, unsupported(p)
+	}
+	return s, nil
+}
+
 // Dial returns the Backend of t, which connects at its first call and again whenever it must. A Target that cannot work at
 // all is an error at once.
 func Dial(t conncfg.Target, o Options) (*retry.Backend, error) {
-	protocol, err := connect(t, o, nil)
+	p, err := connect(t, o, nil)
 	if err != nil {
 		return nil, err
 	}
-	return wrap(protocol, t, o, func() []string { return []string{t.WorkingDir, protocol.Root()} }), nil
+	return wrap(p, t, o, func() []string { return []string{t.WorkingDir, p.Root()} }), nil
+}
+
+// connect returns the bare protocol.
+func connect(t conncfg.Target, o Options, step func(Step)) (protocol, error) {
+	s, err := speakerOf(t.Protocol)
+	if err != nil {
+		return nil, err
+	}
+	return s.connect(t, o, step)
 }
 
 // wrap puts the wrappers around a protocol's Backend. roots is what the server calls the working directory.
@@ -71,7 +111,7 @@ func Policy(t conncfg.Target) retry.Policy {
 // Test logs in to t afresh, once and without repetition, and reports each step when it has ended, in order: what keeps the
 // connection from working is in the last one, and returned.
 func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
-	b, err := connect(t, o, func(s sftp.Step) { report(Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: s.Err}) })
+	b, err := connect(t, o, report)
 	if err != nil {
 		return err
 	}
@@ -79,49 +119,13 @@ func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) e
 	return b.Probe(ctx)
 }
 
-// ScanHostKey returns the host key that t's server shows, without believing it and without logging in.
-func ScanHostKey(ctx context.Context, t conncfg.Target, o Options) (trust.HostKey, error) {
-	if t.Protocol != conncfg.SFTP {
-		return trust.HostKey{}, unsupported(t.Protocol)
+// Scan returns the host key or certificate that t's server shows, without believing it and without logging in.
+func Scan(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+	s, err := speakerOf(t.Protocol)
+	if err != nil {
+		return trust.Identity{}, err
 	}
-	kind, blob, _, err := sftp.ScanHostKey(ctx, options(t, o))
-	return trust.HostKey{Type: kind, Blob: blob}, err
-}
-
-// connect returns the bare protocol.
-func connect(t conncfg.Target, o Options, step func(sftp.Step)) (*sftp.Backend, error) {
-	if t.Protocol != conncfg.SFTP {
-		return nil, unsupported(t.Protocol)
-	}
-	options := options(t, o)
-	options.Step = step
-	return sftp.New(options)
-}
-
-func options(t conncfg.Target, o Options) sftp.Options {
-	files := slices.Clone(o.KnownHostsFiles)
-	if t.SSH.KnownHostsFile != "" {
-		files = append(files, t.SSH.KnownHostsFile)
-	}
-	return sftp.Options{
-		Address:          t.Address(),
-		Username:         t.Username,
-		Password:         o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.Password }),
-		PrivateKey:       o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.SSH.PrivateKey }),
-		PrivateKeyFile:   t.SSH.PrivateKeyFile,
-		Passphrase:       o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.SSH.Passphrase }),
-		CertificateFile:  t.SSH.CertificateFile,
-		Agent:            t.SSH.Agent,
-		AgentSocket:      t.SSH.AgentSocket,
-		LegacyAlgorithms: t.SSH.LegacyAlgorithms,
-		HostKey:          t.SSH.HostKey,
-		KnownHostsFiles:  files,
-		Trusted:          o.trusted,
-		WorkingDir:       t.WorkingDir,
-		ConnectTimeout:   t.ConnectTimeout,
-		SocketTimeout:    t.SocketTimeout,
-		Logger:           o.Logger,
-	}
+	return s.scan(ctx, t, o)
 }
 
 // reveal returns what gives a secret of t out when the wire needs it; nil for an empty one.
@@ -135,22 +139,6 @@ func (o Options) reveal(t conncfg.Target, of func(conncfg.Target) conncfg.Secret
 		}
 		return of(o.Secrets()).Reveal(), nil
 	}
-}
-
-// trusted hands the trusted keys down. A store that cannot be read trusts nobody, and the login is refused.
-func (o Options) trusted(address string) []sftp.TrustedKey {
-	if o.Trusted == nil {
-		return nil
-	}
-	keys, err := o.Trusted(address)
-	if err != nil && o.Logger != nil {
-		o.Logger.Error("the trusted host keys cannot be read", "server", address, "err", err)
-	}
-	trusted := make([]sftp.TrustedKey, len(keys))
-	for i, key := range keys {
-		trusted[i] = sftp.TrustedKey{Type: key.Type, Blob: key.Blob}
-	}
-	return trusted
 }
 
 func unsupported(p conncfg.Protocol) error {

@@ -96,7 +96,7 @@ func TestUnknownProtocolsAreRefusedClearly(t *testing.T) {
 		target := closed(t)
 		target.Protocol = protocol
 		_, dialled := dial.Dial(target, dial.Options{})
-		_, scanned := dial.ScanHostKey(t.Context(), target, dial.Options{})
+		_, scanned := dial.Scan(t.Context(), target, dial.Options{})
 		tested := dial.Test(t.Context(), target, dial.Options{}, func(dial.Step) { t.Error("a step was reported") })
 		for _, err := range []error{dialled, scanned, tested} {
 			e, ok := errors.AsType[*backends.Error](err)

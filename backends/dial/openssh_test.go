@@ -118,7 +118,7 @@ func TestTestReportsEachStep(t *testing.T) {
 			t.Errorf("%s: got steps %q, %v (cause %q), want %q, %q", c.what, steps, err, backends.CauseOf(err), c.steps, c.cause)
 		}
 	}
-	key, err := dial.ScanHostKey(t.Context(), good, dial.Options{})
+	key, err := dial.Scan(t.Context(), good, dial.Options{})
 	if err != nil || key.Fingerprint() != s.Fingerprint(t) {
 		t.Errorf("scan: got %q, %v, want %q", key.Fingerprint(), err, s.Fingerprint(t))
 	}

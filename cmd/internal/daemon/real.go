@@ -2,10 +2,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"pierfs/backends"
 	"pierfs/backends/dial"
@@ -81,9 +81,10 @@ type real struct {
 
 func (r real) options(log *slog.Logger) dial.Options {
 	return dial.Options{
-		Logger:          log,
-		Trusted:         r.store.HostKeys,
-		KnownHostsFiles: r.knownHosts,
+		Logger:              log,
+		Trusted:             r.store.HostKeys,
+		TrustedCertificates: r.store.Certificates,
+		KnownHostsFiles:     r.knownHosts,
 		Observer: func(c backends.Call) {
 			log.Debug("call", "op", c.Op, "name", c.Name, "took", c.Took, "bytes", c.Bytes, "err", c.Err)
 		},
@@ -111,40 +112,35 @@ func stepOf(s dial.Step) control.Step {
 	return step
 }
 
-// pin asks the server for its key and believes it: the one with the fingerprint, whatever was believed before, or without
-// one whatever it shows, as long as nobody has vouched for another. The key is believed before anything is sent to the
-// server that it belongs to.
+// pin asks the server for its key or certificate and believes it: the one with the fingerprint, whatever was believed
+// before, or without one whatever it shows, as long as nobody has vouched for another. It is believed before anything is sent
+// to the server that it belongs to. nil, nil says that it is believed already.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
-	key, err := dial.ScanHostKey(ctx, t, r.options(slog.New(slog.DiscardHandler)))
+	shown, err := dial.Scan(ctx, t, r.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return nil, err
 	}
-	answer := &control.TrustAnswer{Address: t.Address(), KeyType: key.Type, Fingerprint: key.Fingerprint()}
-	if fingerprint == "" {
-		return r.pinNew(answer, key)
+	answer := &control.TrustAnswer{Address: t.Address(), KeyType: shown.Kind(), Fingerprint: shown.Fingerprint()}
+	switch fingerprint {
+	case "":
+		return r.pinNew(answer, shown)
+	case shown.Fingerprint():
+		answer.Forgotten, err = r.store.Replace(t.Address(), shown)
+		return answer, err
 	}
-	if key.Fingerprint() != fingerprint {
-		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, not %s", t.Address(), key.Type, key.Fingerprint(), fingerprint).
-			WithHint("compare with what the server's operator says; nothing was trusted")
-	}
-	forgotten, err := r.store.ReplaceHostKeys(t.Address(), key)
-	for _, old := range forgotten {
-		answer.Forgotten = append(answer.Forgotten, old.Fingerprint())
-	}
-	return answer, err
+	return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s %s, not %s", t.Address(), shown.What(), shown.Fingerprint(), fingerprint).
+		WithHint("compare with what the server's operator says; nothing was trusted")
 }
 
-// pinNew believes the key of a server of which nothing is known. nil, nil says that it is believed already.
-func (r real) pinNew(answer *control.TrustAnswer, key trust.HostKey) (*control.TrustAnswer, error) {
-	known, err := r.store.HostKeys(answer.Address)
-	switch {
-	case err != nil:
-		return nil, err
-	case slices.ContainsFunc(known, key.Equal):
-		return nil, nil
-	case len(known) > 0:
-		return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s key %s, but %s is trusted", answer.Address, key.Type, key.Fingerprint(), known[0].Fingerprint()).
+// pinNew believes what a server shows of which nothing is known.
+func (r real) pinNew(answer *control.TrustAnswer, shown trust.Identity) (*control.TrustAnswer, error) {
+	fresh, err := r.store.Pin(answer.Address, shown)
+	if other, ok := errors.AsType[*trust.OtherError](err); ok {
+		return nil, control.Errorf(control.HostKeyChanged, "%v", other).
 			WithHint("the server was installed anew, or somebody stands in between: ask its operator for the fingerprint")
 	}
-	return answer, r.store.PinHostKey(answer.Address, key)
+	if err != nil || !fresh {
+		return nil, err
+	}
+	return answer, nil
 }
