@@ -109,6 +109,7 @@ type Daemon struct {
 	started time.Time
 	idle    chan struct{} // closed when ExitIdle has been reached
 	news    chan struct{} // holds one when some mount's state has changed and the service manager was not told yet
+	planned chan struct{} // closed when the definitions have been read once
 	quit    chan struct{} // closed when everything is to stop
 
 	changing sync.Mutex // one apply, mount or umount at a time
@@ -129,8 +130,8 @@ func New(o Options) *Daemon {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1), quit: make(chan struct{}),
-		mounts: map[key]*mount{}, held: map[key]bool{}}
+	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
+		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}}
 }
 
 // Run claims the directories, mounts what is wanted and serves the control socket until ctx ends; reload makes it read the
@@ -151,7 +152,10 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	served := make(chan error, 1)
 	server := control.NewServer(d.log)
 	d.serve(server)
-	go func() { served <- server.Run(serving, listener, 2*time.Second) }() // ends with serving; waited for below
+	go func() { // ends with serving; waited for below
+		<-d.planned // who asks before is answered then: nobody shall be told that nothing is defined
+		served <- server.Run(serving, listener, 2*time.Second)
+	}()
 
 	go d.tick(serving)
 	watching, stopWatching := context.WithCancel(ctx)
@@ -299,6 +303,9 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 		return answer
 	}
 	d.plan = plan
+	if !d.isPlanned() {
+		close(d.planned)
+	}
 	d.mu.Unlock()
 	todo := d.compare(ctx, plan, &answer)
 	d.stopAll(todo.stop)
@@ -311,6 +318,16 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 		answer.Connections = append(answer.Connections, m.status())
 	}
 	return answer
+}
+
+// isPlanned reports whether the definitions have been read before. d.mu is held.
+func (d *Daemon) isPlanned() bool {
+	select {
+	case <-d.planned:
+		return true
+	default:
+		return false
+	}
 }
 
 // todo is what apply has found to do.
@@ -523,11 +540,26 @@ func (d *Daemon) count() int { return len(d.all()) }
 // knock has the servers that are known to be away asked at once: those at address, or all without one. It is for when a
 // person says that something was mended; files that change by themselves must not repeat logins that were refused.
 func (d *Daemon) knock(address string) {
-	for _, m := range d.all() {
-		if address == "" || m.reach().Address() == address {
-			m.knock()
-		}
+	for _, m := range d.towards(address) {
+		m.knock()
 	}
+}
+
+// knockAndWait is knock, and a wait until the news of all of them are in or had their time for it.
+func (d *Daemon) knockAndWait(ctx context.Context, address string) {
+	var waiting sync.WaitGroup
+	for _, m := range d.towards(address) {
+		waiting.Go(func() {
+			d.settle(ctx, []*mount{m}) // one that is just starting may not know yet that its server is away
+			m.knockAndWait(ctx)
+		})
+	}
+	waiting.Wait()
+}
+
+// towards returns the mounts of the server at address, all without one.
+func (d *Daemon) towards(address string) []*mount {
+	return slices.DeleteFunc(d.all(), func(m *mount) bool { return address != "" && m.reach().Address() != address })
 }
 
 // settle waits until every mount stands or has failed once, or the daemon stops.

@@ -227,6 +227,51 @@ func TestServerIsAskedAgainByHand(t *testing.T) {
 	}
 }
 
+// Whoever trusts or mounts sees at once what came of it, though the server takes its time.
+func TestNewsOfAServerAreWaitedFor(t *testing.T) {
+	s := newStage(t)
+	s.slow = 50 * time.Millisecond
+	s.define("one")
+	s.start()
+	s.heard["one"](false, errors.New("its key is unknown"))
+	if _, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"}); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("one", control.StateReady)
+	s.heard["one"](false, errors.New("gone"))
+	answer, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"})
+	if err != nil || answer.Connections[0].State != control.StateReady {
+		t.Errorf("mount answered %+v, %v; want ready", answer, err)
+	}
+}
+
+// Between the saving of a file and the daemon's reading of it, no verb shows or asks what was written before.
+func TestVerbsReadWhatIsWrittenNow(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	s.define("one", "port = 2200")
+	show, err := control.Show.Call(t.Context(), s.client, control.ShowRequest{Name: "one"})
+	if err != nil || show.Port != 2200 {
+		t.Errorf("show tells port %d, %v; want what is written", show.Port, err)
+	}
+	s.define("one", "port = 2201")
+	trusted, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"})
+	if err != nil || trusted.Address != "files.example:2201" {
+		t.Errorf("trust asked %s, %v; want what is written", trusted.Address, err)
+	}
+	s.define("new", "port = 2202")
+	for step, err := range control.Test.Call(t.Context(), s.client, control.TestRequest{Name: "new"}) {
+		if err != nil || step.Step == "resolve" && !strings.Contains(step.Detail, ":2202") {
+			t.Errorf("test says %+v, %v; want what is written", step, err)
+		}
+	}
+	s.define("newer")
+	if _, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "newer"}); err != nil {
+		t.Errorf("mount of what was written a moment ago: %v", err)
+	}
+}
+
 // A password that is changed at its source counts from the next login on, without a new mount.
 func TestRotatedSecretCountsAtTheNextLogin(t *testing.T) {
 	s := newStage(t)
@@ -541,6 +586,15 @@ func TestMountURL(t *testing.T) {
 	_, err = control.MountURL.Call(t.Context(), s.client, q)
 	wantCode(t, "a password in the URL", err, control.Usage)
 
+	s.pinErr = &backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth, Err: errors.New("no")}
+	_, err = control.MountURL.Call(t.Context(), s.client, request)
+	wantCode(t, "mount with --trust-new and a wrong password", err, control.AuthFailed)
+	if err != nil && !strings.Contains(err.Error(), "SHA256:abc") || !strings.Contains(s.log.String(), "host key trusted") {
+		t.Errorf("a key was trusted, and neither %q nor the log tells it", err)
+	}
+	s.pinErr = nil
+	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyUnknown})
+
 	answer, err := control.MountURL.Call(t.Context(), s.client, request)
 	if err != nil || len(answer.Connections) != 1 || answer.Trusted == nil {
 		t.Fatalf("mount answered %+v, %v", answer, err)
@@ -701,9 +755,7 @@ workingDir = "/x"`)}} {
 // What a caller brings may not make the daemon use its own rights for him, unless he is root.
 func TestUnsavedDefinitionIsRestricted(t *testing.T) {
 	s := newStage(t)
-	plan := ReadPlan(s.dirs.Config, s.dirs.MountRoot)
-	d := New(Options{Dirs: s.dirs, Floor: s.floor()})
-	d.plan = plan
+	d := New(Options{Dirs: s.dirs, Floor: s.floor(), Plan: func(context.Context) Plan { return ReadPlan(s.dirs.Config, s.dirs.MountRoot) }})
 	base := "name = \"x\"\nprotocol = \"SFTP\"\nhost = \"h\"\nusername = \"u\"\nworkingDir = \"/x\"\n"
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {

@@ -455,9 +455,10 @@ func (m *mount) knock() {
 	}
 }
 
-// knockAndWait is knock, and a wait until the server is back or had its time for it.
+// knockAndWait is knock, and a wait until the server is back, is away for another reason, or had its time for it.
 func (m *mount) knockAndWait(ctx context.Context) {
-	if m.status().State != control.StateOffline {
+	before := m.status()
+	if before.State != control.StateOffline {
 		return
 	}
 	m.knock()
@@ -465,7 +466,7 @@ func (m *mount) knockAndWait(ctx context.Context) {
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for m.status().State == control.StateOffline {
+	for now := before; now.State == control.StateOffline && now.Reason == before.Reason; now = m.status() {
 		select {
 		case <-ctx.Done():
 			return

@@ -61,3 +61,53 @@ func mountPointOf(c *conncfg.Connection, environment string) string {
 	}
 	return ""
 }
+
+// wanted returns what is defined under a name: without an environment, in the first active one.
+func (p Plan) wanted(name, environment string) (Want, error) {
+	for _, w := range p.Wants {
+		if w.Name == name && (environment == "" || w.Environment == environment) {
+			return w, nil
+		}
+	}
+	defined := p.Config != nil && p.Config.Connection(name) != nil ||
+		slices.ContainsFunc(p.Wants, func(w Want) bool { return w.Name == name })
+	switch {
+	case !defined:
+		return Want{}, control.Errorf(control.UnknownConnection, "there is no connection %q", name).
+			WithHint("`pierfs list` shows them; after adding a file, `pierfs apply`")
+	case environment == "":
+		return Want{}, control.Errorf(control.NotMounted, "no environment is active on this machine").WithHint(hintNone)
+	case !p.knows(environment):
+		return Want{}, unknownEnvironment(environment)
+	}
+	return Want{}, control.Errorf(control.NotMounted, "environment %q is not active on this machine", environment).
+		WithHint("name it in activeEnvironments of pierfs.toml, then `pierfs apply`")
+}
+
+// at returns the definitions and the environment that a request means: the one it asks for, else the first active one.
+func (p Plan) at(asked string) (*conncfg.Config, string, error) {
+	switch {
+	case p.Config == nil:
+		return nil, "", control.Errorf(control.ConfigInvalid, "no definitions have been read").WithHint("see `pierfs check`")
+	case asked != "" && !p.knows(asked):
+		return nil, "", unknownEnvironment(asked)
+	case asked != "":
+		return p.Config, asked, nil
+	}
+	for _, e := range p.Environments {
+		if e.Active {
+			return p.Config, e.Name, nil
+		}
+	}
+	return nil, "", control.Errorf(control.Usage, "no environment is active").WithHint(hintNone)
+}
+
+func (p Plan) knows(environment string) bool {
+	return slices.ContainsFunc(p.Environments, func(e control.Environment) bool { return e.Name == environment })
+}
+
+const hintNone = "name one with --env, or those of this machine in activeEnvironments of pierfs.toml"
+
+func unknownEnvironment(name string) error {
+	return control.Errorf(control.UnknownEnvironment, "there is no environment %q", name).WithHint("`pierfs status` shows them")
+}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +73,8 @@ func (d *Daemon) standing(w Want) control.Connection {
 		c.Reason = "enabled = false in its definition"
 	case held:
 		c.Reason = "unmounted by hand"
+	default:
+		c.State = control.StateStarting // apply comes to it at once
 	}
 	return c
 }
@@ -144,53 +145,16 @@ func (d *Daemon) mountedOn(dir string) *mount {
 	return nil
 }
 
-// wanted returns what is defined under a name, mounted or not.
+// wanted returns what is defined under a name, mounted or not, as last read.
 func (d *Daemon) wanted(name, environment string) (Want, error) {
-	d.mu.Lock()
-	plan := d.plan
-	d.mu.Unlock()
-	for _, w := range plan.Wants {
-		if w.Name == name && (environment == "" || w.Environment == environment) {
-			return w, nil
-		}
-	}
-	known := plan.Config != nil && plan.Config.Connection(name) != nil || slices.ContainsFunc(plan.Wants, func(w Want) bool { return w.Name == name })
-	isEnvironment := func(e control.Environment) bool { return e.Name == environment }
-	switch {
-	case !known:
-		return Want{}, control.Errorf(control.UnknownConnection, "there is no connection %q", name).
-			WithHint("`pierfs list` shows them; after adding a file, `pierfs apply`")
-	case environment != "" && !slices.ContainsFunc(plan.Environments, isEnvironment):
-		return Want{}, control.Errorf(control.UnknownEnvironment, "there is no environment %q", environment).
-			WithHint("`pierfs status` shows them")
-	}
-	return Want{}, control.Errorf(control.NotMounted, "environment %q is not active on this machine", environment).
-		WithHint("name it in active of pierfs.toml, then `pierfs apply`")
+	return d.known().wanted(name, environment)
 }
 
-// environmentOf returns the environment that a request means: its own, else the first active one.
-func (d *Daemon) environmentOf(asked string) (string, error) {
-	d.mu.Lock()
-	environments := d.plan.Environments
-	d.mu.Unlock()
-	for _, e := range environments {
-		if e.Name == asked || asked == "" && e.Active {
-			return e.Name, nil
-		}
-	}
-	if asked == "" {
-		return "", control.Errorf(control.Usage, "no environment is active").WithHint("name one with --env")
-	}
-	return "", control.Errorf(control.UnknownEnvironment, "there is no environment %q", asked).WithHint("`pierfs status` shows them")
-}
-
-func (d *Daemon) config() (*conncfg.Config, error) {
+// known returns the plan as last read.
+func (d *Daemon) known() Plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.plan.Config == nil {
-		return nil, control.Errorf(control.ConfigInvalid, "no definitions have been read").WithHint("see `pierfs check`")
-	}
-	return d.plan.Config, nil
+	return d.plan
 }
 
 func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowAnswer, error) {
@@ -201,22 +165,19 @@ func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowA
 		}
 		return shown(m.status(), m.reach()), nil
 	}
-	config, err := d.config()
-	if err != nil {
-		return control.ShowAnswer{}, err
-	}
-	environment, err := d.environmentOf(q.Environment)
+	plan := d.o.Plan(ctx) // as it is written now, also where the daemon has not come to it yet
+	config, environment, err := plan.at(q.Environment)
 	if err != nil {
 		return control.ShowAnswer{}, err
 	}
 	c := config.Connection(q.Name)
 	if c == nil {
-		_, err := d.wanted(q.Name, "")
+		_, err := plan.wanted(q.Name, "")
 		return control.ShowAnswer{}, err
 	}
 	standing := control.Connection{Name: q.Name, Environment: environment, State: control.StateDisabled, Since: d.started,
 		Reason: "its environment is not active on this machine"}
-	if w, err := d.wanted(q.Name, environment); err == nil {
+	if w, err := plan.wanted(q.Name, environment); err == nil {
 		standing = d.standing(w)
 	}
 	target, err := resolve(ctx, config, q.Name, environment)
@@ -302,19 +263,17 @@ func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(cont
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// testTarget resolves what a test is asked of: a definition of the store, or one that the request brings.
+// testTarget resolves what a test is asked of: a definition of the store as it is written now, or one that the request
+// brings.
 func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg.Target, error) {
-	config, err := d.config()
-	if err != nil {
-		return conncfg.Target{}, err
-	}
-	environment, err := d.environmentOf(q.Environment)
+	plan := d.o.Plan(ctx)
+	config, environment, err := plan.at(q.Environment)
 	if err != nil {
 		return conncfg.Target{}, err
 	}
 	if q.Definition.IsZero() {
 		if config.Connection(q.Name) == nil {
-			_, err := d.wanted(q.Name, "")
+			_, err := plan.wanted(q.Name, "")
 			return conncfg.Target{}, err
 		}
 		return resolve(ctx, config, q.Name, environment)
@@ -343,6 +302,10 @@ func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *
 
 func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
 	w, err := d.wanted(q.Name, q.Environment)
+	if control.CodeOf(err) == control.UnknownConnection { // it may have been written a moment ago
+		d.apply(ctx)
+		w, err = d.wanted(q.Name, q.Environment)
+	}
 	if err != nil {
 		return control.MountAnswer{}, err
 	}
@@ -449,10 +412,6 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 			d.checkIdle() // a daemon that was started for this alone has nothing to do
 		}
 	}()
-	config, err := d.config()
-	if err != nil {
-		return control.MountAnswer{}, err
-	}
 	dir := filepath.Clean(q.Dir)
 	if !filepath.IsAbs(dir) {
 		return control.MountAnswer{}, control.Errorf(control.Usage, "%q is not an absolute path", q.Dir)
@@ -460,14 +419,14 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	if err := checkOwner(ctx, dir); err != nil {
 		return control.MountAnswer{}, err
 	}
-	target, warnings, err := d.targetOf(ctx, config, q)
+	target, warnings, err := d.targetOf(ctx, q)
 	if err != nil {
 		return control.MountAnswer{}, err
 	}
 	target.MountPoint = dir
 	answer := control.MountAnswer{Findings: warnings}
 	if answer.Trusted, err = d.reachable(ctx, target, q.TrustNew); err != nil {
-		return control.MountAnswer{}, unnamed(told(err))
+		return control.MountAnswer{}, unnamed(err)
 	}
 	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
 		Resolve: func(context.Context) (conncfg.Target, []conncfg.Finding) { return target, warnings }})
@@ -484,30 +443,47 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	return answer, nil
 }
 
-// unnamed gives the way out of an unknown host key for a server that no definition names.
+// unnamed gives the way out of a host key that is not believed for a server that no definition names.
 func unnamed(err error) error {
-	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.HostKeyUnknown {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code {
+	case control.HostKeyUnknown:
 		return e.WithHint("compare the fingerprint with what the server's operator tells, then mount with --host-key FINGERPRINT; --trust-new trusts whatever it shows")
+	case control.HostKeyChanged:
+		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with --host-key FINGERPRINT")
 	}
 	return err
 }
 
 // reachable logs in once, and trusts the server's key at first sight if it may: only a key of which nobody knows anything,
-// never a changed one.
+// never a changed one. A key is trusted before the login, so that the password reaches nobody else, and stays so where the
+// login fails: the error says that too.
 func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew bool) (trusted *control.TrustAnswer, err error) {
 	log := d.log.With("conn", target.MountPoint)
 	test := func() error { return d.o.Floor.Test(ctx, target, log, func(control.Step) {}) }
 	if err := test(); err == nil || !trustNew || backends.CauseOf(err) != backends.CauseHostKeyUnknown {
-		return nil, err
+		return nil, told(err)
 	}
 	if trusted, err = d.o.Floor.Pin(ctx, target, ""); err != nil {
-		return nil, err
+		return nil, told(err)
 	}
-	return trusted, test()
+	if trusted != nil {
+		d.logTrusted(ctx, target.MountPoint, *trusted)
+	}
+	err = told(test())
+	if e, ok := errors.AsType[*control.Error](err); ok && trusted != nil {
+		e := *e
+		e.Text += fmt.Sprintf("; the %s key %s of %s is trusted from now on", trusted.KeyType, trusted.Fingerprint, trusted.Address)
+		return nil, &e
+	}
+	return trusted, err
 }
 
 // targetOf reads the URL and its options, with what there is to warn about.
-func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control.MountURLRequest) (conncfg.Target, []conncfg.Finding, error) {
+func (d *Daemon) targetOf(ctx context.Context, q control.MountURLRequest) (conncfg.Target, []conncfg.Finding, error) {
 	c, findings := conncfg.ParseURL(q.URL, q.Options...)
 	if q.HostKey != "" {
 		findings = append(findings, c.Set("hostKey", q.HostKey)...)
@@ -520,7 +496,7 @@ func (d *Daemon) targetOf(ctx context.Context, config *conncfg.Config, q control
 		e.Code, e.Hint = control.Usage, "`pierfs mount --help` shows how it is written"
 		return conncfg.Target{}, nil, &e
 	}
-	environment, err := d.environmentOf("")
+	config, environment, err := d.known().at("")
 	if err != nil {
 		return conncfg.Target{}, nil, err
 	}
@@ -584,7 +560,7 @@ func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.Tru
 		return control.TrustAnswer{}, told(err)
 	}
 	d.logTrusted(ctx, q.Name, *pinned)
-	d.knock(pinned.Address)
+	d.knockAndWait(ctx, pinned.Address)
 	return *pinned, nil
 }
 

@@ -43,7 +43,9 @@ type stage struct {
 	mounts  map[string]*fakeMount // by directory: the latest
 	mounted chan string           // directories, as they are mounted
 	testErr error
-	fault   mem.Hook // of servers dialled from now on
+	pinErr  error         // of every test of a server once its key is trusted
+	slow    time.Duration // that a server which somebody knocks at takes to be back
+	fault   mem.Hook      // of servers dialled from now on
 	dials   int
 }
 
@@ -155,7 +157,7 @@ func (s *stage) floor() Floor {
 			}
 			b := mem.New(mem.Options{Fault: s.fault})
 			s.servers[t.Name], s.heard[t.Name], s.secrets[t.Name] = b, l.Heard, l.Secrets
-			return line{b, func() { l.Heard(true, nil) }}, nil
+			return line{b, func() { s.back(l) }}, nil
 		},
 		Mount: func(dir string, _ *cache.Tree, _ pierfs.Options) (Mounted, error) {
 			f := &fakeMount{done: make(chan struct{})}
@@ -173,10 +175,19 @@ func (s *stage) floor() Floor {
 			return err
 		},
 		Pin: func(_ context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
-			s.fail(nil)
+			s.fail(s.pinErr)
 			return &control.TrustAnswer{Address: t.Address(), KeyType: "ssh-ed25519", Fingerprint: "SHA256:abc"}, nil
 		},
 	}
+}
+
+// back is a server that somebody knocked at.
+func (s *stage) back(l Link) {
+	if s.slow == 0 {
+		l.Heard(true, nil)
+		return
+	}
+	time.AfterFunc(s.slow, func() { l.Heard(true, nil) })
 }
 
 // fail makes every test of a server end with err.
