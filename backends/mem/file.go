@@ -286,6 +286,7 @@ func (w *writer) Truncate(ctx context.Context, size int64) error {
 			return syscall.EINVAL
 		}
 		w.next = size
+		w.file.modTime = w.backend.now() // as ftruncate(2) does for every size
 		return w.backend.resize(w.file, size)
 	})
 }
