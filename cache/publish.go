@@ -32,6 +32,7 @@ type job struct {
 	inPlace bool // only grew: its end is sent
 	begun   bool // an append in place was begun, and may have left a part of itself
 	claim   bool // the name must be new on the server
+	waited  bool // the writer was opened when the file was created, and not now
 	writer  backends.Writer
 	temp    string
 }
@@ -207,7 +208,7 @@ func (f *File) onlyGrew(j *job) bool {
 func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	t := f.tree
 	w, temp, claimed := j.writer, j.temp, j.claim || j.writer != nil
-	j.writer, j.temp = nil, ""
+	j.writer, j.temp, j.waited = nil, "", w != nil
 	if w == nil {
 		temp = t.tempName(j.name)
 		var err error
@@ -376,7 +377,9 @@ func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spoo
 			end = off
 		}
 	}
-	if end != j.size || j.linked {
+	// What was written and cut to nothing again since its place was opened: only a truncation gives it the time of now.
+	cleared := j.waited && j.size == 0 && j.tail == 0
+	if end != j.size || j.linked || cleared {
 		return w.Truncate(ctx, j.size)
 	}
 	return nil

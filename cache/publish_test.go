@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/cache"
 )
 
 func lost(op, name string) error {
@@ -156,4 +157,24 @@ func TestClaimThatWasGivenUpIsClaimedAnew(t *testing.T) {
 	w.has("lock", "mine")
 	w.only("lock")
 	w.must(f.Close(w.Context(), false))
+}
+
+// TestClearedFileHasTheTimeOfClearing creates a file exclusively, which opens its place on the server, writes to it, and
+// cuts it to nothing again later: nothing is sent then that would change the time.
+func TestClearedFileHasTheTimeOfClearing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		f := w.open("new", cache.OpenMode{Write: true, Create: true, Exclusive: true, Perm: 0o644})
+		w.write(f, "gone again", 0)
+		time.Sleep(time.Minute)
+		if _, err := f.SetAttr(w.Context(), backends.Attr{Size: new(int64)}); err != nil {
+			t.Fatal(err)
+		}
+		cleared := time.Now()
+		w.close(f)
+		if info, err := w.server.Stat(w.Context(), "new"); err != nil || info.ModTime.Before(cleared.Truncate(time.Second)) {
+			t.Errorf("the server tells %v (%v), want a time from %v on", info.ModTime, err, cleared)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
 }
