@@ -7,7 +7,7 @@ type excuse uint8
 
 const (
 	none     excuse = iota
-	nameless        // of those on files that were removed, or replaced, while they were open
+	nameless        // of those on files that were removed, or replaced, while they were open, and of exclusive creations
 	everything
 )
 
@@ -25,6 +25,9 @@ func (o *Options) excuse() excuse {
 func (w *World) bears(o Op, e excuse) bool {
 	if e != nameless {
 		return e == everything
+	}
+	if o.claims() {
+		return true
 	}
 	f, ok := w.open[fd{o.Hand, o.Slot}]
 	if o.Kind == Copy {
@@ -47,7 +50,15 @@ func (w *World) step(o Op, a Answer, e excuse) (after []*World, saved [][]int, w
 	case why == "":
 		after = []*World{u}
 	case !a.Hung && w.bears(o, e) && slices.Contains(outage, a.Err):
-		return w.failed(o, a), nil, ""
+		after = w.failed(o, a)
+		last := 0
+		for _, u := range after {
+			last = max(last, u.last)
+		}
+		for _, u := range after {
+			u.last = last // the next node has the same number in all of them
+		}
+		return after, nil, ""
 	default:
 		return nil, nil, why
 	}
