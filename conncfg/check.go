@@ -3,9 +3,11 @@ package conncfg
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Check returns all that can be said without asking anybody: the findings of Load, what each connection becomes in each
@@ -140,27 +142,44 @@ func (c *Connection) all() func(func(string, settings) bool) {
 	}
 }
 
-// lookAtKeys looks whether the files that a definition names are there, and who may read the private ones.
+// lookAtKeys looks whether the files that a definition names are there, who may read the private ones, and when certificates
+// end.
 func (c *Connection) lookAtKeys() []Finding {
 	var out []Finding
 	for env, set := range c.all() {
-		for _, name := range []string{"privateKeyFile", "clientKeyFile", "certificateFile", "clientCertFile", "caFile", "knownHostsFile", "viaKeyFile"} {
+		for _, name := range []string{"privateKeyFile", "clientKeyFile", "viaKeyFile", "certificateFile", "knownHostsFile", "clientCertFile", "caFile"} {
 			s := set[name]
 			if s == nil || s.broken {
 				continue
 			}
-			p := lookAtFile(s.text)
-			if p == nil || p.code == CodeFileMode && !strings.HasSuffix(name, "KeyFile") {
-				continue
+			if p := lookAtKey(name, s.text); p != nil {
+				f := Finding{Severity: Warning, File: c.File, Line: s.line, Connection: c.Name, Environment: env, Field: name}
+				out = append(out, f.with(p, s.text))
 			}
-			if p.code == CodeFileMissing && name == "caFile" && strings.Contains(p.message, "no regular file") {
-				continue // a directory of certificates
-			}
-			f := Finding{Severity: Warning, File: c.File, Line: s.line, Connection: c.Name, Environment: env, Field: name}
-			out = append(out, f.with(p, s.text))
 		}
 	}
 	return out
+}
+
+func lookAtKey(field, file string) *problem {
+	p := lookAtFile(file)
+	switch {
+	case strings.HasSuffix(field, "KeyFile"):
+		return p
+	case p != nil && p.code == CodeFileMode: // for everybody to read
+		p = nil
+	case p != nil && field == "caFile" && isDir(file): // of certificates
+		return nil
+	}
+	if p == nil && (field == "clientCertFile" || field == "caFile") {
+		return lookAtCertificates(file, field == "clientCertFile", time.Now())
+	}
+	return p
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // variables judges what no connection asked for, and the sources of all.

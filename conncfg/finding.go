@@ -146,7 +146,9 @@ const (
 	CodeInPlace        Code = "IN_PLACE"      // uploads without a temporary name
 	CodeLiteralSecret  Code = "LITERAL_SECRET"
 	CodeFileMissing    Code = "FILE_MISSING"
-	CodeFileMode       Code = "FILE_MODE" // a key or secret that others may read
+	CodeFileMode       Code = "FILE_MODE"    // a key or secret that others may read
+	CodeCertExpires    Code = "CERT_EXPIRES" // in 30 days or less
+	CodeCertExpired    Code = "CERT_EXPIRED"
 	CodeMountTaken     Code = "MOUNT_TAKEN"
 	CodeMountNested    Code = "MOUNT_NESTED"
 	CodeSameEndpoint   Code = "SAME_ENDPOINT"
