@@ -96,7 +96,20 @@ const (
 	CauseWorkingDirFile  Cause = "workdir_not_a_directory"
 	CauseListPermission  Cause = "no_list_permission"
 	CauseTooManySessions Cause = "too_many_sessions"
-	CauseOffline         Cause = "offline" // spared: the connection is known to be down and probed in the background
+
+	CauseTLSVersion     Cause = "tls_version_mismatch"
+	CauseTLSMode        Cause = "ftps_mode_wrong" // implicit where explicit is wanted, or the other way round
+	CauseTLSRefused     Cause = "tls_refused"     // AUTH or PROT P
+	CauseTLSRequired    Cause = "tls_required"    // the server wants what the definition does not ask for
+	CauseCertExpired    Cause = "cert_expired"    // or not valid yet
+	CauseCertUnknown    Cause = "cert_unknown_authority"
+	CauseCertName       Cause = "cert_name_mismatch"
+	CauseCertChanged    Cause = "cert_changed" // another one is trusted
+	CauseClientCert     Cause = "client_cert_wanted"
+	CauseAccount        Cause = "account_wanted"  // ACCT
+	CausePassiveBlocked Cause = "passive_blocked" // the control connection works, data connections do not
+
+	CauseOffline Cause = "offline" // spared: the connection is known to be down and probed in the background
 )
 
 // Errno returns the code the kernel is to be told for err: that of the first *Error or syscall.Errno in it, EINTR or

@@ -115,6 +115,44 @@ func (c *Conn) Kill(cause error) {
 	})
 }
 
+// CloseWrite tells the other side that nothing more is coming, and leaves the other direction open. Where the connection
+// below cannot be closed by halves it is errors.ErrUnsupported.
+func (c *Conn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return c.reason(half.CloseWrite())
+}
+
+// Pending returns how many bytes, of one at most, can be read at once, and io.EOF if the other side has closed. It reads
+// nothing. Where the connection below cannot tell it is errors.ErrUnsupported.
+func (c *Conn) Pending() (n int, err error) {
+	raw, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	rc, err := raw.SyscallConn()
+	if err != nil {
+		return 0, c.reason(err)
+	}
+	var peeked error
+	if err := rc.Control(func(fd uintptr) {
+		n, _, peeked = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}); err != nil {
+		return 0, c.reason(err)
+	}
+	switch {
+	case errors.Is(peeked, unix.EAGAIN), errors.Is(peeked, unix.EINTR):
+		return 0, nil
+	case peeked != nil:
+		return 0, peeked
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // Dead is closed when the connection has been closed from this side.
 func (c *Conn) Dead() <-chan struct{} { return c.dead }
 

@@ -232,3 +232,50 @@ func TestBrokenTellsTheFirstTrouble(t *testing.T) {
 		}
 	}
 }
+
+// TestPendingLooksWithoutReading: what is there, an end and nothing are told apart, and nothing is taken away.
+func TestPendingLooksWithoutReading(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(raw, timeout)
+	defer c.Close()
+	peer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Pending(); n != 0 || err != nil {
+		t.Errorf("nothing sent: Pending = %d, %v", n, err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after CloseWrite the peer reads %v", err)
+	}
+	peer.Write([]byte("xy"))
+	peer.Close()
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(c, first); err != nil { // waits until both have come, in one segment
+		t.Fatal(err)
+	}
+	if n, err := c.Pending(); n != 1 || err != nil {
+		t.Errorf("one byte left: Pending = %d, %v", n, err)
+	}
+	if rest, err := io.ReadAll(c); string(rest) != "y" || err != nil {
+		t.Errorf("read %q, %v", rest, err)
+	}
+	if n, err := c.Pending(); n != 0 || err != io.EOF {
+		t.Errorf("closed by the peer: Pending = %d, %v", n, err)
+	}
+	pipe, _ := pair(t)
+	if _, err := pipe.Pending(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a pipe: %v", err)
+	}
+}

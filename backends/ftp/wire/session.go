@@ -1,78 +1,167 @@
 package wire
 
 import (
+	"bufio"
 	"context"
-	"crypto/x509"
-	"errors"
-	"io"
+	"net"
+	"sync"
+	"syscall"
 	"time"
+
+	"pierfs/backends/netconn"
 )
 
-var errTODO = errors.New("not built yet")
+// Session is one logged-in control connection.
+type Session struct {
+	o        Options
+	conn     *netconn.Conn
+	tap      *tap     // on conn
+	line     net.Conn // tap, or TLS on conn
+	replies  *bufio.Reader
+	tls      *security // nil in the clear
+	dataHost string    // where passive data connections lead
+	home     string
 
-type Session struct{}
+	writing sync.Mutex // held while commands are queued and written, so that both have the same order
 
-func Dial(ctx context.Context, o Options) (*Session, error) { return nil, errTODO }
+	dead chan struct{}
 
-// ScanCertificate returns the chain that the server shows, without believing it and without a login.
-func ScanCertificate(ctx context.Context, o Options) ([]*x509.Certificate, error) {
-	return nil, errTODO
+	mu       sync.Mutex
+	features Features
+	cause    error       // why it is dead; set before dead is closed
+	queue    []*exchange // whose replies have not come, in the order of their commands
+	heard    time.Time   // when the last reply came
+	spare    *spare      // the data connection opened ahead; nil if there is none
+	current  *transfer
+	settling chan struct{} // closed when a transfer that was given up is out of the way; nil if there is none
+	closed   bool          // no more workers
+	workers  sync.WaitGroup
+
+	// What follows belongs to whoever uses the Session.
+	library   *library
+	prepended []string
 }
 
-func (s *Session) Features() Features  { return Features{} }
-func (s *Session) Home() string        { return "/" }
-func (s *Session) Healthy() bool       { return false }
-func (s *Session) Idle() time.Duration { return 0 }
-func (s *Session) Warm()               {}
-func (s *Session) Cool()               {}
-func (s *Session) Close() error        { return nil }
-
-// Do: when it fails the replies that came before are returned too.
-func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) { return nil, errTODO }
-
-// Passive opens a data connection ahead (or takes the one there is) and tells how.
-func (s *Session) Passive(ctx context.Context) (Channel, error) { return Channel{}, errTODO }
-
-// Channel tells how data connections are made.
-type Channel struct {
-	Command string // EPSV, PASV, EPRT or PORT
-	Told    string // host:port as the server told it; the host is empty where it tells none (EPSV)
-	Used    string // host:port connected to, or listened at
-	Took    time.Duration
+// Features tells what the server offers. It may learn later that something does not work.
+func (s *Session) Features() Features {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.features
 }
 
-func (s *Session) Retrieve(ctx context.Context, path string, off int64) (*Download, error) {
-	return nil, errTODO
-}
-func (s *Session) List(ctx context.Context, command string) (*Download, error) { return nil, errTODO }
-func (s *Session) Store(ctx context.Context, command string, behind ...string) (*Upload, error) {
-	return nil, errTODO
-}
+// Home returns the login directory, as the server spells it; absolute.
+func (s *Session) Home() string { return s.home }
 
-type Download struct{}
-
-func (d *Download) Read(p []byte) (int, error)             { return 0, errTODO }
-func (d *Download) End(ctx context.Context) (Reply, error) { return Reply{}, errTODO }
-
-// Cancel may come from another goroutine, and ends a Read that is under way.
-func (d *Download) Cancel() {}
-
-// Unsealed reports whether a TLS data connection ended without its close_notify: somebody between may have cut it.
-func (d *Download) Unsealed() bool { return false }
-
-type Upload struct{}
-
-func (u *Upload) Write(p []byte) (int, error)                     { return 0, errTODO }
-func (u *Upload) ReadFrom(r io.Reader) (int64, error)             { return 0, errTODO }
-func (u *Upload) End(ctx context.Context) (Reply, []Reply, error) { return Reply{}, nil, errTODO }
-
-// Cancel may come from another goroutine, and ends a Write that is under way.
-func (u *Upload) Cancel() {}
-
-// Refusal is a reply of the server that says no, as an error.
-type Refusal struct {
-	Command string // without any secret
-	Reply   Reply
+// Healthy reports whether the Session may be used again. It never blocks, and knows of a server that has hung up.
+func (s *Session) Healthy() bool {
+	select {
+	case <-s.dead:
+		return false
+	default:
+		return true
+	}
 }
 
-func (r *Refusal) Error() string { return r.Command }
+// Idle returns the time since the last reply.
+func (s *Session) Idle() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.heard)
+}
+
+// Close says good-bye if nothing is under way, ends everything that hangs on the Session, and waits for its goroutines. It
+// does not wait for the server.
+func (s *Session) Close() error {
+	s.leave()
+	s.kill(errClosed)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.workers.Wait()
+	return nil
+}
+
+// leave sends QUIT, whose answer nobody reads.
+func (s *Session) leave() {
+	if !s.Healthy() || !s.writing.TryLock() {
+		return
+	}
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	idle := len(s.queue) == 0 && s.current == nil
+	s.mu.Unlock()
+	if idle {
+		s.conn.SetWriteDeadline(time.Now().Add(time.Second)) // a socket that takes no 6 bytes has no one to tell
+		s.line.Write([]byte("QUIT\r\n"))
+	}
+}
+
+// kill ends the session at once; whoever waits for something gets why. Only the first cause counts.
+func (s *Session) kill(why error) {
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.cause = why
+	spare, current := s.spare, s.current
+	s.spare = nil
+	s.mu.Unlock()
+	close(s.dead)
+	s.conn.Kill(why)
+	if spare != nil {
+		spare.drop(why)
+	}
+	if current != nil && !current.answered() {
+		current.data.kill(why)
+	}
+	s.o.Logger.Debug("session ended", "server", s.o.Address, "err", why)
+}
+
+// spoil ends a session whose order is in doubt because of why, and returns why.
+func (s *Session) spoil(why error) error {
+	s.kill(why)
+	return why
+}
+
+// spawn runs f in a goroutine that Close waits for. It reports whether it was in time.
+func (s *Session) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.workers.Go(f)
+	return true
+}
+
+// why returns what ended the session.
+func (s *Session) why() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause
+}
+
+// enter waits until the Session can take a command. Nothing has been sent when it fails.
+func (s *Session) enter(ctx context.Context, op string) error {
+	if err := ctx.Err(); err != nil {
+		return lost(op, false, context.Cause(ctx))
+	}
+	s.mu.Lock()
+	settling, busy := s.settling, s.current != nil
+	s.mu.Unlock()
+	if settling != nil {
+		select {
+		case <-settling:
+		case <-ctx.Done():
+			return lost(op, false, context.Cause(ctx))
+		case <-s.dead:
+		}
+	} else if busy {
+		return refuse(op, syscall.EBUSY, errBusy)
+	}
+	if !s.Healthy() {
+		return lost(op, false, s.why())
+	}
+	return nil
+}

@@ -14,6 +14,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,10 @@ type Options struct {
 
 	// PlainNames says that names are not UTF-8 on this server, so that it is not asked to speak it (OPTS UTF8 ON).
 	PlainNames bool
+
+	// HangUps counts how often in a row the server has hung up when it was shown the password. The sessions of one login share it,
+	// so that a password is not shown for ever to a server that refuses like that. nil counts nothing.
+	HangUps *atomic.Int32
 
 	ConnectTimeout time.Duration
 	SocketTimeout  time.Duration

@@ -1,0 +1,286 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// window is how many commands may be without an answer. Servers lose replies to longer bursts (proftpd 1.3.8 over TLS:
+// 157 of 256).
+const window = 100
+
+// patience is how long a transfer that was given up may take to get out of the way.
+const patience = 2 * time.Second
+
+// exchange is one command and what the server answers to it. Its fields below done are the reader's until done is closed.
+type exchange struct {
+	command  string
+	began    chan struct{} // closed by the first reply, preliminary or not; nil where nobody waits for it
+	done     chan struct{} // closed by the final one
+	givenUp  bool          // a transfer whose final reply may never come; guarded by Session.mu
+	early    int
+	reply    Reply
+	answered func() // called by the reader before done is closed; may be nil
+}
+
+func newExchange(command string) *exchange {
+	return &exchange{command: command, done: make(chan struct{})}
+}
+
+func newExchanges(commands []string) []*exchange {
+	list := make([]*exchange, len(commands))
+	for i, command := range commands {
+		list[i] = newExchange(command)
+	}
+	return list
+}
+
+func (x *exchange) ended() bool {
+	select {
+	case <-x.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Do sends the commands in one write (in several if there are more than a hundred) and returns their final replies in
+// order. A refusal is a Reply and no error.
+//
+// The error is a *backends.Error: Transient if the server cannot have taken any command, Lost else; Final (EINVAL) for a
+// command with CR, LF or NUL in it, and then nothing was sent. What was answered before an error is returned with it.
+func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) {
+	for _, command := range commands {
+		if err := checkCommand(command); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.enter(ctx, "command"); err != nil {
+		return nil, err
+	}
+	replies := make([]Reply, 0, len(commands))
+	for batch := range slices.Chunk(commands, window) {
+		list := newExchanges(batch)
+		sent, err := s.send(ctx, list)
+		if err != nil {
+			return replies, lost("command", sent || len(replies) > 0, err)
+		}
+		for _, x := range list {
+			if err := s.wait(ctx, x.done); err != nil {
+				return replies, lost("command", true, err)
+			}
+			if x.reply.Code == 421 {
+				return replies, lost("command", len(replies) > 0, &hangUp{x.reply})
+			}
+			replies = append(replies, x.reply)
+		}
+	}
+	return replies, nil
+}
+
+// ask is Do for one command of our own, beside whatever else is asked.
+func (s *Session) ask(ctx context.Context, command string) (Reply, error) {
+	x := newExchange(command)
+	sent, err := s.send(ctx, []*exchange{x})
+	if err == nil {
+		err = s.wait(ctx, x.done)
+	}
+	if err == nil && x.reply.Code == 421 {
+		err = &hangUp{x.reply}
+	}
+	if err != nil {
+		return Reply{}, lost("command", sent, err)
+	}
+	return x.reply, nil
+}
+
+// send queues the exchanges and writes their commands at once. Where nothing is awaited nothing may have come: a reply
+// that is there before its command belongs to another one. sent is false if nothing can have reached the server.
+func (s *Session) send(ctx context.Context, list []*exchange) (sent bool, err error) {
+	var b bytes.Buffer
+	for _, x := range list {
+		b.WriteString(x.command)
+		b.WriteString("\r\n")
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.queued(list); err != nil {
+		return false, err
+	}
+	release := s.conn.Bind(ctx)
+	before := s.conn.Written()
+	_, err = s.line.Write(b.Bytes())
+	if !release() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return s.conn.Written() > before, s.spoil(err)
+	}
+	return true, nil
+}
+
+func (s *Session) queued(list []*exchange) error {
+	s.mu.Lock()
+	idle := len(s.queue) == 0
+	if s.cause != nil {
+		defer s.mu.Unlock()
+		return s.cause
+	}
+	if !idle || s.tls != nil { // TLS has records of its own; only the reader can tell
+		s.queue = append(s.queue, list...)
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	if n, err := s.conn.Pending(); n > 0 && err == nil {
+		return s.spoil(errStray)
+	}
+	s.mu.Lock()
+	s.queue = append(s.queue, list...)
+	s.mu.Unlock()
+	return nil
+}
+
+// wait returns when c is closed. An error means that the session is dead.
+func (s *Session) wait(ctx context.Context, c <-chan struct{}) error {
+	select {
+	case <-c: // also when something else has happened since
+		return nil
+	default:
+	}
+	defer s.conn.Expect()()
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return s.spoil(context.Cause(ctx))
+	case <-s.dead:
+	}
+	select {
+	case <-c:
+		return nil
+	default:
+		return s.why()
+	}
+}
+
+// listen reads replies until the session ends.
+func (s *Session) listen() {
+	for {
+		if _, err := s.replies.Peek(1); err != nil {
+			s.kill(err)
+			return
+		}
+		reply, err := readReply(s.replies, s.listing())
+		if err != nil {
+			s.kill(err)
+			return
+		}
+		if err := s.take(reply); err != nil {
+			s.kill(err)
+			return
+		}
+	}
+}
+
+// listing reports whether the reply that comes next may carry a listing.
+func (s *Session) listing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) > 0 && strings.HasPrefix(s.queue[0].command, "STAT ")
+}
+
+// take gives a reply to whom it belongs.
+func (s *Session) take(reply Reply) error {
+	s.mu.Lock()
+	s.heard = time.Now()
+	x, err := s.match(reply)
+	s.mu.Unlock()
+	if x != nil {
+		x.reply = reply
+		if x.answered != nil {
+			x.answered()
+		}
+		close(x.done)
+		if x.began != nil && x.early == 0 {
+			close(x.began)
+		}
+	}
+	if err == nil && reply.Code == 421 {
+		err = &hangUp{reply}
+	}
+	return err
+}
+
+// match returns the exchange that reply ends, if any, and takes it from the queue. Callers hold mu.
+func (s *Session) match(reply Reply) (*exchange, error) {
+	switch {
+	case len(s.queue) == 0 && reply.Code == 421:
+		return nil, nil
+	case len(s.queue) == 0:
+		return nil, fmt.Errorf("%w: %.200q", errStray, reply.text())
+	}
+	x := s.queue[0]
+	if reply.early() {
+		if x.early++; x.early > maxEarly {
+			return nil, errTooLong
+		}
+		if x.early == 1 && x.began != nil {
+			close(x.began)
+		}
+		return nil, nil
+	}
+	// The transfer before may stay without a final reply (pure-ftpd 1.0.50 ends an early close with a 150); 257 is an answer to PWD alone.
+	if x.givenUp && reply.Code == 257 && len(s.queue) > 1 && s.queue[1].command == "PWD" {
+		s.queue = s.queue[1:]
+		x = s.queue[0]
+	}
+	if len(s.queue) == 1 && s.replies.Buffered() > 0 && !s.goodbye() {
+		return nil, fmt.Errorf("%w, behind %.200q", errStray, reply.text())
+	}
+	s.queue = s.queue[1:]
+	return x, nil
+}
+
+// goodbye reports whether what was read ahead may be a 421, which may follow anything.
+func (s *Session) goodbye() bool {
+	next, err := s.replies.Peek(min(3, s.replies.Buffered()))
+	return err == nil && bytes.HasPrefix([]byte("421"), next)
+}
+
+// errNoSettling is a server that did not come back into step.
+var errNoSettling = errors.New("the server did not end the transfer that was given up")
+
+// settle brings the session back into step after a transfer that was given up, in the background: PWD is the one command whose good
+// reply (257) can be nothing else's.
+func (s *Session) settle(t *transfer) {
+	s.mu.Lock()
+	s.current = nil
+	t.main.givenUp = true
+	if s.cause != nil || len(s.queue) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	settled := make(chan struct{})
+	s.settling = settled
+	s.mu.Unlock()
+	back := func() {
+		defer close(settled)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errNoSettling)
+		defer cancel()
+		if reply, err := s.ask(ctx, "PWD"); err == nil && reply.Code != 257 {
+			s.kill(&Refusal{Command: "PWD", Reply: reply})
+		}
+		s.mu.Lock()
+		s.settling = nil
+		s.mu.Unlock()
+	}
+	if !s.spawn(back) {
+		close(settled)
+	}
+}

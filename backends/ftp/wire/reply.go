@@ -1,0 +1,132 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	maxReply   = 64 << 10 // bytes of a reply, and of one line of any reply
+	maxStatus  = 1 << 20  // bytes kept of a reply to STAT, which carries a listing
+	maxSkipped = 64 << 20 // bytes of a reply to STAT that are read in all
+	maxEarly   = 100      // preliminary replies to one command
+)
+
+var (
+	errMalformed = errors.New("the server sent no FTP reply")
+	errTooLong   = errors.New("the server's reply has no end")
+	errStray     = errors.New("the server sent a reply that nothing had asked for")
+)
+
+// early reports whether more is to follow (1yz).
+func (r Reply) early() bool { return r.Code < 200 }
+
+// good reports whether the server has done, or begun, what it was asked for (1yz, 2yz, 3yz).
+func (r Reply) good() bool { return r.Code < 400 }
+
+// text is the reply in one line, for people.
+func (r Reply) text() string {
+	if len(r.Lines) == 0 {
+		return fmt.Sprint(r.Code)
+	}
+	return fmt.Sprintf("%d %s", r.Code, r.Lines[len(r.Lines)-1])
+}
+
+// readReply reads one reply. wide keeps more of it, and reads on where even that is too little; any other reply that is
+// longer than maxReply is an error.
+func readReply(r *bufio.Reader, wide bool) (Reply, error) {
+	line, err := readLine(r)
+	if err != nil {
+		return Reply{}, err
+	}
+	code, mark, ok := parseCode(line)
+	if !ok {
+		return Reply{}, fmt.Errorf("%w: %.100q", errMalformed, line)
+	}
+	reply := Reply{Code: code, Lines: []string{text(line)}}
+	if mark != '-' {
+		return reply, nil
+	}
+	keep, most := maxReply, maxReply
+	if wide {
+		keep, most = maxStatus, maxSkipped
+	}
+	for size := len(line); ; {
+		if line, err = readLine(r); err != nil {
+			return Reply{}, ended(err)
+		}
+		if size += len(line) + 2; size > most {
+			return Reply{}, errTooLong
+		}
+		again, mark, ok := parseCode(line)
+		ours := ok && again == code // also before lines that are not the last: a widespread habit
+		last := ours && mark == ' '
+		if ours {
+			line = line[min(4, len(line)):]
+		}
+		if last || size <= keep {
+			reply.Lines = append(reply.Lines, string(line))
+		} else {
+			reply.Cut = true
+		}
+		if last {
+			return reply, nil
+		}
+	}
+}
+
+// readLine reads one line without its end, which is CR LF or a bare LF.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var long []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(long)+len(part) > maxReply {
+			return nil, errTooLong
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			long = append(long, part...)
+			continue
+		case err != nil && len(long)+len(part) > 0:
+			return nil, ended(err)
+		case err != nil:
+			return nil, err
+		case long != nil:
+			part = append(long, part...)
+		}
+		return bytes.TrimSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r")), nil
+	}
+}
+
+// ended makes of an end in the middle of something what it is.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// parseCode takes the first line of a reply apart; mark is ' ' or '-'. The last line of a reply looks the same.
+func parseCode(line []byte) (code int, mark byte, ok bool) {
+	if len(line) < 3 || line[0] < '1' || line[0] > '6' {
+		return 0, 0, false
+	}
+	for _, c := range line[:3] {
+		if c < '0' || c > '9' {
+			return 0, 0, false
+		}
+		code = code*10 + int(c-'0')
+	}
+	if len(line) == 3 {
+		return code, ' ', true
+	}
+	return code, line[3], line[3] == ' ' || line[3] == '-'
+}
+
+// text is a line that begins with a code, without it.
+func text(line []byte) string {
+	return string(line[min(4, len(line)):])
+}
