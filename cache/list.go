@@ -136,7 +136,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 		if t.hides(name, l.began) {
 			continue
 		}
-		info = t.times.shown(name, info)
+		info = t.told(name, info)
 		told.Add(info)
 		over.add(l, info)
 	}

@@ -84,7 +84,7 @@ func (t *Tree) removed(name string, err error) error {
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		t.unlink(name)
-		t.times.forget(name)
+		t.kept.forget(name)
 		t.attrs.PutAbsent(name)
 	default:
 		t.attrs.Forget(name)
@@ -229,7 +229,7 @@ func give(files []*File) {
 func (t *Tree) moved(from, to string) {
 	info, _, state := t.attrs.Get(from)
 	directory := state != attr.Present || info.IsDir()
-	t.times.rename(from, to, directory)
+	t.kept.rename(from, to, directory)
 	if directory {
 		t.attrs.ForgetBelow(from)
 		t.attrs.ForgetBelow(to)
@@ -286,14 +286,38 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	return t.Stat(ctx, name)
 }
 
-// set changes attributes at the server, and remembers of times what the server cannot.
+// set changes attributes at the server, and remembers what the server cannot keep.
 func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
-	info, err := t.backend.SetAttr(ctx, name, sendable(a, t.Caps()))
+	info, err := t.send(ctx, name, a)
 	if err != nil {
 		return info, err
 	}
-	t.times.keep(name, a, info)
-	return t.times.shown(name, info), nil
+	t.kept.keep(name, a, info)
+	return t.kept.shown(name, info), nil
+}
+
+// send sets at the server what it can keep of a, and returns what it has then.
+func (t *Tree) send(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
+	hasAccTime := true
+	if a.AccTime != nil && a.ModTime == nil {
+		now, err := t.backend.Stat(ctx, name)
+		if err != nil {
+			return now, err
+		}
+		hasAccTime = now.Known.Has(backends.HasAccTime)
+	}
+	can := t.Caps()
+	for {
+		send := sendable(a, can, hasAccTime)
+		if send.Empty() && !a.Empty() {
+			return t.backend.Stat(ctx, name)
+		}
+		info, err := t.backend.SetAttr(ctx, name, send)
+		before := can
+		if can = t.Caps(); !errors.Is(err, syscall.EOPNOTSUPP) || can == before { // else it has just turned out what it cannot
+			return info, err
+		}
+	}
 }
 
 // truncate changes a file's size, and what else a names, on a server that cannot: by writing it anew.

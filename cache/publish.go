@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
@@ -97,7 +98,7 @@ func (f *File) begin() (*job, error) {
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
 	}
-	j.attr = sendable(f.attrToSet(j.pending), f.tree.Caps())
+	j.attr = sendable(f.attrToSet(j.pending), f.tree.Caps(), true)
 	f.writer, f.temp = nil, ""
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}
 	return j, nil
@@ -134,8 +135,8 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
 	}
-	f.tree.times.keep(j.name, j.pending, info)
-	info = f.tree.times.shown(j.name, info)
+	f.tree.kept.published(j.name, f.toKeep(j, info), info)
+	info = f.tree.kept.shown(j.name, info)
 	f.published, f.base = j.change, info
 	if f.change == j.change {
 		f.info = info
@@ -146,6 +147,21 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.forgetReader()
 	f.tree.attrs.Put(j.name, info)
 	return false
+}
+
+// toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they
+// set, the permissions that they gave it, and where the server tells times by the minute, the second in which they wrote it.
+// The caller holds mu.
+func (f *File) toKeep(j *job, info backends.Info) backends.Attr {
+	a := j.pending
+	if a.Perm == nil && !f.tree.Caps().SetPerm && f.info.Known.Has(backends.HasPerm) {
+		a.Perm = &j.perm
+	}
+	unit := max(info.TimeUnit, f.tree.Caps().TimeUnit)
+	if wrote := f.info.ModTime; a.ModTime == nil && unit >= time.Minute && f.change == j.change && overlap(wrote, 0, info.ModTime, unit) {
+		a.ModTime = &wrote
+	}
+	return a
 }
 
 // forgetReader closes the reader of a base that is no more: all that counts of it is in staging. The caller holds mu.
@@ -286,7 +302,7 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 }
 
 // sendable is what a program set of attributes, as far as the server can keep it. What stays in its place keeps the rest.
-func (j *job) sendable(c backends.Caps) backends.Attr { return sendable(j.pending, c) }
+func (j *job) sendable(c backends.Caps) backends.Attr { return sendable(j.pending, c, true) }
 
 // leftByUs reports whether the file, which the server now describes so, is the base of j with what a failed attempt to
 // append has left: the beginning of the new end, with holes perhaps, since writes overtake each other.

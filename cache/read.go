@@ -261,7 +261,7 @@ func (f *File) changedSince(name string, base backends.Info) bool {
 func (f *File) sameContent(open backends.Info) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	open = f.tree.times.shown(f.name, open)
+	open = f.tree.kept.shown(f.name, open)
 	if open.ID == "" {
 		open.ID = f.base.ID
 	}

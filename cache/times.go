@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"os"
 	"strings"
 	"time"
 
@@ -9,87 +10,175 @@ import (
 	"pierfs/backends"
 )
 
-// maxTimes is how many names have times remembered that their server could not keep.
-const maxTimes = 100_000
+// maxKept is how many names have attributes remembered that their server could not keep.
+const maxKept = 100_000
 
-// times remembers what programs set more finely, or further away, than the server can keep: SFTP version 3 has whole
-// seconds from 1970 to 2106. While the server still tells what it made of it, programs are told what they set. It is a
-// courtesy for as long as this Tree lives, and what is forgotten costs nothing but fractions.
-type times struct{ byName *lru.Cache[string, bothTimes] }
+// kept remembers what programs set and the server cannot keep: times finer, or further away, than it can (SFTP version 3 has
+// whole seconds from 1970 to 2106, some FTP servers minutes, some no times of ours at all), and on servers that cannot change
+// permissions or owners, those. While the server still tells what it made of it, programs are told what they set. It is a
+// courtesy for as long as this Tree lives, and bounded: what is forgotten is shown as the server has it.
+type kept struct{ byName *lru.Cache[string, keptAttrs] }
 
-// bothTimes are a file's two times.
-type bothTimes struct{ mod, acc rounded }
+// keptAttrs are what programs set on one file.
+type keptAttrs struct {
+	mod, acc rounded
 
-// rounded is a time as it was set and as the server told it afterwards.
-type rounded struct{ set, told time.Time }
+	// What holds beside the times, for as long as the file is the one that size and told describe.
+	fields   backends.Fields // HasPerm, and HasOwner for both ids
+	perm     os.FileMode
+	uid, gid uint32
+	size     int64
+	told     time.Time
+	unit     time.Duration // of told
+}
 
-func newTimes() times {
-	byName, err := lru.New[string, bothTimes](maxTimes)
+// rounded is a time as it was set and as the server told it afterwards, to unit.
+type rounded struct {
+	set, told time.Time
+	unit      time.Duration
+}
+
+func newKept() kept {
+	byName, err := lru.New[string, keptAttrs](maxKept)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return times{byName}
+	return kept{byName}
 }
 
-// keep notes that a was set on name and that the server then said info.
-func (t times) keep(name string, a backends.Attr, info backends.Info) {
-	if a.ModTime == nil && a.AccTime == nil {
-		return
-	}
-	both, _ := t.byName.Peek(name)
+// keep notes that a was set on name and that the server then said info. What was kept of it before stays, for the change was
+// ours.
+func (k kept) keep(name string, a backends.Attr, info backends.Info) {
+	known, _ := k.byName.Peek(name)
+	k.remember(name, known, a, info)
+}
+
+// published is keep for a content that a publication has put under name: times that were set on the one before count no more.
+func (k kept) published(name string, a backends.Attr, info backends.Info) {
+	known, _ := k.byName.Peek(name)
+	known.mod, known.acc = rounded{}, rounded{}
+	k.remember(name, known, a, info)
+}
+
+func (k kept) remember(name string, known keptAttrs, a backends.Attr, info backends.Info) {
 	if a.ModTime != nil {
-		both.mod = rounded{*a.ModTime, info.ModTime}
+		known.mod = rounded{*a.ModTime, info.ModTime, info.TimeUnit}
 	}
 	if a.AccTime != nil {
-		both.acc = rounded{*a.AccTime, info.AccTime}
+		known.acc = rounded{set: *a.AccTime, told: info.AccTime}
 	}
-	if both.mod.exact() && both.acc.exact() {
-		t.byName.Remove(name)
+	if a.Perm != nil {
+		known.perm = *a.Perm & permBits
+		known.fields |= backends.HasPerm
+	}
+	if a.UID != nil || a.GID != nil {
+		if !known.fields.Has(backends.HasOwner) {
+			known.uid, known.gid = info.UID, info.GID
+		}
+		if a.UID != nil {
+			known.uid = *a.UID
+		}
+		if a.GID != nil {
+			known.gid = *a.GID
+		}
+		known.fields |= backends.HasOwner
+	}
+	known.size, known.told, known.unit = info.Size, info.ModTime, info.TimeUnit
+	known.fields &^= known.superfluous(info)
+	if known.mod.exact() && known.acc.exact() && known.fields == 0 {
+		k.byName.Remove(name)
 		return
 	}
-	t.byName.Add(name, both)
+	k.byName.Add(name, known)
 }
 
-// shown returns info with the times that a program set on name, where the server still tells what it made of them.
-func (t times) shown(name string, info backends.Info) backends.Info {
-	if both, ok := t.byName.Peek(name); ok {
-		info.ModTime = both.mod.of(info.ModTime)
-		info.AccTime = both.acc.of(info.AccTime)
+// superfluous returns the fields that the server itself tells so.
+func (k keptAttrs) superfluous(info backends.Info) (same backends.Fields) {
+	if info.Known.Has(backends.HasPerm) && k.perm == info.Mode&permBits {
+		same |= backends.HasPerm
+	}
+	if info.Known.Has(backends.HasOwner) && k.uid == info.UID && k.gid == info.GID {
+		same |= backends.HasOwner
+	}
+	return same
+}
+
+// shown returns info with what a program set on name, where the server still tells what it made of it.
+func (k kept) shown(name string, info backends.Info) backends.Info {
+	known, ok := k.byName.Peek(name)
+	if !ok || info.Known == 0 {
+		return info
+	}
+	if known.fields != 0 && known.stillOf(info) {
+		if known.fields.Has(backends.HasPerm) {
+			info.Mode = info.Mode&^permBits | known.perm
+			info.Known |= backends.HasPerm
+		}
+		if known.fields.Has(backends.HasOwner) {
+			info.UID, info.GID = known.uid, known.gid
+			info.Known |= backends.HasOwner
+		}
+	}
+	if set, ok := known.acc.of(info.AccTime, 0); ok {
+		info.AccTime = set
+		info.Known |= backends.HasAccTime
+	}
+	if set, ok := known.mod.of(info.ModTime, info.TimeUnit); ok {
+		info.ModTime, info.TimeUnit = set, 0
+		info.Known |= backends.HasModTime
 	}
 	return info
 }
 
-func (r rounded) exact() bool { return r.set.Equal(r.told) }
+// stillOf reports whether info is of the content that k was set on. A directory's time moves with each change in it.
+func (k keptAttrs) stillOf(info backends.Info) bool {
+	return info.IsDir() || info.Size == k.size && overlap(k.told, k.unit, info.ModTime, info.TimeUnit)
+}
 
-func (r rounded) of(told time.Time) time.Time {
-	if !r.set.IsZero() && r.told.Equal(told) {
-		return r.set
-	}
-	return told
+func (r rounded) exact() bool { return r.set.Equal(r.told) && r.unit == 0 }
+
+// of returns the time that was set, if told, of the given unit, may be what the server made of it.
+func (r rounded) of(told time.Time, unit time.Duration) (set time.Time, ok bool) {
+	return r.set, !r.set.IsZero() && overlap(r.told, r.unit, told, unit)
+}
+
+// overlap reports whether two times, rounded down to units, can be the same.
+func overlap(a time.Time, aUnit time.Duration, b time.Time, bUnit time.Duration) bool {
+	return a.Equal(b) || a.Before(b.Add(bUnit)) && b.Before(a.Add(aUnit))
 }
 
 // forget drops what is remembered of name.
-func (t times) forget(name string) { t.byName.Remove(name) }
+func (k kept) forget(name string) { k.byName.Remove(name) }
 
 // rename carries what is remembered at from, and below it if it may be a directory, to to.
-func (t times) rename(from, to string, directory bool) {
-	t.forget(to)
+func (k kept) rename(from, to string, directory bool) {
+	k.forget(to)
 	names := []string{from}
 	if directory {
-		names = t.byName.Keys()
+		names = k.byName.Keys()
 	}
 	for _, name := range names {
 		if name == from || strings.HasPrefix(name, from+"/") {
-			if both, ok := t.byName.Peek(name); ok {
-				t.byName.Remove(name)
-				t.byName.Add(to+name[len(from):], both)
+			if known, ok := k.byName.Peek(name); ok {
+				k.byName.Remove(name)
+				k.byName.Add(to+name[len(from):], known)
 			}
 		}
 	}
 }
 
-// sendable returns a with its times within what the server can keep.
-func sendable(a backends.Attr, c backends.Caps) backends.Attr {
+// sendable returns of a what the server can keep, its times within its bounds. An access time alone is sent only where the
+// server has such a thing: elsewhere there is but a command for the time of the last change.
+func sendable(a backends.Attr, c backends.Caps, hasAccTime bool) backends.Attr {
+	if !c.SetPerm {
+		a.Perm = nil
+	}
+	if !c.SetOwner {
+		a.UID, a.GID = nil, nil
+	}
+	if !c.SetTimes || a.ModTime == nil && !hasAccTime {
+		a.ModTime, a.AccTime = nil, nil
+	}
 	for _, at := range []**time.Time{&a.ModTime, &a.AccTime} {
 		switch {
 		case *at == nil:
@@ -100,4 +189,33 @@ func sendable(a backends.Attr, c backends.Caps) backends.Attr {
 		}
 	}
 	return a
+}
+
+// finer returns told, with what it does not tell, or only coarsely, taken from an earlier answer of the server, known, if both
+// are of the same version: a LIST of FTP tells the minute where MDTM has told the second.
+func finer(known, told backends.Info) backends.Info {
+	if known.Known == 0 || told.Known == 0 || !told.SameVersion(known) {
+		return told
+	}
+	lacks := known.Known &^ told.Known
+	if lacks.Has(backends.HasModTime) || known.Known.Has(backends.HasModTime) && known.TimeUnit < told.TimeUnit {
+		told.ModTime, told.TimeUnit = known.ModTime, known.TimeUnit
+	}
+	if lacks.Has(backends.HasPerm) {
+		told.Mode |= known.Mode & permBits
+	}
+	if lacks.Has(backends.HasAccTime) {
+		told.AccTime = known.AccTime
+	}
+	if lacks.Has(backends.HasOwner) {
+		told.UID, told.GID = known.UID, known.GID
+	}
+	if lacks.Has(backends.HasNlink) {
+		told.Nlink = known.Nlink
+	}
+	if lacks.Has(backends.HasID) {
+		told.ID = known.ID
+	}
+	told.Known |= known.Known
+	return told
 }

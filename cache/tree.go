@@ -91,7 +91,7 @@ type Tree struct {
 	options Options
 	log     *slog.Logger
 	attrs   *attr.Store
-	times   times
+	kept    kept
 	staged  atomic.Uint64 // numbers staging files
 
 	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
@@ -129,7 +129,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &Tree{
-		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), times: newTimes(),
+		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
 		busy: map[string]chan struct{}{},
 	}
@@ -213,7 +213,20 @@ func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 // ask asks the server for name.
 func (t *Tree) ask(ctx context.Context, name string) (backends.Info, error) {
 	info, err := t.backend.Stat(ctx, name)
-	return t.times.shown(name, info), err
+	if err != nil {
+		return info, err
+	}
+	return t.told(name, info), nil
+}
+
+// told returns what the server said of name, with what is known better: what programs set and the server cannot keep, and what
+// it told more exactly before.
+func (t *Tree) told(name string, info backends.Info) backends.Info {
+	info = t.kept.shown(name, info)
+	if known, _, state := t.attrs.Get(name); state == attr.Present {
+		info = finer(known, info)
+	}
+	return info
 }
 
 // entry joins what the server said with the open file that bears the name, if there is one; false if we changed the name
