@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +57,8 @@ func (h *hand) printChecked(c checked) error {
 		return h.json(c)
 	}
 	h.findings(h.out, c.Findings)
-	_, err := fmt.Fprintf(h.out, "%d connections in %s: %d errors, %d warnings\n", c.Connections, terminal.Quote(c.ConfigDir), c.Errors, c.Warnings)
+	_, err := fmt.Fprintf(h.out, "%s in %s: %s, %s\n", count(c.Connections, "connection"), terminal.Quote(c.ConfigDir),
+		count(c.Errors, "error"), count(c.Warnings, "warning"))
 	return err
 }
 
@@ -78,9 +81,12 @@ func (h *hand) applied(a control.ApplyAnswer) error {
 		}
 	} else {
 		h.findings(h.err, a.Findings)
-		for verb, names := range map[string][]string{"added": a.Added, "changed": a.Changed, "removed": a.Removed} {
-			if len(names) > 0 {
-				fmt.Fprintf(h.out, "%s: %s\n", verb, terminal.Quote(strings.Join(names, ", ")))
+		for _, done := range []struct {
+			word  string
+			names []string
+		}{{"added", a.Added}, {"changed", a.Changed}, {"removed", a.Removed}} {
+			if len(done.names) > 0 {
+				fmt.Fprintf(h.out, "%s: %s\n", done.word, terminal.Quote(strings.Join(done.names, ", ")))
 			}
 		}
 		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
@@ -128,16 +134,11 @@ func (h *hand) statusCommand() *cobra.Command {
 }
 
 func (h *hand) printStatus(a control.StatusAnswer) error {
-	var active []string
-	for _, e := range a.Environments {
-		if e.Active {
-			active = append(active, e.Name)
-		}
-	}
+	active, others := environmentNames(a.Environments)
 	err := table(h.out, nil, [][]string{
 		{"pierfsd", a.Version + ", process " + strconv.Itoa(a.PID) + ", since " + a.Started.Local().Format(time.DateTime)},
-		{"definitions", a.ConfigDir + ", " + strconv.Itoa(a.Findings) + " findings (pierfs check)"},
-		{"active", strings.Join(active, ", ")},
+		{"definitions", a.ConfigDir + ", " + count(a.Findings, "finding") + " (pierfs check)"},
+		{"active", cmp.Or(active, "no environment") + " (not active: " + cmp.Or(others, "none") + ")"},
 		{"mount root", a.MountRoot},
 	})
 	if err != nil || len(a.Connections) == 0 {
@@ -145,15 +146,58 @@ func (h *hand) printStatus(a control.StatusAnswer) error {
 	}
 	var rows [][]string
 	for _, c := range a.Connections {
-		owed := "nothing"
-		if c.OwedFiles > 0 || c.Quarantined > 0 {
-			owed = fmt.Sprintf("%d files, %d bytes; %d in quarantine", c.OwedFiles, c.OwedBytes, c.Quarantined)
-		}
 		row := connectionRow(c.Connection)
-		rows = append(rows, []string{row[0], row[1], row[2], strconv.Itoa(c.OpenFiles), owed, c.Server, strings.TrimSpace(c.Reason + " " + c.LastError)})
+		rows = append(rows, []string{row[0], row[1], row[2], strconv.Itoa(c.OpenFiles), owed(c), c.Server, briefly(c.Connection)})
 	}
 	fmt.Fprintln(h.out)
-	return table(h.out, []string{"NAME", "ENVIRONMENT", "STATE", "OPEN", "OWED", "SERVER", "REASON"}, rows)
+	if err := table(h.out, []string{"NAME", "ENVIRONMENT", "STATE", "OPEN", "OWED", "SERVER", "REASON"}, rows); err != nil {
+		return err
+	}
+	for _, c := range a.Connections {
+		h.trouble(c.Connection)
+		h.left(c, a.StateDir)
+	}
+	return nil
+}
+
+// environmentNames returns those that are active on this machine, and the others.
+func environmentNames(all []control.Environment) (active, others string) {
+	var is, isNot []string
+	for _, e := range all {
+		if e.Active {
+			is = append(is, e.Name)
+		} else {
+			isNot = append(isNot, e.Name)
+		}
+	}
+	return strings.Join(is, ", "), strings.Join(isNot, ", ")
+}
+
+// owed is what c owes to its server.
+func owed(c control.ConnectionStatus) string {
+	if c.OwedFiles == 0 && c.Quarantined == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%s, %d bytes; %d in quarantine", count(c.OwedFiles, "file"), c.OwedBytes, c.Quarantined)
+}
+
+// left prints what went wrong without any program having been told, and where the content is.
+func (h *hand) left(c control.ConnectionStatus, stateDir string) {
+	if c.LastError != "" {
+		fmt.Fprintf(h.out, "\n%s: not published: %s\n", terminal.Quote(fullName(c.Connection)), terminal.Quote(c.LastError))
+	}
+	if c.Quarantined > 0 {
+		fmt.Fprintf(h.out, "\n%s: %s in quarantine\n  look at it below %s, put it where it belongs, and delete it there\n",
+			terminal.Quote(fullName(c.Connection)), count(c.Quarantined, "file"), terminal.Quote(filepath.Join(stateDir, "quarantine")))
+	}
+}
+
+// count is n things in words.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
 }
 
 func (h *hand) showCommand() *cobra.Command {
@@ -272,7 +316,10 @@ func (h *hand) printTested(t tested) error {
 		_, err := fmt.Fprintln(h.out, "the connection works: login and listing ok; no write was tried")
 		return err
 	default:
-		fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(t.Error.Text))
+		if n := len(t.Steps); n == 0 || t.Steps[n-1].OK || t.Steps[n-1].Detail != t.Error.Text { // else it has just been said
+			fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(t.Error.Text))
+		}
+		h.wayOut(h.err, t.Error.Findings, "")
 		if t.Error.Cause != "" {
 			fmt.Fprintf(h.err, "  cause: %s\n", terminal.Quote(t.Error.Cause))
 		}

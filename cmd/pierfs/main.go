@@ -111,9 +111,7 @@ func (h *hand) fail(err error) {
 		return
 	}
 	fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(e.Text))
-	if e.Hint != "" {
-		fmt.Fprintf(h.err, "  %s\n", terminal.Quote(e.Hint))
-	}
+	h.wayOut(h.err, e.Findings, e.Hint)
 }
 
 func (h *hand) json(v any) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
 )
 
 // stand is a hand before a daemon that answers as the test says.
@@ -79,6 +80,44 @@ func TestNamesFromServersCannotReachTheTerminal(t *testing.T) {
 	var file control.File
 	if err := json.Unmarshal([]byte(out), &file); err != nil || status != 0 || string(*file.Target) != evil {
 		t.Errorf("as JSON the name is %q, %v; want it as it is", out, err)
+	}
+}
+
+// What a table has no room for stands below it, with the way out, and one finding a line.
+func TestListsTellTheWayOut(t *testing.T) {
+	connections := []control.Connection{
+		{Name: "fine", Environment: "Test", State: control.StateReady},
+		{Name: "changed", Environment: "Test", State: control.StateOffline, Cause: "host_key_changed", Reason: "THE HOST KEY HAS CHANGED", Hint: "pierfs trust changed SHA256:x"},
+		{Name: "broken", Environment: "Test", State: control.StateFailed, Reason: "port: is outside, and 1 more error", Findings: []conncfg.Finding{
+			{Severity: conncfg.Error, Code: "RANGE", Field: "port", Message: "is outside"}, {Severity: conncfg.Error, Code: "MISSING", Field: "host", Message: "is required"}}},
+		{Name: "off", Environment: "Test", State: control.StateDisabled, Reason: "enabled = false in its definition"},
+	}
+	s := newStand(t, func(s *control.Server) {
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Connections: connections}, nil
+		})
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			a := control.StatusAnswer{StateDir: "/state"}
+			for _, c := range connections {
+				a.Connections = append(a.Connections, control.ConnectionStatus{Connection: c, Quarantined: 1})
+			}
+			return a, nil
+		})
+	})
+	for _, verb := range []string{"list", "status"} {
+		_, out, _ := s.hand("", verb)
+		for _, want := range []string{"  host_key_changed\n", "\nchanged in Test: THE HOST KEY HAS CHANGED\n  pierfs trust changed SHA256:x\n",
+			"  2 errors in its definition\n", "\n  error: port: is outside [RANGE]\n  error: host: is required [MISSING]\n"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s lacks %q:\n%s", verb, want, out)
+			}
+		}
+		if strings.Contains(out, "off in Test: enabled") {
+			t.Errorf("%s says twice why a connection is off:\n%s", verb, out)
+		}
+		if verb == "status" && !strings.Contains(out, "fine in Test: 1 file in quarantine\n  look at it below /state/quarantine") {
+			t.Errorf("status does not say where the quarantine is:\n%s", out)
+		}
 	}
 }
 

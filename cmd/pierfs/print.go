@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/terminal"
@@ -35,11 +36,12 @@ func connectionRow(c control.Connection) []string {
 	if c.AdHoc {
 		environment = "-"
 	}
-	return []string{c.Name, environment, string(c.State), c.Endpoint, c.Dir, c.Reason}
+	return []string{c.Name, environment, string(c.State), c.Endpoint, c.Dir, briefly(c)}
 }
 
 var connectionHeader = []string{"NAME", "ENVIRONMENT", "STATE", "SERVER", "DIRECTORY", "REASON"}
 
+// connections prints a table of what stands how, and below it what keeps each from being ready, with the way out.
 func (h *hand) connections(all []control.Connection) error {
 	if len(all) == 0 {
 		return nil
@@ -48,7 +50,58 @@ func (h *hand) connections(all []control.Connection) error {
 	for i, c := range all {
 		rows[i] = connectionRow(c)
 	}
-	return table(h.out, connectionHeader, rows)
+	if err := table(h.out, connectionHeader, rows); err != nil {
+		return err
+	}
+	for _, c := range all {
+		h.trouble(c)
+	}
+	return nil
+}
+
+// maxBrief is how long a reason may be in a table.
+const maxBrief = 50
+
+// briefly is why c is not ready, short enough for a table: by the word that docs/OPERATING.md explains, where there is one.
+func briefly(c control.Connection) string {
+	switch n := len(c.Findings); {
+	case c.Cause != "":
+		return c.Cause
+	case n == 1:
+		return "an error in its definition"
+	case n > 1:
+		return strconv.Itoa(n) + " errors in its definition"
+	case utf8.RuneCountInString(c.Reason) > maxBrief:
+		return string([]rune(c.Reason)[:maxBrief-3]) + "..."
+	}
+	return c.Reason
+}
+
+// trouble prints what the table had no room for: why c is not ready, and the way out.
+func (h *hand) trouble(c control.Connection) {
+	if c.Hint == "" && len(c.Findings) == 0 && briefly(c) == c.Reason {
+		return
+	}
+	fmt.Fprintf(h.out, "\n%s: %s\n", terminal.Quote(fullName(c)), terminal.Quote(c.Reason))
+	h.wayOut(h.out, c.Findings, c.Hint)
+}
+
+// wayOut prints what was found, one a line, and what to do.
+func (h *hand) wayOut(out io.Writer, findings []conncfg.Finding, hint string) {
+	for _, f := range findings {
+		fmt.Fprintf(out, "  %s\n", terminal.Quote(f.String()))
+	}
+	if hint != "" {
+		fmt.Fprintf(out, "  %s\n", terminal.Quote(hint))
+	}
+}
+
+// fullName is how sentences call a connection.
+func fullName(c control.Connection) string {
+	if c.AdHoc || c.Environment == "" {
+		return c.Name
+	}
+	return c.Name + " in " + c.Environment
 }
 
 func (h *hand) findings(out io.Writer, all []conncfg.Finding) {

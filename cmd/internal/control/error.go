@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+
+	"pierfs/conncfg"
 )
 
 // Code is the stable word for what went wrong; scripts compare it, and it decides the exit status.
@@ -88,9 +90,18 @@ type Error struct {
 	Text  string `json:"text"`
 	Hint  string `json:"hint,omitempty"`
 	Cause string `json:"cause,omitempty"` // the seam's stable word, such as host_key_unknown
+	// Findings is what is wrong with the definition that it is about.
+	Findings []conncfg.Finding `json:"findings,omitempty"`
 }
 
-func (e *Error) Error() string { return e.Text }
+// Error returns the text and what was found, in one line.
+func (e *Error) Error() string {
+	text := e.Text
+	for _, f := range e.Findings {
+		text += "; " + f.String()
+	}
+	return text
+}
 
 // Errorf returns an Error without a hint.
 func Errorf(code Code, format string, args ...any) *Error {

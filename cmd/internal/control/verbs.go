@@ -52,12 +52,16 @@ type Connection struct {
 	Environment string    `json:"environment"` // "" for an ad-hoc mount
 	State       State     `json:"state"`
 	Since       time.Time `json:"since"`
-	Reason      string    `json:"reason,omitempty"`
+	Reason      string    `json:"reason,omitempty"` // why it is not ready, in one line
+	Cause       string    `json:"cause,omitempty"`  // the stable word for that, as test tells it
+	Hint        string    `json:"hint,omitempty"`   // the way out
 	Protocol    string    `json:"protocol,omitempty"`
 	Endpoint    string    `json:"endpoint,omitempty"` // as a URL, without any secret
 	Dir         string    `json:"dir,omitempty"`      // where it is, or would be, mounted
 	ReadOnly    bool      `json:"readOnly,omitempty"`
 	AdHoc       bool      `json:"adHoc,omitempty"`
+	// Findings is what keeps its definition from being used.
+	Findings []conncfg.Finding `json:"findings,omitempty"`
 }
 
 // Environment is one environment by name.

@@ -396,6 +396,9 @@ func (d *Daemon) at(k key) (m *mount, held bool) {
 	return d.mounts[k], d.held[k]
 }
 
+// called is how commands name w: its environment is told where it is not the one that they mean without it.
+func (d *Daemon) called(w Want) string { return d.known().called(w.Name, w.Environment) }
+
 // label is how answers name a connection in an environment.
 func label(w Want) string { return w.Environment + "/" + w.Name }
 

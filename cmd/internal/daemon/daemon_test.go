@@ -272,6 +272,41 @@ func TestVerbsReadWhatIsWrittenNow(t *testing.T) {
 	}
 }
 
+// The way out names the connection as a command has to, and a definition's errors come one by one.
+func TestReasonsTellTheWayOut(t *testing.T) {
+	s := newStage(t)
+	s.write("pierfs.toml", `activeEnvironments = ["Test", "Production"]`)
+	s.define("one")
+	s.define("broken", "port = 99999", "retryCount = -1")
+	s.fault = func(context.Context, string, string) error {
+		return &backends.Error{Op: "stat", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyUnknown,
+			Err: &backends.Error{Op: "connect", Code: syscall.EACCES, Err: errors.New("the key is unknown")}, Hint: "run: pierfs trust NAME SHA256:x"}
+	}
+	s.start()
+	all := s.list()
+	for name, hint := range map[string]string{"Test/one": "run: pierfs trust one SHA256:x", "Production/one": "run: pierfs trust one --env Production SHA256:x"} {
+		if c := all[name]; c.Reason != "the key is unknown" || c.Cause != "host_key_unknown" || c.Hint != hint {
+			t.Errorf("%s: reason %q, cause %q, hint %q; want the plain reason and %q", name, c.Reason, c.Cause, c.Hint, hint)
+		}
+	}
+	if c := all["Test/broken"]; len(c.Findings) != 2 || !strings.Contains(c.Reason, "1 more error") {
+		t.Errorf("a definition with two errors is told as %q with %d findings", c.Reason, len(c.Findings))
+	}
+	_, err := control.Stat.Call(t.Context(), s.client, control.FileRequest{Connection: "one", Path: "f"})
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Hint != "run: pierfs trust one SHA256:x" {
+		t.Errorf("a file verb fails with %+v; want the same way out", e)
+	}
+	answer, err := control.Enable.Call(t.Context(), s.client, control.EnableRequest{Name: "one"})
+	if err != nil || len(answer.Findings) == 0 {
+		t.Errorf("disable tells %v, %v; want what concerns this connection", answer.Findings, err)
+	}
+	for _, f := range answer.Findings {
+		if f.Connection != "one" {
+			t.Errorf("disable of one tells %v", f)
+		}
+	}
+}
+
 // A password that is changed at its source counts from the next login on, without a new mount.
 func TestRotatedSecretCountsAtTheNextLogin(t *testing.T) {
 	s := newStage(t)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"pierfs/backends"
 	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
 )
 
 // told returns err as the hand is to be told of it: *control.Error as it is, what comes from a server by its cause or code.
@@ -27,6 +29,66 @@ func told(err error) error {
 		e.Hint = hintOf(e.Code)
 	}
 	return e
+}
+
+// toldOf is told with the way out for one connection, by the name that commands know it by.
+func toldOf(called string, err error) error {
+	e, ok := errors.AsType[*control.Error](told(err))
+	if !ok {
+		return nil
+	}
+	return e.WithHint("%s", named(e.Hint, called))
+}
+
+// aboutNamed is a command in a hint. NAME in it stands for the connection: those who write hints know no names.
+var aboutNamed = regexp.MustCompile(`\b(pierfs [a-z]+) NAME\b`)
+
+// named puts the name that commands know a connection by into a hint.
+func named(hint, called string) string {
+	if called == "" {
+		return hint
+	}
+	return aboutNamed.ReplaceAllString(hint, "${1} "+strings.ReplaceAll(called, "$", "$$"))
+}
+
+// trouble is why a connection does not serve, as lists tell it. The zero value is none.
+type trouble struct {
+	reason   string
+	cause    string
+	hint     string // in which NAME stands for the connection
+	findings []conncfg.Finding
+}
+
+// troubleOf tells err in few words.
+func troubleOf(err error) trouble {
+	e, ok := errors.AsType[*control.Error](told(err))
+	if !ok {
+		return trouble{}
+	}
+	t := trouble{reason: e.Text, cause: e.Cause, hint: e.Hint, findings: e.Findings}
+	if b, ok := errors.AsType[*backends.Error](err); ok {
+		t.reason = said(b)
+	}
+	switch backends.CauseOf(err) {
+	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseKeyFile:
+		t.hint += "; when it is mended: pierfs mount NAME"
+	}
+	return t
+}
+
+// said is what the server or this machine said, without what it was asked for: that is no news about a whole connection.
+func said(e *backends.Error) string {
+	for {
+		inner, ok := e.Err.(*backends.Error)
+		switch {
+		case ok:
+			e = inner
+		case e.Err != nil:
+			return oneLine(e.Err.Error())
+		default:
+			return e.Code.Error()
+		}
+	}
 }
 
 // oneLine keeps joined errors in one line of a terminal or log.

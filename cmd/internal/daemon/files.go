@@ -23,9 +23,16 @@ const transferChunk = 1 << 20
 
 // place is one file of one mount.
 type place struct {
-	tree *cache.Tree
-	name string
+	tree   *cache.Tree
+	name   string
+	called string // how commands name the connection
 }
+
+// at returns another file of the same mount.
+func (p place) at(name string) place { return place{p.tree, name, p.called} }
+
+// told is toldOf for the connection of p.
+func (p place) told(err error) error { return toldOf(p.called, err) }
 
 // find returns what q names. The daemon opens no path of this machine for a client; this is a name at the server.
 func (d *Daemon) find(q control.FileRequest) (place, error) {
@@ -41,7 +48,7 @@ func (d *Daemon) find(q control.FileRequest) (place, error) {
 	if err := backends.CheckName("find", name); err != nil {
 		return place{}, told(err)
 	}
-	return place{tree, name}, nil
+	return place{tree, name, d.called(m.want)}, nil
 }
 
 // serverName makes a path of the command line one of the seam: relative to the working directory, clean, and never above it.
@@ -56,7 +63,7 @@ func (d *Daemon) ls(ctx context.Context, q control.FileRequest, send func(contro
 	}
 	listing, err := p.tree.List(ctx, p.name)
 	if err != nil {
-		return told(err)
+		return p.told(err)
 	}
 	defer listing.Close()
 	for i := 0; ; i++ {
@@ -71,7 +78,7 @@ func (d *Daemon) ls(ctx context.Context, q control.FileRequest, send func(contro
 			}
 			return send(file)
 		case err != nil:
-			return told(err)
+			return p.told(err)
 		}
 		if err := send(fileOf(entry)); err != nil {
 			return err
@@ -90,7 +97,7 @@ func (d *Daemon) stat(ctx context.Context, q control.FileRequest) (control.File,
 func (p place) stat(ctx context.Context) (control.File, error) {
 	entry, err := p.tree.Stat(ctx, p.name)
 	if err != nil {
-		return control.File{}, told(err)
+		return control.File{}, p.told(err)
 	}
 	file := fileOf(entry)
 	if entry.Mode.Type() == os.ModeSymlink {
@@ -145,7 +152,7 @@ func (d *Daemon) get(ctx context.Context, q control.FileRequest, start func(cont
 	}
 	file, entry, err := p.tree.Open(ctx, p.name, cache.OpenMode{Read: true})
 	if err != nil {
-		return told(err)
+		return p.told(err)
 	}
 	defer file.Close(ctx, true) // it was only read
 	w, err := start(fileOf(entry))
@@ -165,7 +172,7 @@ func (d *Daemon) get(ctx context.Context, q control.FileRequest, start func(cont
 			return nil
 		}
 		if err != nil {
-			return told(err)
+			return p.told(err)
 		}
 	}
 }
@@ -191,14 +198,14 @@ func (d *Daemon) put(ctx context.Context, q control.PutRequest, body io.Reader) 
 	}
 	file, _, err := p.tree.Open(ctx, p.name, cache.OpenMode{Write: true, Create: true, Truncate: true, Exclusive: q.NoReplace, Perm: perm})
 	if err != nil {
-		return control.File{}, told(err)
+		return control.File{}, p.told(err)
 	}
 	err = fill(ctx, file, gathered)
 	if err == nil {
 		err = file.Publish(ctx)
 	}
 	if err := errors.Join(err, file.Close(ctx, true)); err != nil { // the hand has the file, and is told: nothing to keep here
-		return control.File{}, told(err)
+		return control.File{}, p.told(err)
 	}
 	return p.stat(ctx)
 }
@@ -212,7 +219,7 @@ func (p place) into(ctx context.Context, q control.PutRequest) (place, error) {
 		if code := backends.CheckElement(string(q.Into)); code != 0 {
 			return p, control.Errorf(control.Usage, "%q is no name for a file", q.Into)
 		}
-		return place{p.tree, path.Join(p.name, string(q.Into))}, nil
+		return p.at(path.Join(p.name, string(q.Into))), nil
 	case err == nil && entry.IsDir():
 		return p, control.Errorf(control.Usage, "%q is a directory", q.Path).WithHint("name the file that is to be made in it")
 	case err == nil && slash, errors.Is(err, os.ErrNotExist) && slash:
@@ -220,7 +227,7 @@ func (p place) into(ctx context.Context, q control.PutRequest) (place, error) {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		return p, nil
 	}
-	return p, told(err)
+	return p, p.told(err)
 }
 
 // gather brings a stream to a file without a name under the state directory, whole or not at all.
@@ -297,7 +304,7 @@ func (d *Daemon) rm(ctx context.Context, q control.RmRequest) (control.Done, err
 			return control.Done{}, control.Errorf(control.Usage, "%q is a directory", q.Path).WithHint("rm -d removes an empty one, rm -r all of it")
 		}
 	}
-	return control.Done{Path: q.Path}, told(err)
+	return control.Done{Path: q.Path}, p.told(err)
 }
 
 // removeAll removes what p names and all below it. Links are removed, never followed.
@@ -314,7 +321,7 @@ func (p place) removeAll(ctx context.Context) error {
 		return err
 	}
 	for _, name := range names {
-		if err := (place{p.tree, path.Join(p.name, name)}).removeAll(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := p.at(path.Join(p.name, name)).removeAll(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
@@ -357,7 +364,7 @@ func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, err
 	if q.NoReplace {
 		mode = backends.NoReplace
 	}
-	return control.Done{Path: control.Name(to)}, told(p.tree.Rename(ctx, p.name, to, mode))
+	return control.Done{Path: control.Name(to)}, p.told(p.tree.Rename(ctx, p.name, to, mode))
 }
 
 func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.File, error) {
@@ -371,13 +378,13 @@ func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.Fil
 	}
 	if q.Parents {
 		if err := p.makeParents(ctx, perm); err != nil {
-			return control.File{}, told(err)
+			return control.File{}, p.told(err)
 		}
 		return p.stat(ctx)
 	}
 	entry, err := p.tree.Mkdir(ctx, p.name, perm)
 	if err != nil {
-		return control.File{}, told(err)
+		return control.File{}, p.told(err)
 	}
 	return fileOf(entry), nil
 }
@@ -393,7 +400,7 @@ func (p place) makeParents(ctx context.Context, perm os.FileMode) error {
 		return err
 	}
 	if above := path.Dir(p.name); above != "." {
-		if err := (place{p.tree, above}).makeParents(ctx, perm); err != nil {
+		if err := p.at(above).makeParents(ctx, perm); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"pierfs/backends"
@@ -89,7 +91,7 @@ type mount struct {
 	mu     sync.Mutex
 	state  control.State
 	since  time.Time
-	reason string
+	why    trouble        // that it is not ready
 	target conncfg.Target // as resolved when it was mounted
 	latest conncfg.Target // as last resolved, for its secrets
 	asked  time.Time      // when that was
@@ -131,7 +133,7 @@ func (m *mount) run() {
 			m.end(err)
 			return
 		}
-		m.become(control.StateFailed, err.Error())
+		m.become(control.StateFailed, troubleOf(err))
 		m.settle()
 		if text := err.Error(); text != last {
 			m.log.Error("not mounted, and tried again", "dir", m.want.Dir, "err", err)
@@ -154,7 +156,7 @@ func (m *mount) end(err error) {
 	m.mu.Lock()
 	m.err = err
 	m.mu.Unlock()
-	m.become(control.StateFailed, err.Error())
+	m.become(control.StateFailed, troubleOf(err))
 	m.log.Info("gone", "dir", m.want.Dir, "err", err)
 	m.d.ended(m)
 }
@@ -164,7 +166,7 @@ var errTaken = errors.New("the mount was taken away from outside")
 
 // serve mounts, and returns when the mount is gone again.
 func (m *mount) serve() error {
-	m.become(control.StateStarting, "")
+	m.become(control.StateStarting, trouble{})
 	target, err := m.resolve()
 	if err != nil {
 		return err
@@ -193,7 +195,7 @@ func (m *mount) serve() error {
 	case <-server.Done():
 		err = errTaken
 	}
-	m.become(control.StateDraining, "")
+	m.become(control.StateDraining, trouble{})
 	stopAsking()
 	asker.Wait()
 	return errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
@@ -300,7 +302,7 @@ func (m *mount) stand(tree *cache.Tree, line Backend, server Mounted) {
 	defer m.mu.Unlock()
 	m.tree, m.line, m.server = tree, line, server
 	if m.state == control.StateStarting {
-		m.reason = "mounted; the server has not answered yet"
+		m.why = trouble{reason: "mounted; the server has not answered yet"}
 	}
 }
 
@@ -323,6 +325,10 @@ func (m *mount) answered(ctx context.Context, err error) {
 	}
 }
 
+// errLate says that the first answer takes its time. It is not final: the question stands.
+var errLate error = &backends.Error{Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent,
+	Err: fmt.Errorf("no answer within %v; it is asked again", firstAnswer)}
+
 // await returns what ask does. It does not keep others waiting for longer than firstAnswer: then the server is told as
 // away for the time being.
 func (m *mount) await(ctx context.Context, ask func(context.Context) error) error {
@@ -334,7 +340,7 @@ func (m *mount) await(ctx context.Context, ask func(context.Context) error) erro
 	case err := <-answer:
 		return err
 	case <-late.C:
-		m.learn(false, fmt.Errorf("no answer within %v; it is asked again", firstAnswer), false)
+		m.learn(false, errLate, false)
 		m.settle()
 	}
 	return <-answer
@@ -373,15 +379,16 @@ func (m *mount) heard(up bool, reason error) { m.learn(up, reason, true) }
 // learn notes that the server is up, or for which reason it is not. Bad news of one call is less than what the backend knows
 // of all: without overrule it does not count where another call was answered meanwhile.
 func (m *mount) learn(up bool, reason error, overrule bool) {
+	why := troubleOf(reason)
 	m.mu.Lock()
 	before := m.state
 	stands := m.tree != nil
 	switch {
 	case up && stands:
-		m.state, m.reason = control.StateReady, ""
+		m.state, m.why = control.StateReady, trouble{}
 	case before == control.StateReady && !overrule:
 	case !up && (stands || before == control.StateStarting):
-		m.state, m.reason = control.StateOffline, text(reason)
+		m.state, m.why = control.StateOffline, why
 	}
 	after := m.state
 	if before != after {
@@ -407,14 +414,14 @@ func text(err error) string {
 	return err.Error()
 }
 
-func (m *mount) become(state control.State, reason string) {
+func (m *mount) become(state control.State, why trouble) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state != state {
 		m.since = time.Now()
 		m.d.tellState()
 	}
-	m.state, m.reason = state, reason
+	m.state, m.why = state, why
 	if state != control.StateReady && state != control.StateOffline {
 		m.tree, m.line, m.server = nil, nil, nil
 	}
@@ -431,16 +438,18 @@ func (m *mount) settle() {
 
 // use returns the tree for one call, or why there is none.
 func (m *mount) use() (*cache.Tree, error) {
+	called := m.d.called(m.want)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.tree != nil {
 		return m.tree, nil
 	}
-	if m.state == control.StateFailed {
-		return nil, control.Errorf(control.NotMounted, "%s is not mounted: %s", m.want.Name, m.reason).
-			WithHint("it is tried again; `pierfs test %s` shows what is wrong", m.want.Name)
+	if m.state != control.StateFailed {
+		return nil, control.Errorf(control.NotMounted, "%s is %s", m.want.Name, m.state).WithHint("try again in a moment")
 	}
-	return nil, control.Errorf(control.NotMounted, "%s is %s", m.want.Name, m.state).WithHint("try again in a moment")
+	e := control.Errorf(control.NotMounted, "%s is not mounted: %s", m.want.Name, m.why.reason)
+	e.Findings = m.why.findings
+	return nil, e.WithHint("%s", named(cmp.Or(m.why.hint, "it is tried again; `pierfs test NAME` shows what is wrong"), called))
 }
 
 // knock has the server asked at once if it is known to be away: whoever calls has reason to believe that it is back, or that
@@ -482,14 +491,14 @@ func (m *mount) reach() conncfg.Target {
 	return m.target
 }
 
-// why returns what ended an ad-hoc mount, for the hand.
-func (m *mount) why() error {
+// ending returns what ended an ad-hoc mount, for the hand.
+func (m *mount) ending() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err == nil {
 		return control.Errorf(control.Timeout, "%s was not mounted in time", m.want.Dir).WithHint("the daemon's log tells more")
 	}
-	return told(m.err)
+	return toldOf(m.want.Name, m.err)
 }
 
 // openFiles counts what programs have open.
@@ -538,10 +547,12 @@ func (m *mount) serving() bool {
 
 // status returns m as it stands.
 func (m *mount) status() control.Connection {
+	called := m.d.called(m.want)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return control.Connection{
-		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since, Reason: m.reason,
+		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since,
+		Reason: m.why.reason, Cause: m.why.cause, Hint: named(m.why.hint, called), Findings: m.why.findings,
 		Protocol: string(m.target.Protocol), Endpoint: endpoint(m.target), Dir: m.want.Dir,
 		ReadOnly: m.target.ReadOnly, AdHoc: m.want.AdHoc,
 	}

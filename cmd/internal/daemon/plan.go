@@ -102,6 +102,14 @@ func (p Plan) at(asked string) (*conncfg.Config, string, error) {
 	return nil, "", control.Errorf(control.Usage, "no environment is active").WithHint(hintNone)
 }
 
+// called is how commands name a connection in an environment, which need not be told if it is the first active one.
+func (p Plan) called(name, environment string) string {
+	if _, first, err := p.at(""); environment == "" || err == nil && environment == first {
+		return name
+	}
+	return name + " --env " + environment
+}
+
 func (p Plan) knows(environment string) bool {
 	return slices.ContainsFunc(p.Environments, func(e control.Environment) bool { return e.Name == environment })
 }

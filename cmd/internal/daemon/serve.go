@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,16 +208,28 @@ func resolve(ctx context.Context, c *conncfg.Config, name, environment string) (
 
 // refusal is the errors among findings as one *control.Error; nil if there is none.
 func refusal(findings []conncfg.Finding) error {
-	var texts []string
-	for _, f := range findings {
-		if f.Severity == conncfg.Error {
-			texts = append(texts, f.String())
-		}
-	}
-	if len(texts) == 0 {
+	wrong := slices.DeleteFunc(slices.Clone(findings), func(f conncfg.Finding) bool { return f.Severity != conncfg.Error })
+	if len(wrong) == 0 {
 		return nil
 	}
-	return control.Errorf(control.ConfigInvalid, "%s", strings.Join(texts, "; ")).WithHint("`pierfs check` shows everything that is wrong")
+	first := wrong[0]
+	text := strings.TrimPrefix(first.Field+": "+first.Message, ": ")
+	if len(wrong) > 1 {
+		text += fmt.Sprintf(", and %s", more(len(wrong)-1))
+	}
+	if first.Connection != "" {
+		text = "the definition of " + first.Connection + " cannot be used: " + text
+	}
+	e := control.Errorf(control.ConfigInvalid, "%s", text).WithHint("`pierfs check` shows everything that is wrong")
+	e.Findings = wrong
+	return e
+}
+
+func more(n int) string {
+	if n == 1 {
+		return "1 more error"
+	}
+	return strconv.Itoa(n) + " more errors"
 }
 
 func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.ApplyAnswer, error) {
@@ -235,7 +249,10 @@ func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.A
 		}
 		d.mu.Unlock()
 	}
-	return d.apply(ctx), nil
+	answer := d.apply(ctx)
+	others := func(f conncfg.Finding) bool { return f.Connection != q.Name } // what is wrong with them does not fail this
+	answer.Findings = slices.DeleteFunc(slices.Clone(answer.Findings), others)
+	return answer, nil
 }
 
 func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(control.Step) error) error {
@@ -254,18 +271,30 @@ func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(cont
 	if err := errors.Join(send(step), err); err != nil {
 		return err
 	}
+	called := ""
+	if q.Definition.IsZero() {
+		called = d.called(Want{Name: q.Name, Environment: target.Environment})
+	}
 	var unheard error
 	err = d.o.Floor.Test(ctx, target, d.log.With("conn", target.Name, "env", target.Environment), func(s control.Step) {
+		s.Fix = named(s.Fix, called)
 		unheard = errors.Join(unheard, send(s))
 	})
-	return errors.Join(told(err), unheard)
+	return errors.Join(toldOf(called, err), unheard)
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// testTarget resolves what a test is asked of: a definition of the store as it is written now, or one that the request
-// brings.
+// testTarget resolves what a test is asked of: a definition of the store as it is written now, one that the request
+// brings, or what is mounted on a directory.
 func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg.Target, error) {
+	if strings.HasPrefix(q.Name, "/") && q.Definition.IsZero() {
+		m, err := d.mountOf(q.Name, "")
+		if err != nil {
+			return conncfg.Target{}, err
+		}
+		return m.reach(), nil
+	}
 	plan := d.o.Plan(ctx)
 	config, environment, err := plan.at(q.Environment)
 	if err != nil {
@@ -437,7 +466,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	if !m.serving() {
 		d.stopAll([]*mount{m})
 		d.restore(dir)
-		return control.MountAnswer{}, m.why()
+		return control.MountAnswer{}, m.ending()
 	}
 	answer.Connections = []control.Connection{m.status()}
 	return answer, nil
@@ -557,7 +586,7 @@ func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.Tru
 	}
 	pinned, err := d.o.Floor.Pin(ctx, target, fingerprintOf(q.Fingerprint))
 	if err != nil {
-		return control.TrustAnswer{}, told(err)
+		return control.TrustAnswer{}, toldOf(d.called(Want{Name: q.Name, Environment: target.Environment}), err)
 	}
 	d.logTrusted(ctx, q.Name, *pinned)
 	d.knockAndWait(ctx, pinned.Address)
