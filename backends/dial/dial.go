@@ -36,8 +36,9 @@ type Options struct {
 	// TrustedCertificates is the same for the fingerprints of certificates, as trust.Store.Certificates gives them.
 	TrustedCertificates func(address string) ([]string, error)
 
-	// Certificate is told which certificate a login has shown, by its fingerprint, and when it ends; nil if nobody listens.
-	Certificate func(fingerprint string, notAfter time.Time)
+	// Certificate is told at each login which certificate the server at host:port has shown, by its fingerprint, and when it
+	// ends. It must not block; nil if nobody listens.
+	Certificate func(address, fingerprint string, notAfter time.Time)
 
 	// Secrets returns the Target with its secrets as they are now. It is asked at each login for those that the Target has, so
 	// that a password which was changed at its source counts at the next. Nil: they stay as they are.

@@ -12,13 +12,13 @@
 //
 // One connection in one environment is a mount (mount.go), a goroutine with an explicit state:
 //
-//	disabled  starting -> ready <-> offline
-//	             ^          |         |
-//	             |          v         v
-//	           failed <-- draining <--+
+//	disabled   starting -> ready <-> offline
+//	              ^          |         |
+//	              |          v         v
+//	            failed <-- draining <--+ --> unmounted
 //
 // Locks, in the order in which they are taken: Daemon.changing (held over starts and stops, which may last), Daemon.mu,
-// mount.mu, points.mu. The latter three are held over memory and local disk only.
+// mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only.
 package daemon
 
 import (
@@ -112,6 +112,8 @@ type Daemon struct {
 	planned chan struct{} // closed when the definitions have been read once
 	quit    chan struct{} // closed when everything is to stop
 
+	certificates certificates
+
 	changing sync.Mutex // one apply, mount or umount at a time
 
 	mu      sync.Mutex
@@ -179,10 +181,14 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 
 // live does what comes up until it is time to stop.
 func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-chan struct{}, served chan error) error {
+	round := time.NewTicker(certificateRound)
+	defer round.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-round.C:
+			d.lookAtCertificates()
 		case <-d.idle:
 			d.log.Info("nothing is mounted any more")
 			return nil

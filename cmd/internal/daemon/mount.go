@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,8 @@ type Floor struct {
 type Link struct {
 	Heard   func(up bool, reason error) // told when the server goes away and comes back
 	Secrets func() conncfg.Target       // asked at each login for the secrets as they are now
+	// Certificate is told at each login which certificate the server at address has shown.
+	Certificate func(address, fingerprint string, notAfter time.Time)
 }
 
 // Backend is one that can be told to look for its server.
@@ -243,7 +246,7 @@ func (m *mount) secrets() conncfg.Target {
 
 // plant makes the tree of target, with the backend below it.
 func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
-	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets})
+	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -550,9 +553,14 @@ func (m *mount) status() control.Connection {
 	called := m.d.called(m.want)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	findings := m.why.findings
+	if f, ok := m.d.certificates.finding(m.target.Address(), time.Now()); ok {
+		f.Connection, f.Environment = m.want.Name, m.want.Environment
+		findings = append(slices.Clip(findings), f)
+	}
 	return control.Connection{
 		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since,
-		Reason: m.why.reason, Cause: m.why.cause, Hint: named(m.why.hint, called), Findings: m.why.findings,
+		Reason: m.why.reason, Cause: m.why.cause, Hint: named(m.why.hint, called), Findings: findings,
 		Protocol: string(m.target.Protocol), Endpoint: endpoint(m.target), Dir: m.want.Dir,
 		ReadOnly: m.target.ReadOnly, AdHoc: m.want.AdHoc,
 	}

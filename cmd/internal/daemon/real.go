@@ -95,6 +95,7 @@ func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) 
 	o := r.options(log)
 	o.State = func(s retry.State) { l.Heard(s.Online, s.Err) }
 	o.Secrets = l.Secrets
+	o.Certificate = l.Certificate
 	return dial.Dial(t, o)
 }
 
