@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -94,6 +95,11 @@ func (h *hand) applied(a control.ApplyAnswer) error {
 			return err
 		}
 	}
+	return failedApply(a)
+}
+
+// failedApply is the status of what came up with errors, or not at all.
+func failedApply(a control.ApplyAnswer) error {
 	if conncfg.HasErrors(a.Findings) {
 		return silent{control.ConfigInvalid}
 	}
@@ -115,8 +121,28 @@ func (h *hand) listCommand() *cobra.Command {
 			if h.asJSON {
 				return h.json(a)
 			}
+			if len(a.Connections) == 0 {
+				return h.nothing(cmd.Context(), a.Environments)
+			}
 			return h.connections(a.Connections)
 		}}
+}
+
+// nothing says why there is nothing to list, and how that is changed.
+func (h *hand) nothing(ctx context.Context, environments []control.Environment) error {
+	a, err := control.Status.Call(ctx, h.client(), control.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	if active, others := environmentNames(environments); active == "" {
+		_, err = fmt.Fprintf(h.out, "No environment is active on this machine, so nothing is mounted.\n"+
+			"  name one (%s) in activeEnvironments of %s\n", terminal.Quote(others), terminal.Quote(filepath.Join(a.ConfigDir, "pierfs.toml")))
+		return err
+	}
+	_, err = fmt.Fprintf(h.out, "No connection is defined, and nothing is mounted.\n"+
+		"  for good: write %s; docs/DEFINITIONS.md says how, `pierfs check` whether it is right\n"+
+		"  for now:  pierfs mount sftp://user@host/dir DIR\n", terminal.Quote(filepath.Join(a.ConfigDir, "connections", "NAME.toml")))
+	return err
 }
 
 func (h *hand) statusCommand() *cobra.Command {
@@ -210,19 +236,34 @@ func (h *hand) showCommand() *cobra.Command {
 			if h.asJSON {
 				return h.json(a)
 			}
-			password := "none"
-			if a.HasPassword {
-				password = "set"
-			}
-			rows := [][]string{{"name", a.Name}, {"environment", a.Environment}, {"state", string(a.State)}, {"reason", a.Reason},
-				{"directory", a.Dir}, {"server", a.Endpoint}, {"password", password}}
-			for _, f := range a.Definition {
-				if f.Field != "name" && f.Field != "password" {
-					rows = append(rows, []string{f.Field, f.Value, "(" + f.From + ")"})
-				}
-			}
-			return table(h.out, nil, rows)
+			return h.printShown(a)
 		}}
+}
+
+func (h *hand) printShown(a control.ShowAnswer) error {
+	password := "none"
+	if a.HasPassword {
+		password = "set"
+	}
+	rows := [][]string{{"name", a.Name}, {"environment", cmp.Or(a.Environment, "-")}, {"state", string(a.State)}}
+	if word := briefly(a.Connection); word != "" {
+		rows = append(rows, []string{"reason", word})
+	}
+	rows = append(rows, []string{"directory", a.Dir}, []string{"server", a.Endpoint}, []string{"password", password})
+	for _, f := range a.Definition {
+		switch {
+		case f.Field == "name" || f.Field == "password":
+		case f.Resolved != "":
+			rows = append(rows, []string{f.Field, f.Resolved, "(" + f.From + ": " + f.Value + ", in " + a.Environment + ")"})
+		default:
+			rows = append(rows, []string{f.Field, f.Value, "(" + f.From + ")"})
+		}
+	}
+	if err := table(h.out, nil, rows); err != nil {
+		return err
+	}
+	h.trouble(a.Connection)
+	return nil
 }
 
 func (h *hand) enableCommand(on bool) *cobra.Command {
@@ -236,8 +277,25 @@ func (h *hand) enableCommand(on bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return h.applied(a)
+			return h.switched(args[0], on, a)
 		}}
+}
+
+// switched prints that a connection was switched on or off, and fails as applied does.
+func (h *hand) switched(name string, on bool, a control.ApplyAnswer) error {
+	if h.asJSON {
+		return h.applied(a)
+	}
+	word, again := "disabled", ", until `pierfs enable "+name+"`"
+	if on {
+		word, again = "enabled", ""
+	}
+	h.findings(h.err, a.Findings)
+	fmt.Fprintf(h.out, "%s: %s%s\n", word, terminal.Quote(name), terminal.Quote(again))
+	if err := h.connections(a.Connections); err != nil {
+		return err
+	}
+	return failedApply(a)
 }
 
 // tested is what test prints as JSON.

@@ -121,6 +121,42 @@ func TestListsTellTheWayOut(t *testing.T) {
 	}
 }
 
+// An empty list says so, and how it is filled.
+func TestEmptyListTellsHowToBegin(t *testing.T) {
+	var environments []control.Environment
+	s := newStand(t, func(s *control.Server) {
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Environments: environments}, nil
+		})
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			return control.StatusAnswer{ConfigDir: "/conf"}, nil
+		})
+	})
+	for active, want := range map[bool]string{true: "/conf/connections/NAME.toml", false: "activeEnvironments of /conf/pierfs.toml"} {
+		environments = []control.Environment{{Name: "Test", Active: active}}
+		if status, out, _ := s.hand("", "list"); status != 0 || !strings.Contains(out, want) {
+			t.Errorf("with Test active (%v) list ends with %d and says %q; want %s", active, status, out, want)
+		}
+	}
+}
+
+// umount and disable say what they did, and what undoes it.
+func TestWhatIsTakenAwayIsTold(t *testing.T) {
+	s := newStand(t, func(s *control.Server) {
+		control.Umount.Serve(s, func(_ context.Context, q control.UmountRequest) (control.MountAnswer, error) {
+			return control.MountAnswer{Connections: []control.Connection{{Name: q.Name, Environment: "Test", State: control.StateUnmounted}}}, nil
+		})
+		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ApplyAnswer, error) {
+			return control.ApplyAnswer{}, nil
+		})
+	})
+	for verb, want := range map[string]string{"umount": "unmounted: one in Test; `pierfs mount one`", "disable": "disabled: one, until `pierfs enable one`", "enable": "enabled: one\n"} {
+		if status, out, _ := s.hand("", verb, "one"); status != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s ends with %d and says %q; want %q", verb, status, out, want)
+		}
+	}
+}
+
 func TestFailuresEndWithTheirStatus(t *testing.T) {
 	s := newStand(t, func(s *control.Server) {
 		control.Stat.Serve(s, func(_ context.Context, q control.FileRequest) (control.File, error) {

@@ -87,7 +87,10 @@ func (h *hand) umountCommand() *cobra.Command {
 				}
 			}
 			a, err := control.Umount.Call(cmd.Context(), h.client(), q)
-			return h.mounted(a, err)
+			if err != nil {
+				return err
+			}
+			return h.unmounted(a)
 		}}
 	cmd.Flags().BoolVarP(&q.Force, "force", "f", false, "also while programs have files open: they get some seconds, then they are cut off")
 	return cmd
@@ -126,6 +129,21 @@ func realDir(dir string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(above, filepath.Base(dir)), nil
+}
+
+// unmounted tells what is no longer mounted, and what mounts it again.
+func (h *hand) unmounted(a control.MountAnswer) error {
+	if h.asJSON {
+		return h.json(a)
+	}
+	for _, c := range a.Connections {
+		again := ""
+		if !c.AdHoc {
+			again = "; `pierfs mount " + c.Name + "` or the daemon's next start mounts it again"
+		}
+		fmt.Fprintf(h.out, "unmounted: %s%s\n", terminal.Quote(fullName(c)), terminal.Quote(again))
+	}
+	return nil
 }
 
 func (h *hand) mounted(a control.MountAnswer, err error) error {

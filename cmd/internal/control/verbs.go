@@ -38,12 +38,13 @@ func All() []Description {
 type State string
 
 const (
-	StateDisabled State = "disabled" // switched off, or unmounted by hand
-	StateStarting State = "starting" // being mounted
-	StateReady    State = "ready"    // mounted
-	StateOffline  State = "offline"  // mounted, but the server is away
-	StateDraining State = "draining" // being unmounted: what is written is being published
-	StateFailed   State = "failed"   // not mounted, and being tried again; Reason says why
+	StateDisabled  State = "disabled"  // switched off in its definition
+	StateUnmounted State = "unmounted" // by hand, until it is mounted by hand or the daemon starts anew
+	StateStarting  State = "starting"  // being mounted
+	StateReady     State = "ready"     // mounted
+	StateOffline   State = "offline"   // mounted, but the server is away
+	StateDraining  State = "draining"  // being unmounted: what is written is being published
+	StateFailed    State = "failed"    // not mounted, and being tried again; Reason says why
 )
 
 // Connection is one connection in one environment.
@@ -144,7 +145,14 @@ type ShowAnswer struct {
 	Commit         string `json:"commit"`
 	HostKey        string `json:"hostKey,omitempty"`
 	// Definition is the fields as they are written, and the defaults of those that are not.
-	Definition []conncfg.Shown `json:"definition,omitempty"`
+	Definition []ShownField `json:"definition,omitempty"`
+}
+
+// ShownField is one field of a definition.
+type ShownField struct {
+	conncfg.Shown
+	// Resolved is what the value becomes in this environment, where that is not what is written.
+	Resolved string `json:"resolved,omitempty"`
 }
 
 // EnableRequest switches a connection on or off, in its definition.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -245,6 +246,33 @@ func TestNewsOfAServerAreWaitedFor(t *testing.T) {
 	}
 }
 
+// A field shows what its variables have become beside what is written, and a secret neither way.
+func TestShowTellsWhatVariablesBecome(t *testing.T) {
+	s := newStage(t)
+	s.write("environments/Test.toml", "[variables]\nport = \"2200\"\nuser = \"batch\"\n[secrets]\npw = \""+canary+"\"")
+	s.write("connections/one.toml", `protocol = "SFTP"
+host = "files.example"
+port = "${port}"
+username = "${user}"
+password = "${pw}"
+workingDir = "/data"`)
+	s.start()
+	show, err := control.Show.Call(t.Context(), s.client, control.ShowRequest{Name: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range show.Definition {
+		if f.Resolved != "" {
+			got[f.Field] = f.Value + " is " + f.Resolved
+		}
+	}
+	if want := map[string]string{"port": "${port} is 2200", "username": "${user} is batch"}; !maps.Equal(got, want) {
+		t.Errorf("show tells %v; want %v", got, want)
+	}
+	wantNoCanary(t, s)
+}
+
 // Between the saving of a file and the daemon's reading of it, no verb shows or asks what was written before.
 func TestVerbsReadWhatIsWrittenNow(t *testing.T) {
 	s := newStage(t)
@@ -420,9 +448,9 @@ func TestUnmountedByHandStaysSo(t *testing.T) {
 	if _, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "one", Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	s.wantState("one", control.StateDisabled)
+	s.wantState("one", control.StateUnmounted)
 	s.apply()
-	s.wantState("one", control.StateDisabled)
+	s.wantState("one", control.StateUnmounted)
 	_, err = control.Ls.Call(t.Context(), s.client, control.FileRequest{Connection: "one"}), error(nil)
 	for _, e := range control.Ls.Call(t.Context(), s.client, control.FileRequest{Connection: "one"}) {
 		err = e

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -74,7 +75,7 @@ func (d *Daemon) standing(w Want) control.Connection {
 	case !w.Enabled:
 		c.Reason = "enabled = false in its definition"
 	case held:
-		c.Reason = "unmounted by hand"
+		c.State, c.Reason = control.StateUnmounted, "by hand; `pierfs mount "+d.called(w)+"` mounts it"
 	default:
 		c.State = control.StateStarting // apply comes to it at once
 	}
@@ -188,8 +189,31 @@ func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowA
 	}
 	standing.Protocol, standing.Endpoint, standing.ReadOnly = string(target.Protocol), endpoint(target), target.ReadOnly
 	answer := shown(standing, target)
-	answer.Definition = c.Show(environment)
+	for _, field := range c.Show(environment) {
+		f := control.ShownField{Shown: field}
+		if strings.Contains(field.Value, "${") {
+			f.Resolved = resolved(field.Field, target)
+		}
+		answer.Definition = append(answer.Definition, f)
+	}
 	return answer, nil
+}
+
+// resolved returns what a field with variables has become; "" where that is a secret. conncfg lets none into the others.
+func resolved(field string, t conncfg.Target) string {
+	switch field {
+	case "host":
+		return t.Host
+	case "port":
+		return strconv.Itoa(t.Port)
+	case "username":
+		return t.Username
+	case "workingDir":
+		return t.WorkingDir
+	case "sslProtocol":
+		return strings.ReplaceAll(tls.VersionName(t.TLS.MinVersion), " ", "")
+	}
+	return ""
 }
 
 func shown(c control.Connection, t conncfg.Target) control.ShowAnswer {
@@ -398,7 +422,7 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 			d.restore(m.want.Dir)
 		}
 		c := m.status()
-		c.State = control.StateDisabled
+		c.State = control.StateUnmounted
 		answer.Connections = append(answer.Connections, c)
 		left = errors.Join(left, m.left())
 	}
