@@ -21,6 +21,10 @@ if [ "$(id -u)" != 0 ]; then
 	exit 77
 fi
 
+# Where the FTP servers are kept: the packages of several of them exclude each other, and none has any business on this
+# system, so they are unpacked beside it. The tests find them by the same rule (integration/servers/fetched.go).
+readonly servers=${XDG_CACHE_HOME:-$HOME/.cache}/pierfs/servers
+
 step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
 
 # packages prints the Debian packages of the programs that are missing.
@@ -46,11 +50,49 @@ packages() {
 		nsenter util-linux
 		mount mount
 		ps procps
+		curl curl
 		gcc gcc
 		ld binutils
 	END
+	[ -x /usr/bin/python3 ] || echo python3 # for pyftpdlib, whatever else is called python3 here
 	[ -e /usr/include/stdlib.h ] || echo libc6-dev # the race detector is linked with it
 }
+
+# sound reports whether every FTP server in the directory $1 finds all it needs.
+sound() {
+	local lib=$1/usr/lib/$(uname -m)-linux-gnu
+	[ -e "$1/usr/lib/proftpd/mod_tls.so" ] || return 1
+	! LD_LIBRARY_PATH=$lib ldd "$1"/usr/sbin/{vsftpd,pure-ftpd,proftpd} "$1/usr/lib/proftpd/mod_tls.so" 2>&1 |
+		grep -qE 'not found|No such file' || return 1
+	LD_LIBRARY_PATH=$lib PYTHONPATH=$1/usr/lib/python3/dist-packages /usr/bin/python3 -c \
+		'import OpenSSL; from pyftpdlib.handlers import TLS_FTPHandler' 2>/dev/null
+}
+
+# fetch_servers unpacks the FTP servers, with the libraries that the system lacks, unless they are there already.
+fetch_servers() (
+	sound "$servers" && return
+	step fetch FTP servers
+	local new=$servers.$$ package
+	trap 'rm -rf "$new"' EXIT
+	mkdir -p "$new/fetched"
+	cd "$new/fetched"
+	apt-get -q update
+	for package in vsftpd pure-ftpd proftpd-mod-crypto proftpd-core python3-pyftpdlib python3-openssl; do
+		echo $package
+		# What installing it would bring along, one by one, for together they cannot be installed.
+		apt-get -s -q --no-install-recommends install $package | awk '$1 == "Inst" && $2 ~ /^(lib|python3-)/ { print $2 }'
+	done | sort -u | xargs apt-get -q -o APT::Sandbox::User=root download
+	for package in *.deb; do
+		dpkg -x "$package" "$new"
+	done
+	rm -rf "$new/fetched"
+	if ! sound "$new"; then
+		echo "integration/test.sh: the FTP servers that were fetched lack something" >&2
+		exit 1
+	fi
+	rm -rf "$servers"
+	mv "$new" "$servers"
+)
 
 install_missing() {
 	local missing policy=/usr/sbin/policy-rc.d had_sshd=
@@ -74,6 +116,7 @@ install_missing() {
 		rm -f $policy
 		trap - EXIT
 	fi
+	fetch_servers
 	if [ ! -e /dev/fuse ]; then
 		modprobe fuse 2>/dev/null || true
 		[ -e /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229

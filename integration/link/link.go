@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -85,38 +86,84 @@ func New(t testing.TB, o Options) *Link {
 // is an address of loopback that nobody else uses, with target's port.
 func (l *Link) Forward(t testing.TB, listen, target string) string {
 	t.Helper()
-	f := &forward{target: target}
+	var listener net.Listener
 	var err error
 	if listen != "" {
-		f.listener, err = net.Listen("tcp", listen)
+		listener, err = net.Listen("tcp", listen)
 	} else {
-		f.listener, err = listenAside(target)
+		listener, err = listenAside(target)
 	}
 	if err != nil {
 		t.Fatalf("listen for a link to %s: %v", target, err)
 	}
-	address := f.listener.Addr().String()
+	return l.lead(listener, target)
+}
+
+// lead leads what connects to listener to target, and returns listener's address.
+func (l *Link) lead(listener net.Listener, target string) string {
+	f := &forward{listener: listener, target: target}
+	address := listener.Addr().String()
 	l.mu.Lock()
 	l.listeners[address] = f
 	l.mu.Unlock()
-	l.work.Go(func() { l.accept(f, f.listener) })
+	l.work.Go(func() { l.accept(f, listener) })
 	return address
 }
 
-// listenAside listens on target's port at the first loopback address from 127.77.0.1 on where it is free.
-func listenAside(target string) (net.Listener, error) {
-	_, port, err := net.SplitHostPort(target)
+// ForwardPorts leads the ports first to last of target, and returns the loopback address where they are the same.
+func (l *Link) ForwardPorts(t testing.TB, target string, first, last int) (host string) {
+	t.Helper()
+	listeners, err := listenBeside(first, last)
 	if err != nil {
-		return nil, err
+		t.Fatalf("listen for a link to the ports %d to %d of %s: %v", first, last, target, err)
 	}
+	for i, listener := range listeners {
+		l.lead(listener, net.JoinHostPort(target, strconv.Itoa(first+i)))
+	}
+	host, _, _ = net.SplitHostPort(listeners[0].Addr().String()) // a listener's address is a good one
+	return host
+}
+
+// listenBeside listens on the ports first to last at the first loopback address from 127.77.0.1 on where all are free.
+func listenBeside(first, last int) (listeners []net.Listener, err error) {
 	for i := 1; i < 1<<16; i++ {
-		host := fmt.Sprintf("127.77.%d.%d", i>>8, i&0xff)
-		var listener net.Listener
-		if listener, err = net.Listen("tcp", net.JoinHostPort(host, port)); err == nil {
-			return listener, nil
+		if listeners, err = listenAll(fmt.Sprintf("127.77.%d.%d", i>>8, i&0xff), first, last); err == nil {
+			return listeners, nil
 		}
 	}
 	return nil, err
+}
+
+// listenAll listens on the ports first to last of host, or on none.
+func listenAll(host string, first, last int) (listeners []net.Listener, err error) {
+	for port := first; port <= last; port++ {
+		listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			for _, listener := range listeners {
+				_ = listener.Close() // an open listener closes without an error
+			}
+			return nil, err
+		}
+		listeners = append(listeners, listener)
+	}
+	return listeners, nil
+}
+
+// listenAside listens on target's port at an address where it is free.
+func listenAside(target string) (net.Listener, error) {
+	_, service, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(service)
+	if err != nil {
+		return nil, err
+	}
+	listeners, err := listenBeside(port, port)
+	if err != nil {
+		return nil, err
+	}
+	return listeners[0], nil
 }
 
 // accept takes connections until the listener is closed.

@@ -143,17 +143,27 @@ var ErrEnded = errors.New("the program has ended")
 // Await returns once text has been written at or behind offset from, with an error when the program ends first or limit
 // passes.
 func (p *Process) Await(text string, from int, limit time.Duration) error {
+	return p.Log.await(text, from, limit, p.done)
+}
+
+// Await returns once text has been written at or behind offset from, with an error when limit passes first.
+func (l *Log) Await(text string, from int, limit time.Duration) error {
+	return l.await(text, from, limit, nil)
+}
+
+// await waits for text, for the writer's end, or for limit to pass.
+func (l *Log) await(text string, from int, limit time.Duration, ended <-chan struct{}) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
-		found, changed := p.Log.look(text, from)
+		found, changed := l.look(text, from)
 		if found {
 			return nil
 		}
 		select {
 		case <-changed:
-		case <-p.done:
-			if found, _ := p.Log.look(text, from); found {
+		case <-ended:
+			if found, _ := l.look(text, from); found {
 				return nil
 			}
 			return ErrEnded

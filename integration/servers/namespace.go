@@ -14,8 +14,12 @@ import (
 	"pierfs/integration/process"
 )
 
-// inside is where the server sees the directory that the test made for it.
-const inside = "/mnt/base"
+// inside is where the server sees the directory that the test made for it, and programs where it sees those that were
+// fetched.
+const (
+	inside   = "/mnt/base"
+	programs = "/mnt/programs"
+)
 
 // namespace is a mount and process namespace of its own with users of our making, so that a server runs as if on another
 // machine: nothing of this one changes, and when the holder (its process 1) dies, the kernel ends everything in it.
@@ -25,7 +29,8 @@ type namespace struct {
 }
 
 // setup makes the namespace from the directory it is started in. It covers what has to look different in there:
-// accounts, PAM's rules, /run (sshd wants /run/sshd), /proc (of this process namespace). Copies of FUSE mounts are let
+// accounts, PAM's rules, /run (sshd wants /run/sshd), /proc (of this process namespace), and /dev for a server that knows
+// no log but syslog. Copies of FUSE mounts are let
 // go: one that stayed here would keep its daemon from unmounting for as long as this server runs. One that is gone
 // already, because the list has changed while it was read, is no reason to fail.
 const setup = `
@@ -39,22 +44,31 @@ mount -t proc proc /proc
 if [ "$1" -gt 0 ]; then mount -t tmpfs -o size="$1",mode=755 tmpfs base; fi
 mkdir -p base/home
 chown "$2" base/home
-for f in passwd shadow group pam.d/sshd; do mount --bind "etc/$f" "/etc/$f"; done
+for f in passwd shadow group pam.d; do mount --bind "etc/$f" "/etc/$f"; done
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/sshd
+mkdir /run/sshd /run/empty
+if [ -S etc/log ]; then
+	mkdir dev
+	mount -t tmpfs -o mode=755 tmpfs dev
+	for f in null zero full random urandom; do : >dev/$f; mount --bind /dev/$f dev/$f; done
+	: >dev/log
+	mount --bind etc/log dev/log
+	mount --rbind dev /dev
+fi
 mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir ` + inside + `
+mkdir ` + inside + ` ` + programs + `
 mount --rbind base ` + inside + `
+if [ -n "$3" ]; then mount --bind "$3" ` + programs + `; fi
 echo ready
 while :; do sleep 3600 & wait; done
 `
 
 // newNamespace starts a holder. size is that of a tmpfs for the server's files, 0 for the test's own disk; owner is the
-// uid:gid that the home directory belongs to.
-func newNamespace(t testing.TB, dir string, size int64, owner string) *namespace {
+// uid:gid that the home directory belongs to; fetched is the directory shown as programs, "" for none.
+func newNamespace(t testing.TB, dir string, size int64, owner, fetched string) *namespace {
 	t.Helper()
-	process.Need(t, "nsenter", "mount", "sshd")
-	cmd := exec.Command("/bin/sh", "-c", setup, "holder", strconv.FormatInt(size, 10), owner)
+	process.Need(t, "nsenter", "mount")
+	cmd := exec.Command("/bin/sh", "-c", setup, "holder", strconv.FormatInt(size, 10), owner, fetched)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	n := &namespace{holder: process.Start(t, cmd), dir: dir}
@@ -97,6 +111,7 @@ func (n *namespace) view(path string) string {
 // member is one process in the namespace.
 type member struct {
 	pid     int // as this machine counts
+	parent  int
 	state   byte
 	cmdline string
 }
@@ -125,7 +140,7 @@ func (n *namespace) members() []member {
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
 		m := member{pid: pid, cmdline: strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " ")}
 		if _, rest, ok := strings.Cut(string(stat), ") "); ok {
-			m.state = rest[0]
+			_, _ = fmt.Sscanf(rest, "%c %d", &m.state, &m.parent) // the kernel's own format
 		}
 		if m.state != 'Z' && m.cmdline != "sleep 3600" {
 			all = append(all, m)

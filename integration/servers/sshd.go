@@ -63,13 +63,10 @@ type SSHD struct {
 	sshd  *process.Process
 }
 
-// account of the made-up user. No machine has it by chance, and nothing of the machine belongs to it.
-const account = 4742
-
 // NewSSHD starts a server that runs until the test ends.
 func NewSSHD(t testing.TB, o SSHOptions) *SSHD {
 	t.Helper()
-	process.Need(t, "sshd", "ssh-keygen", "perl")
+	process.Need(t, "sshd", "ssh-keygen")
 	dir := makeDir(t)
 	s := &SSHD{
 		Host:     cmp.Or(o.Address, "127.0.0.1"),
@@ -92,14 +89,10 @@ func NewSSHD(t testing.TB, o SSHOptions) *SSHD {
 			t.Fatal(err)
 		}
 	}
-	owner := "0:0"
-	if s.User != "root" {
-		owner = fmt.Sprintf("%d:%d", account, account)
-	}
-	s.accounts(t)
+	owner := accounts(t, s.etc, "sshd", s.User, s.Password, s.Root)
 	s.makeHostKeys(t)
 	process.Output(t, nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "user CA", "-f", filepath.Join(s.etc, "ca"))
-	s.space = newNamespace(t, dir, o.Size, owner)
+	s.space = newNamespace(t, dir, o.Size, owner, "")
 	if o.Size > 0 {
 		s.Dir = s.space.view(inside + "/home")
 	}
@@ -114,28 +107,6 @@ func NewSSHD(t testing.TB, o SSHOptions) *SSHD {
 	}
 	t.Fatalf("start sshd: %v\n%s", err, s.sshd.Log)
 	return nil
-}
-
-// accounts writes the files that say who may log in, beside those of the machine.
-func (s *SSHD) accounts(t testing.TB) {
-	t.Helper()
-	home := s.Root
-	passwd, group := read(t, "/etc/passwd"), read(t, "/etc/group")
-	hash := process.Output(t, strings.NewReader(s.Password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
-	shadow := fmt.Sprintf("%s:%s:19000:0:99999:7:::\n", s.User, hash)
-	if s.User == "root" {
-		lines := strings.SplitAfter(passwd, "\n")
-		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "root:") })
-		passwd = fmt.Sprintf("root:x:0:0:root:%s:/bin/sh\n", home) + strings.Join(lines, "")
-	} else {
-		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", s.User, account, account, home)
-		group += fmt.Sprintf("%s:x:%d:\n", s.User, account)
-	}
-	write(t, filepath.Join(s.etc, "passwd"), 0o644, "%s", passwd)
-	write(t, filepath.Join(s.etc, "group"), 0o644, "%s", group)
-	write(t, filepath.Join(s.etc, "shadow"), 0o600, "%s", shadow)
-	write(t, filepath.Join(s.etc, "pam.d", "sshd"), 0o644,
-		"auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n")
 }
 
 // start starts sshd on s.Port and returns when it listens.

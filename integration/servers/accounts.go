@@ -1,0 +1,38 @@
+package servers
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pierfs/integration/process"
+)
+
+// account of the made-up user. No machine has it by chance, and nothing of the machine belongs to it.
+const account = 4742
+
+// accounts writes into etc the files that say who may log in, beside those of the machine: user with password, by the PAM
+// service. It returns the uid:gid of user. The password's hash is a cheap one: a server may have to check it often.
+func accounts(t testing.TB, etc, service, user, password, home string) (owner string) {
+	t.Helper()
+	passwd, group := read(t, "/etc/passwd"), read(t, "/etc/group")
+	hash := process.Output(t, strings.NewReader(password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
+	if user == "root" {
+		lines := strings.SplitAfter(passwd, "\n")
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "root:") })
+		passwd = fmt.Sprintf("root:x:0:0:root:%s:/bin/sh\n", home) + strings.Join(lines, "")
+		owner = "0:0"
+	} else {
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", user, account, account, home)
+		group += fmt.Sprintf("%s:x:%d:\n", user, account)
+		owner = fmt.Sprintf("%d:%d", account, account)
+	}
+	write(t, filepath.Join(etc, "passwd"), 0o644, "%s", passwd)
+	write(t, filepath.Join(etc, "group"), 0o644, "%s", group)
+	write(t, filepath.Join(etc, "shadow"), 0o600, "%s:%s:19000:0:99999:7:::\n", user, hash)
+	write(t, filepath.Join(etc, "pam.d", service), 0o644,
+		"auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n")
+	return owner
+}
