@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -108,8 +109,51 @@ func TestPageTellsStatusesAndCommands(t *testing.T) {
 		}
 	}
 	for _, c := range (&hand{}).command().Commands() {
-		if c.Name() != "help" && !strings.Contains(text, "`pierfs "+c.Name()) {
+		if c.Runnable() && c.Name() != "help" && !strings.Contains(text, "`pierfs "+c.Name()) {
 			t.Errorf("the page does not tell of %s", c.Name())
+		}
+	}
+}
+
+// Every command says what it does, how it is used, and where its exit statuses are told. The examples are command lines that
+// it takes.
+func TestHelp(t *testing.T) {
+	for _, c := range (&hand{}).command().Commands() {
+		if !c.Runnable() || c.Name() == "help" {
+			continue
+		}
+		var out bytes.Buffer
+		if status := run(t.Context(), []string{c.Name(), "--help"}, nil, &out, &out); status != 0 {
+			t.Errorf("%s --help ends with %d", c.Name(), status)
+		}
+		for _, want := range []string{c.Short + ".", "\nExamples:\n", "pierfs help statuses"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s --help lacks %q:\n%s", c.Name(), want, out.String())
+			}
+		}
+		for line := range strings.Lines(c.Example) {
+			_, line, _ = strings.Cut(strings.TrimSpace(line), "pierfs ") // what goes before is piped into it
+			line, _, _ = strings.Cut(line, " | ")
+			line, _, _ = strings.Cut(line, " < ")
+			tried, rest, err := (&hand{}).command().Find(strings.Fields(line))
+			if err == nil {
+				err = tried.ParseFlags(rest)
+			}
+			if err == nil {
+				err = tried.ValidateArgs(tried.Flags().Args())
+			}
+			if err != nil || tried.Name() != c.Name() {
+				t.Errorf("example %q of %s: %v", line, c.Name(), err)
+			}
+		}
+	}
+	var out bytes.Buffer
+	if status := run(t.Context(), []string{"help", "statuses"}, nil, &out, &out); status != 0 {
+		t.Errorf("help statuses ends with %d", status)
+	}
+	for _, code := range control.Codes() {
+		if !strings.Contains(out.String(), string(code)) {
+			t.Errorf("help statuses lacks %s:\n%s", code, out.String())
 		}
 	}
 }

@@ -306,7 +306,7 @@ type tested struct {
 }
 
 func (h *hand) testCommand() *cobra.Command {
-	return &cobra.Command{Use: "test NAME|FILE|-", Short: "Try a connection step by step: a defined one, or a definition in a file or on standard input",
+	return &cobra.Command{Use: "test NAME|FILE|-", Short: "Try a connection step by step: a defined one, or one in a file or on standard input",
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := h.testRequest(args[0])
@@ -332,7 +332,8 @@ func (h *hand) testCommand() *cobra.Command {
 // maxDefinition bounds what is read as a definition.
 const maxDefinition = 512 << 10
 
-// testRequest takes "-" and names that look like files as definitions, the rest as names.
+// testRequest takes "-" and names that look like files as definitions, directories as what is mounted on them, the rest as
+// names.
 func (h *hand) testRequest(what string) (control.TestRequest, error) {
 	q := control.TestRequest{Environment: h.environment}
 	var text []byte
@@ -341,7 +342,11 @@ func (h *hand) testRequest(what string) (control.TestRequest, error) {
 	case what == "-":
 		text, err = io.ReadAll(io.LimitReader(h.in, maxDefinition))
 	case strings.HasSuffix(what, ".toml") || strings.HasPrefix(what, "/") || strings.HasPrefix(what, "."):
-		if info, statErr := os.Stat(what); statErr == nil && info.Size() > maxDefinition {
+		switch info, statErr := os.Stat(what); {
+		case statErr == nil && info.IsDir():
+			q.Name, err = realDir(what)
+			return q, err
+		case statErr == nil && info.Size() > maxDefinition:
 			return q, control.Errorf(control.BadData, "%s is too long for a definition", what)
 		}
 		text, err = os.ReadFile(what)

@@ -129,7 +129,9 @@ func (h *hand) command() *cobra.Command {
 		Short: "Work with SFTP connections that are mounted as local directories",
 		Long: `pierfs asks the daemon pierfsd for one thing and prints the answer.
 
-Files of a connection are written NAME:/path, relative to its working directory.`,
+A connection is NAME, PROJECT/NAME, or the directory of a mount without definition. A file of it is written NAME:/path,
+relative to its working directory.`,
+		Example:       "  pierfs list\n  pierfs test partner\n  pierfs mount sftp://user@host/dir /mnt/partner --trust-new",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -143,10 +145,10 @@ Files of a connection are written NAME:/path, relative to its working directory.
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	set := root.PersistentFlags()
-	set.StringVar(&h.dirs.Runtime, "runtime-dir", h.dirs.Runtime, "the daemon's runtime directory ($PIERFS_RUNTIME_DIR)")
-	set.StringVar(&h.dirs.Config, "config-dir", h.dirs.Config, "definitions, for check")
-	set.BoolVar(&h.asJSON, "json", false, "print JSON")
-	set.StringVarP(&h.environment, "env", "e", "", "environment, where several are active")
+	set.StringVar(&h.dirs.Runtime, "runtime-dir", h.dirs.Runtime, "which daemon: its runtime directory ($PIERFS_RUNTIME_DIR)")
+	set.StringVar(&h.dirs.Config, "config-dir", h.dirs.Config, "where check looks for definitions")
+	set.BoolVar(&h.asJSON, "json", false, "print one JSON value, failures too")
+	set.StringVarP(&h.environment, "env", "e", "", "environment; without it the first active one")
 	root.AddCommand(
 		h.checkCommand(), h.applyCommand(), h.listCommand(), h.statusCommand(), h.showCommand(),
 		h.enableCommand(true), h.enableCommand(false), h.testCommand(), h.trustCommand(),
@@ -154,6 +156,7 @@ Files of a connection are written NAME:/path, relative to its working directory.
 		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
 		h.versionCommand(),
 	)
+	explain(root)
 	return root
 }
 

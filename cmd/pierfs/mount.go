@@ -49,12 +49,7 @@ func (h *hand) mountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount NAME | mount sftp://user@host:port/dir DIR",
 		Short: "Mount a defined connection again, or a server without any definition",
-		Long: `mount NAME mounts a defined connection that was unmounted by hand or has failed.
-
-mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs. The
-path of the URL is the absolute working directory; /~/dir is relative to the login directory. The password comes from
---password-file, from $` + passwordVariable + `, or is asked for.`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Args:  args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			isURL := strings.Contains(args[0], "://")
 			switch {
@@ -78,7 +73,7 @@ path of the URL is the absolute working directory; /~/dir is relative to the log
 
 func (h *hand) umountCommand() *cobra.Command {
 	var q control.UmountRequest
-	cmd := &cobra.Command{Use: "umount NAME|DIR", Aliases: []string{"unmount"}, Short: "Unmount a connection until it is mounted by hand, or a mount without definition", Args: args(cobra.ExactArgs(1)),
+	cmd := &cobra.Command{Use: "umount NAME|DIR", Aliases: []string{"unmount"}, Short: "Unmount a connection, or a mount without definition", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			q.Name, q.Environment = args[0], h.environment
 			if strings.HasPrefix(args[0], ".") || strings.HasPrefix(args[0], "/") || h.isLocalDir(cmd.Context(), args[0]) {

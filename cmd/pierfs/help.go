@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+)
+
+// help is what a command says of itself besides its one line: more, if there is more to say, and how it is used. Every
+// example is a command line that can be typed as it stands; a test takes each apart.
+type help struct {
+	more     string
+	examples []string
+}
+
+// helpOf is the help of every command, by its name.
+func helpOf(command string) help {
+	switch command {
+	case "check":
+		return help{"It reads every file below --config-dir, asks no server and no daemon, and prints all that is wrong or odd with\nfile and line. It ends with 78 if anything is an error.",
+			[]string{"pierfs check", "pierfs check --config-dir ./etc"}}
+	case "apply":
+		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once.",
+			[]string{"pierfs apply", "pierfs apply --json"}}
+	case "list":
+		return help{"Below the table stands what keeps a connection from being ready, and the way out. docs/OPERATING.md explains\nthe words in the column REASON.",
+			[]string{"pierfs list", "pierfs list --json"}}
+	case "status":
+		return help{"Owed are files that are written here and not yet at the server; quarantined are those that could not be\nbrought there.",
+			[]string{"pierfs status", "pierfs status --json"}}
+	case "show":
+		return help{"Each field has the place that it comes from, and beside a variable what it becomes. Passwords are never shown.",
+			[]string{"pierfs show partner", "pierfs show partner --env Production"}}
+	case "enable":
+		return help{"It writes enabled = true into the definition and applies it.", []string{"pierfs enable partner"}}
+	case "disable":
+		return help{"It writes enabled = false into the definition and applies it: the connection is unmounted in every environment.",
+			[]string{"pierfs disable partner"}}
+	case "test":
+		return help{"It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list. What ends in .toml or begins\nwith / or . is a file, a directory what is mounted on it. Nothing is written to the server.",
+			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml"}}
+	case "trust":
+		return help{"The server is asked for its key first; one with another fingerprint is refused. A key that was trusted before is\nforgotten. Get the fingerprint from the server's operator: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+			[]string{"pierfs trust partner SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"}}
+	case "mount":
+		return help{`mount NAME mounts a defined connection that was unmounted by hand or has failed, and asks a server that is away again.
+
+mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs. The
+path of the URL is the absolute working directory; /~/dir is relative to the login directory. The password comes from
+--password-file, from $` + passwordVariable + `, or is asked for. It succeeds only if the server was reached.`,
+			[]string{"pierfs mount partner", "pierfs mount sftp://user@host/dir /mnt/partner --trust-new",
+				"pierfs mount sftp://user@host:2222/~/in ./in -o readOnly,retryCount=5 --password-file secret"}}
+	case "umount":
+		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open.",
+			[]string{"pierfs umount partner", "pierfs umount /mnt/partner --force"}}
+	case "ls":
+		return help{"", []string{"pierfs ls partner:/", "pierfs ls /mnt/partner:/orders --json"}}
+	case "stat":
+		return help{"", []string{"pierfs stat partner:/orders/2026-11.csv"}}
+	case "get":
+		return help{"LOCAL is written beside its place and renamed when all of it is there. Without LOCAL it has the same name here.",
+			[]string{"pierfs get partner:/orders/2026-11.csv", "pierfs get partner:/orders/2026-11.csv /tmp/", "pierfs get partner:/log - | tail"}}
+	case "put":
+		return help{"It returns when the server has the whole file under its name.",
+			[]string{"pierfs put report.csv partner:/inbox/", "date | pierfs put - partner:/inbox/date", "pierfs put -n report.csv partner:/inbox/today.csv"}}
+	case "rm":
+		return help{"Links are removed, never followed.", []string{"pierfs rm partner:/old.csv", "pierfs rm -r partner:/old"}}
+	case "mv":
+		return help{"What has the new name is replaced, unless -n. If it is a directory the file goes into it.",
+			[]string{"pierfs mv partner:/in/a.csv partner:/done/", "pierfs mv -n partner:/a partner:/b"}}
+	case "mkdir":
+		return help{"", []string{"pierfs mkdir partner:/inbox", "pierfs mkdir -p partner:/2026/11"}}
+	case "version":
+		return help{"", []string{"pierfs version"}}
+	}
+	return help{}
+}
+
+// explain puts the help of every command into it.
+func explain(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		h := helpOf(c.Name())
+		c.Long = strings.TrimSpace(c.Short + ".\n\n" + h.more)
+		c.Example = "  " + strings.Join(h.examples, "\n  ")
+	}
+	root.AddCommand(&cobra.Command{Use: "statuses", Short: "What exit statuses and the codes of failures mean", Long: statuses()})
+	root.SetUsageTemplate(root.UsageTemplate() + "\nExit status: 0 if it was done, else as `pierfs help statuses` lists.\n")
+}
+
+// statuses lists the codes of failures by the exit status that they end with.
+func statuses() string {
+	var b strings.Builder
+	b.WriteString("Exit statuses are those of sysexits(3). With --json a failure tells its code, which is stable; docs/CLI.md says more.\n\n")
+	b.WriteString("   0  it was done\n")
+	byStatus := map[int][]string{}
+	for _, code := range control.Codes() {
+		byStatus[code.Exit()] = append(byStatus[code.Exit()], string(code))
+	}
+	for status := range 256 {
+		if codes := byStatus[status]; len(codes) > 0 {
+			fmt.Fprintf(&b, "  %d  %s\n", status, strings.Join(slices.Sorted(slices.Values(codes)), ", "))
+		}
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
