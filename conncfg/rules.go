@@ -229,33 +229,40 @@ func checkCertificate(s *setting) *problem {
 	return checkFingerprint(s, `write it as openssl x509 -noout -fingerprint -sha256 -in FILE prints it, or "SHA256:" and 43 characters`)
 }
 
-// checkFingerprint wants SHA256: and the hash in base64, as ssh-keygen -l prints it, and takes hexadecimal with or without
-// colons as openssl prints it, its "sha256 Fingerprint=" included.
+// checkFingerprint takes what Fingerprint does, but wants base64 to say what it is: it looks like any other text.
 func checkFingerprint(s *setting, hint string) *problem {
 	if strings.HasPrefix(strings.ToUpper(s.text), "MD5:") {
 		return invalid("is an MD5 fingerprint, and MD5 proves nothing", hint)
 	}
-	text := s.text
+	sum, ok := Fingerprint(s.text)
+	switch {
+	case !ok:
+		return invalid("is no SHA-256 fingerprint", hint)
+	case strings.TrimRight(s.text, "=") == strings.TrimPrefix(sum, "SHA256:"):
+		return invalid("lacks SHA256: in front", `write "`+sum+`"`)
+	}
+	s.text = sum
+	return nil
+}
+
+// Fingerprint brings a SHA-256 fingerprint to the form "SHA256:" and base64, as ssh-keygen -l prints it. It takes that with
+// padding or without its prefix too, and hexadecimal with or without colons as openssl prints it, its "sha256 Fingerprint="
+// included.
+func Fingerprint(text string) (string, bool) {
 	if label, value, ok := strings.Cut(text, "="); ok && strings.EqualFold(label, "sha256 fingerprint") {
 		text = value
 	}
-	prefix, hash, ok := strings.Cut(text, ":")
-	if !ok || !strings.EqualFold(prefix, "SHA256") {
-		prefix, hash = "SHA256", text
+	if prefix, rest, ok := strings.Cut(text, ":"); ok && strings.EqualFold(prefix, "SHA256") {
+		text = rest
 	}
-	if sum, err := hex.DecodeString(strings.ReplaceAll(hash, ":", "")); err == nil && len(sum) == sha256.Size {
-		s.text = "SHA256:" + base64.RawStdEncoding.EncodeToString(sum)
-		return nil
+	sum, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	if err != nil || len(sum) != sha256.Size {
+		sum, err = base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(text, "="))
 	}
-	sum, err := base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(hash, "="))
-	switch {
-	case err != nil || len(sum) != sha256.Size:
-		return invalid("is no SHA-256 fingerprint", hint)
-	case !ok:
-		return invalid("lacks SHA256: in front", `write "SHA256:`+strings.TrimRight(hash, "=")+`"`)
+	if err != nil || len(sum) != sha256.Size {
+		return "", false
 	}
-	s.text = "SHA256:" + base64.RawStdEncoding.EncodeToString(sum)
-	return nil
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum), true
 }
 
 func checkMode(s *setting) *problem {

@@ -40,6 +40,9 @@ const (
 	AuthFailed         Code = "AUTH_FAILED"         // the server refused the login
 	HostKeyUnknown     Code = "HOST_KEY_UNKNOWN"    // nobody vouched for the server's key
 	HostKeyChanged     Code = "HOST_KEY_CHANGED"    // the server shows another key than before
+	CertUnknown        Code = "CERT_UNKNOWN"        // no authority and nobody else vouched for the server's certificate
+	CertChanged        Code = "CERT_CHANGED"        // the server shows another certificate than the one that is trusted
+	CertInvalid        Code = "CERT_INVALID"        // the certificate has expired, or is another server's
 	ConfigInvalid      Code = "CONFIG"              // a definition has errors
 )
 
@@ -66,7 +69,7 @@ func (c Code) meaning() meaning {
 		return meaning{75, http.StatusServiceUnavailable}
 	case ProtocolError:
 		return meaning{76, http.StatusBadGateway}
-	case NotAllowed, PermissionDenied, ReadOnly, AuthFailed, HostKeyUnknown, HostKeyChanged:
+	case NotAllowed, PermissionDenied, ReadOnly, AuthFailed, HostKeyUnknown, HostKeyChanged, CertUnknown, CertChanged, CertInvalid:
 		return meaning{77, http.StatusForbidden}
 	case ConfigInvalid:
 		return meaning{78, http.StatusUnprocessableEntity}
@@ -81,7 +84,8 @@ func (c Code) Exit() int { return c.meaning().exit }
 func Codes() []Code {
 	return []Code{Usage, BadData, NotFound, UnknownConnection, UnknownEnvironment, NotRunning, Disabled, NotMounted,
 		Unreachable, Internal, System, Exists, NotEmpty, NoSpace, CannotCreate, Failed, Cut, Offline, Timeout, Busy, Stopping,
-		ProtocolError, NotAllowed, PermissionDenied, ReadOnly, AuthFailed, HostKeyUnknown, HostKeyChanged, ConfigInvalid}
+		ProtocolError, NotAllowed, PermissionDenied, ReadOnly, AuthFailed, HostKeyUnknown, HostKeyChanged,
+		CertUnknown, CertChanged, CertInvalid, ConfigInvalid}
 }
 
 // Error is a failure as it travels: what a script compares, what a person reads, and the way out.

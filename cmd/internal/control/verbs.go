@@ -266,18 +266,40 @@ type Done struct {
 	Path Name `json:"path"` // what was done to it is what was asked
 }
 
-// TrustRequest trusts the host key that has this fingerprint, if the server shows it, and forgets any other of that server.
+// TrustRequest trusts the host key or certificate that has this fingerprint, if the server shows it, and forgets any other of
+// that server. Without a fingerprint it trusts what a server shows of which nothing is trusted yet.
 type TrustRequest struct {
 	Name        string `json:"name"`
 	Environment string `json:"environment,omitempty"`
-	Fingerprint string `json:"fingerprint"` // "SHA256:..."
+	Fingerprint string `json:"fingerprint,omitempty"` // "SHA256:...", or as openssl prints it
 }
 
-// TrustAnswer is a host key that is trusted now.
+// TrustAnswer is a host key or certificate that is trusted now.
 type TrustAnswer struct {
 	Address     string `json:"address"`
-	KeyType     string `json:"keyType,omitempty"`
+	KeyType     string `json:"keyType,omitempty"` // such as "ssh-ed25519", or "certificate"
 	Fingerprint string `json:"fingerprint"`
+	// Certificate is what a certificate says of itself; nil for a host key.
+	Certificate *Certificate `json:"certificate,omitempty"`
 	// Forgotten is the fingerprints of the keys that were trusted before in its place.
 	Forgotten []string `json:"forgotten,omitempty"`
+	// Already says that it was trusted before, and nothing changed.
+	Already bool `json:"already,omitempty"`
+}
+
+// What is "ssh-ed25519 key" and the like, or "certificate", for sentences.
+func (a TrustAnswer) What() string {
+	if a.Certificate != nil {
+		return "certificate"
+	}
+	return a.KeyType + " key"
+}
+
+// Certificate is what the certificate of an FTPS server says of itself. Whether that is true is another question.
+type Certificate struct {
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	Names     []string  `json:"names,omitempty"` // hosts and addresses that it is for
 }

@@ -215,7 +215,7 @@ func TestServerIsAskedAgainByHand(t *testing.T) {
 			return err
 		},
 		"trust": func() error {
-			_, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"})
+			_, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: fingerprint})
 			return err
 		},
 	} {
@@ -235,7 +235,7 @@ func TestNewsOfAServerAreWaitedFor(t *testing.T) {
 	s.define("one")
 	s.start()
 	s.heard["one"](false, errors.New("its key is unknown"))
-	if _, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"}); err != nil {
+	if _, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: fingerprint}); err != nil {
 		t.Fatal(err)
 	}
 	s.wantState("one", control.StateReady)
@@ -284,7 +284,7 @@ func TestVerbsReadWhatIsWrittenNow(t *testing.T) {
 		t.Errorf("show tells port %d, %v; want what is written", show.Port, err)
 	}
 	s.define("one", "port = 2201")
-	trusted, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: "SHA256:abc"})
+	trusted, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "one", Fingerprint: fingerprint})
 	if err != nil || trusted.Address != "files.example:2201" {
 		t.Errorf("trust asked %s, %v; want what is written", trusted.Address, err)
 	}
@@ -652,7 +652,7 @@ func TestMountURL(t *testing.T) {
 	s.pinErr = &backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth, Err: errors.New("no")}
 	_, err = control.MountURL.Call(t.Context(), s.client, request)
 	wantCode(t, "mount with --trust-new and a wrong password", err, control.AuthFailed)
-	if err != nil && !strings.Contains(err.Error(), "SHA256:abc") || !strings.Contains(s.log.String(), "host key trusted") {
+	if err != nil && !strings.Contains(err.Error(), fingerprint) || !strings.Contains(s.log.String(), "host key trusted") {
 		t.Errorf("a key was trusted, and neither %q nor the log tells it", err)
 	}
 	s.pinErr = nil

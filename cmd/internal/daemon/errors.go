@@ -70,7 +70,7 @@ func troubleOf(err error) trouble {
 		t.reason = said(b)
 	}
 	switch backends.CauseOf(err) {
-	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseKeyFile:
+	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseKeyFile, backends.CauseClientCert, backends.CauseAccount:
 		t.hint += "; when it is mended: pierfs mount NAME"
 	}
 	return t
@@ -113,19 +113,26 @@ func codeOf(err error) control.Code {
 
 func codeOfCause(cause backends.Cause) control.Code {
 	switch cause {
-	case backends.CauseDNS, backends.CauseNoRoute, backends.CauseConnRefused:
+	case backends.CauseDNS, backends.CauseNoRoute, backends.CauseConnRefused, backends.CausePassiveBlocked:
 		return control.Unreachable
 	case backends.CauseConnTimeout, backends.CauseSilent:
 		return control.Timeout
 	case backends.CauseConnLost, backends.CauseTooManySessions, backends.CauseOffline:
 		return control.Offline
-	case backends.CauseWrongProtocol, backends.CauseAlgorithms, backends.CauseNoSFTP:
+	case backends.CauseWrongProtocol, backends.CauseAlgorithms, backends.CauseNoSFTP,
+		backends.CauseTLSVersion, backends.CauseTLSMode, backends.CauseTLSRefused, backends.CauseTLSRequired:
 		return control.ProtocolError
 	case backends.CauseHostKeyUnknown:
 		return control.HostKeyUnknown
 	case backends.CauseHostKeyChanged:
 		return control.HostKeyChanged
-	case backends.CauseAuth, backends.CauseAuthMethod:
+	case backends.CauseCertUnknown:
+		return control.CertUnknown
+	case backends.CauseCertChanged:
+		return control.CertChanged
+	case backends.CauseCertExpired, backends.CauseCertName:
+		return control.CertInvalid
+	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseClientCert, backends.CauseAccount:
 		return control.AuthFailed
 	case backends.CauseKeyFile, backends.CauseWorkingDir, backends.CauseWorkingDirFile:
 		return control.ConfigInvalid

@@ -40,8 +40,8 @@ type Floor struct {
 	Clean func(dir string) error
 	// Test tries t step by step.
 	Test func(ctx context.Context, t conncfg.Target, log *slog.Logger, report func(control.Step)) error
-	// Pin trusts the host key that t's server shows: the one with this fingerprint, in place of any other, or with none given
-	// whatever it shows, if nothing is known of the server yet. nil, nil says that the key was trusted already.
+	// Pin trusts the host key or certificate that t's server shows: the one with this fingerprint, in place of any other, or
+	// with none given whatever it shows, if nothing is trusted of the server yet.
 	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
 }
 

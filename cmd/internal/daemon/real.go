@@ -115,13 +115,13 @@ func stepOf(s dial.Step) control.Step {
 
 // pin asks the server for its key or certificate and believes it: the one with the fingerprint, whatever was believed
 // before, or without one whatever it shows, as long as nobody has vouched for another. It is believed before anything is sent
-// to the server that it belongs to. nil, nil says that it is believed already.
+// to the server that it belongs to.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
 	shown, err := dial.Scan(ctx, t, r.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return nil, err
 	}
-	answer := &control.TrustAnswer{Address: t.Address(), KeyType: shown.Kind(), Fingerprint: shown.Fingerprint()}
+	answer := &control.TrustAnswer{Address: t.Address(), KeyType: shown.Kind(), Fingerprint: shown.Fingerprint(), Certificate: certificateOf(shown)}
 	switch fingerprint {
 	case "":
 		return r.pinNew(answer, shown)
@@ -129,7 +129,7 @@ func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*c
 		answer.Forgotten, err = r.store.Replace(t.Address(), shown)
 		return answer, err
 	}
-	return nil, control.Errorf(control.HostKeyChanged, "%s shows the %s %s, not %s", t.Address(), shown.What(), shown.Fingerprint(), fingerprint).
+	return nil, control.Errorf(changed(shown), "%s shows the %s %s, not %s", t.Address(), shown.What(), shown.Fingerprint(), fingerprint).
 		WithHint("compare with what the server's operator says; nothing was trusted")
 }
 
@@ -137,11 +137,33 @@ func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*c
 func (r real) pinNew(answer *control.TrustAnswer, shown trust.Identity) (*control.TrustAnswer, error) {
 	fresh, err := r.store.Pin(answer.Address, shown)
 	if other, ok := errors.AsType[*trust.OtherError](err); ok {
-		return nil, control.Errorf(control.HostKeyChanged, "%v", other).
+		return nil, control.Errorf(changed(shown), "%v", other).
 			WithHint("the server was installed anew, or somebody stands in between: ask its operator for the fingerprint")
 	}
-	if err != nil || !fresh {
+	if err != nil {
 		return nil, err
 	}
+	answer.Already = !fresh
 	return answer, nil
+}
+
+// changed is the code of a server that shows something else than it should.
+func changed(shown trust.Identity) control.Code {
+	if shown.Certificate != nil {
+		return control.CertChanged
+	}
+	return control.HostKeyChanged
+}
+
+// certificateOf tells what a certificate says of itself; nil for a host key, which says nothing.
+func certificateOf(shown trust.Identity) *control.Certificate {
+	c := shown.Certificate
+	if c == nil {
+		return nil
+	}
+	told := &control.Certificate{Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter, Names: c.DNSNames}
+	for _, ip := range c.IPAddresses {
+		told.Names = append(told.Names, ip.String())
+	}
+	return told
 }

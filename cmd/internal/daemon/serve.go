@@ -496,7 +496,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	return answer, nil
 }
 
-// unnamed gives the way out of a host key that is not believed for a server that no definition names.
+// unnamed gives the way out of a host key or certificate that is not believed, for a server that no definition names.
 func unnamed(err error) error {
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok {
@@ -507,6 +507,10 @@ func unnamed(err error) error {
 		return e.WithHint("compare the fingerprint with what the server's operator tells, then mount with --host-key FINGERPRINT; --trust-new trusts whatever it shows")
 	case control.HostKeyChanged:
 		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with --host-key FINGERPRINT")
+	case control.CertUnknown:
+		return e.WithHint("mount with --ca FILE of the authority that signed it; or compare the fingerprint with what the server's operator tells, then mount with --trust-cert FINGERPRINT; --trust-new trusts whatever it shows")
+	case control.CertChanged:
+		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with --trust-cert FINGERPRINT")
 	}
 	return err
 }
@@ -517,22 +521,31 @@ func unnamed(err error) error {
 func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew bool) (trusted *control.TrustAnswer, err error) {
 	log := d.log.With("conn", target.MountPoint)
 	test := func() error { return d.o.Floor.Test(ctx, target, log, func(control.Step) {}) }
-	if err := test(); err == nil || !trustNew || backends.CauseOf(err) != backends.CauseHostKeyUnknown {
+	if err := test(); err == nil || !trustNew || !isStranger(err) {
 		return nil, told(err)
 	}
-	if trusted, err = d.o.Floor.Pin(ctx, target, ""); err != nil {
+	trusted, err = d.o.Floor.Pin(ctx, target, "")
+	switch {
+	case err != nil:
 		return nil, told(err)
-	}
-	if trusted != nil {
+	case trusted.Already:
+		trusted = nil
+	default:
 		d.logTrusted(ctx, target.MountPoint, *trusted)
 	}
 	err = told(test())
 	if e, ok := errors.AsType[*control.Error](err); ok && trusted != nil {
 		e := *e
-		e.Text += fmt.Sprintf("; the %s key %s of %s is trusted from now on", trusted.KeyType, trusted.Fingerprint, trusted.Address)
+		e.Text += fmt.Sprintf("; the %s %s of %s is trusted from now on", trusted.What(), trusted.Fingerprint, trusted.Address)
 		return nil, &e
 	}
 	return trusted, err
+}
+
+// isStranger reports whether a login was given up because nobody vouched for the server.
+func isStranger(err error) bool {
+	cause := backends.CauseOf(err)
+	return cause == backends.CauseHostKeyUnknown || cause == backends.CauseCertUnknown
 }
 
 // targetOf reads the URL and its options, with what there is to warn about.
@@ -595,42 +608,61 @@ func (d *Daemon) startAdHoc(want Want) (*mount, error) {
 	return started[0], nil
 }
 
+// trust believes the server's host key or certificate: the one with the fingerprint, or without one that of a server of which
+// nothing is believed yet.
 func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.TrustAnswer, error) {
-	if q.Fingerprint == "" {
-		return control.TrustAnswer{}, control.Errorf(control.Usage, "no fingerprint is given").
-			WithHint("ask the server's operator for it: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+	fingerprint, ok := conncfg.Fingerprint(q.Fingerprint)
+	if !ok && q.Fingerprint != "" {
+		return control.TrustAnswer{}, control.Errorf(control.Usage, "%q is no SHA-256 fingerprint", q.Fingerprint).
+			WithHint("ask the server's operator for it: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub, or openssl x509 -noout -fingerprint -sha256 -in FILE")
 	}
 	target, err := d.testTarget(ctx, control.TestRequest{Name: q.Name, Environment: q.Environment})
 	if err != nil {
 		return control.TrustAnswer{}, err
 	}
-	if target.SSH.HostKey != "" {
-		return control.TrustAnswer{}, control.Errorf(control.HostKeyChanged, "the definition of %s accepts the host key %s alone", q.Name, target.SSH.HostKey).
-			WithHint("write the fingerprint that the server's operator confirms as hostKey in its definition, or take hostKey out of it")
+	if err := pinnedByDefinition(q.Name, target); err != nil {
+		return control.TrustAnswer{}, err
 	}
-	pinned, err := d.o.Floor.Pin(ctx, target, fingerprintOf(q.Fingerprint))
+	pinned, err := d.o.Floor.Pin(ctx, target, fingerprint)
 	if err != nil {
 		return control.TrustAnswer{}, toldOf(d.called(Want{Name: q.Name, Environment: target.Environment}), err)
 	}
-	d.logTrusted(ctx, q.Name, *pinned)
+	if !pinned.Already {
+		d.logTrusted(ctx, q.Name, *pinned)
+	}
 	d.knockAndWait(ctx, pinned.Address)
 	return *pinned, nil
 }
 
-// fingerprintOf adds the prefix that people leave out and takes away the padding that some tools print.
-func fingerprintOf(text string) string {
-	return "SHA256:" + strings.TrimRight(strings.TrimPrefix(text, "SHA256:"), "=")
+// pinnedByDefinition refuses to trust where the definition itself says whom: that would change nothing.
+func pinnedByDefinition(name string, t conncfg.Target) error {
+	switch {
+	case t.SSH.HostKey != "":
+		return control.Errorf(control.HostKeyChanged, "the definition of %s accepts the host key %s alone", name, t.SSH.HostKey).
+			WithHint("write the fingerprint that the server's operator confirms as hostKey in its definition, or take hostKey out of it")
+	case t.TLS.TrustCert != "":
+		return control.Errorf(control.CertChanged, "the definition of %s accepts the certificate %s alone", name, t.TLS.TrustCert).
+			WithHint("write the fingerprint that the server's operator confirms as trustCert in its definition, or take trustCert out of it")
+	}
+	return nil
 }
 
-// logTrusted tells whom this machine believes from now on, and who said so. A key that took the place of another is a
+// logTrusted tells whom this machine believes from now on, and who said so. One that took the place of another is a
 // warning: that is also how somebody in between would look.
 func (d *Daemon) logTrusted(ctx context.Context, name string, a control.TrustAnswer) {
 	level := slog.LevelInfo
 	if len(a.Forgotten) > 0 {
 		level = slog.LevelWarn
 	}
-	d.log.Log(ctx, level, "host key trusted", "conn", name, "address", a.Address, "type", a.KeyType, "fingerprint", a.Fingerprint,
+	d.log.Log(ctx, level, trustedMessage(a), "conn", name, "address", a.Address, "type", a.KeyType, "fingerprint", a.Fingerprint,
 		"forgotten", a.Forgotten, "peer", fmt.Sprint(uidOf(ctx)))
+}
+
+func trustedMessage(a control.TrustAnswer) string {
+	if a.Certificate != nil {
+		return "certificate trusted"
+	}
+	return "host key trusted"
 }
 
 func uidOf(ctx context.Context) uint32 {
