@@ -134,7 +134,7 @@ type Writer interface {
 	Commit(ctx context.Context, c Commit) (Info, error)
 
 	// Abort throws away what was written, its temporary name on the server included, as far as the server still
-	// listens. It does not wait longer than the connection's timeout.
+	// listens; its error says that something may be left. It does not wait longer than the connection's timeout.
 	Abort() error
 }
 

@@ -141,6 +141,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 		over.add(l, info)
 	}
 	over.rest(l)
+	t.sweep()
 	limit := t.Caps().ListLimit
 	t.attrs.AnswerList(dir, &told, l.began, mark, limit == 0 || told.Len() < limit)
 	return nil

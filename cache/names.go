@@ -102,6 +102,7 @@ func (t *Tree) Rmdir(ctx context.Context, name string) error {
 	if t.waitingBelow(name) {
 		return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
 	}
+	t.tidy(ctx, name)
 	err = t.removed(name, t.backend.Rmdir(ctx, name))
 	if err == nil {
 		t.attrs.ForgetBelow(name)
@@ -164,6 +165,7 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 			return err
 		}
 	}
+	t.tidy(ctx, to)
 	if err := t.backend.Rename(ctx, from, to, mode); err != nil {
 		t.attrs.Forget(from)
 		t.attrs.Forget(to)
@@ -243,6 +245,7 @@ func (t *Tree) moved(from, to string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renameLinks(from, to)
+	t.moveLitter(from, to)
 	moves := map[string]*File{}
 	for name, f := range t.files {
 		if name == from || strings.HasPrefix(name, from+"/") {

@@ -238,8 +238,8 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	info, err := send(ctx, w, j, j.attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
-	if err != nil && temp != "" && backends.ClassOf(err) != backends.Final {
-		t.removeTemp(ctx, temp) // its session is gone, so that its Writer could not
+	if err != nil && temp != "" {
+		t.removeTemp(ctx, temp) // its session may be gone, and then its Writer could not
 	}
 	return info, err
 }

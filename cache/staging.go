@@ -77,11 +77,18 @@ func (t *Tree) recoverStaging() error {
 			return err
 		}
 	}
+	var err error
+	if t.litter, err = readLitter(filepath.Join(t.options.Staging, litterFile)); err != nil {
+		return err
+	}
 	left, err := os.ReadDir(t.options.Staging)
 	if err != nil {
 		return err
 	}
 	for _, entry := range left {
+		if entry.Name() == litterFile {
+			continue
+		}
 		if err := os.Rename(filepath.Join(t.options.Staging, entry.Name()), filepath.Join(t.options.Quarantine, entry.Name())); err != nil {
 			return err
 		}

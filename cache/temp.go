@@ -2,10 +2,8 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -67,17 +65,13 @@ func (t *Tree) notCreated(ctx context.Context, temp string, err error) {
 }
 
 // hides reports whether a listing that began at began must not show name, for it is, or was meanwhile, a temporary name
-// of an upload.
+// of an upload, or is left of one.
 func (t *Tree) hides(name string, began time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if _, left := t.litter.names[name]; left {
+		return true
+	}
 	freed, ok := t.temps[name]
 	return ok && (freed.IsZero() || !freed.Before(began))
-}
-
-// removeTemp removes what a lost upload may have left on the server.
-func (t *Tree) removeTemp(ctx context.Context, temp string) {
-	if err := t.backend.Remove(ctx, temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.log.Warn("a temporary file may be left on the server", "name", temp, "err", err)
-	}
 }

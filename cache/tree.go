@@ -103,6 +103,7 @@ type Tree struct {
 	files  map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
 	links  map[string]*names        // files of several names, by each of these; see link.go
 	temps  map[string]time.Time     // temporary names of uploads under way, and when others were freed
+	litter litter                   // temporary names that may be left on the server
 	busy   map[string]chan struct{} // names that are being changed at the server; see change.go
 	moves  uint64                   // counts renames of what may be a directory; see era
 	closed bool

@@ -133,7 +133,7 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 		w.discard(ctx)
 		return nil, s.whyCreate(ctx, name, guarded)
 	case err != nil:
-		w.throwAway() // the name as well, if it is held
+		w.cleanUp(ctx) // of the name as well, if it is held
 		return nil, s.whyPath(ctx, place, err)
 	}
 	w.turn <- struct{}{}
@@ -561,15 +561,13 @@ func (w *writer) addDiscard(f *flight) {
 	w.handle, w.guard = "", ""
 }
 
-// throwAway removes what was written, as far as the server listens, within the timeout. The empty file that stood in
-// for an exclusive content goes only if it is still empty: somebody else may have put his own in its place.
-func (w *writer) throwAway() {
+// throwAway removes what was written, as far as the server listens, within the timeout; the error is that of a removal
+// without an answer. The empty file that stood in for an exclusive content goes only if it is still empty: somebody else may
+// have put his own in its place.
+func (w *writer) throwAway() error {
 	if w.held != nil {
 		recycle(w.held)
 		w.held = nil
-	}
-	if !w.s.alive() {
-		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.s.o.SocketTimeout)
 	defer cancel()
@@ -581,24 +579,35 @@ func (w *writer) throwAway() {
 	}
 	f.send(bulk)
 	f.wait(ctx)
+	var unheard error
+	for _, c := range f.calls {
+		if lostReply(c.reply.err) {
+			unheard = c.reply.err
+		}
+	}
 	if guard == nil {
-		return
+		return unheard
 	}
 	if info, err := guard.reply.info(""); err == nil && (info.Size == 0 || w.temp == "") && info.Mode.IsRegular() {
-		w.s.ask(ctx, pathFrame(typeRemove, w.s.path(w.name)))
+		err := w.s.ask(ctx, pathFrame(typeRemove, w.s.path(w.name))).status()
+		if lostReply(err) {
+			unheard = err
+		}
 	}
+	return unheard
 }
 
 // cleanUp is throwAway for a caller who may not have the time for it: once his context has ended it goes on without him.
 func (w *writer) cleanUp(ctx context.Context) {
+	throwAway := func() { _ = w.throwAway() } // the caller is told of a failure as it is, and looks for what is left himself
 	if ctx.Err() == nil {
-		w.throwAway()
+		throwAway()
 		return
 	}
-	w.b.background(w.throwAway)
+	w.b.background(throwAway)
 }
 
-// Abort throws away what was written.
+// Abort throws away what was written. Its error says that the server did not answer, so that a part of it may be left.
 func (w *writer) Abort() error {
 	giveBack, err := w.begin(context.Background())
 	if err != nil {
@@ -606,8 +615,7 @@ func (w *writer) Abort() error {
 	}
 	defer giveBack()
 	w.end = true
-	w.throwAway()
-	return nil
+	return seam("abort", w.place(), w.throwAway())
 }
 
 // partial reports whether the server must be told more than attr says: version 3 sets both times or none, and both

@@ -39,7 +39,6 @@ func (t *tree) do(o Op) (Answer, error) {
 	if err != nil {
 		return a, err
 	}
-	a.Names = slices.DeleteFunc(a.Names, func(n Name) bool { return t.litter(n.Name) })
 	t.trace, t.answers = append(t.trace, o), append(t.answers, a)
 	if t.o.Outages && len(t.trace) > 2*traced {
 		t.trace, t.answers = slices.Clone(t.trace[traced:]), slices.Clone(t.answers[traced:])
@@ -56,9 +55,6 @@ func (t *tree) do(o Op) (Answer, error) {
 
 // advance moves the worlds on, and tells why none is left.
 func (t *tree) advance(o Op, a Answer) (why string) {
-	if t.obstructed(o, a) {
-		return ""
-	}
 	var next []*World
 	for _, w := range t.worlds {
 		after, saved, differs := w.step(o, a, t.o.excuse())
@@ -374,22 +370,9 @@ func (t *tree) differsServer(w *World) string {
 }
 
 // litter reports whether a name may be on the server for a while although no program made it: a temporary file of an
-// upload that an outage cut off.
+// upload that an outage cut off. The mount never shows it.
 func (t *tree) litter(name string) bool {
 	return t.o.Outages && t.o.Temporary != nil && t.o.Temporary.MatchString(filepath.Base(name))
-}
-
-// obstructed reports whether such a file kept a directory from being removed.
-func (t *tree) obstructed(o Op, a Answer) bool {
-	if a.Err != syscall.ENOTEMPTY {
-		return false
-	}
-	dir := o.Path
-	if o.Kind != Rmdir {
-		dir = o.Other
-	}
-	entries, err := os.ReadDir(t.backing(dir))
-	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return t.litter(e.Name()) })
 }
 
 func (t *tree) failure(o Op, why string) error {

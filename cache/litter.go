@@ -1,0 +1,200 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pierfs/backends"
+)
+
+const (
+	// maxLitter is how many temporary names are remembered that may be left on the server. What is beyond it is told in the
+	// log, and stays for a person to remove.
+	maxLitter = 1000
+
+	firstSweep   = 200 * time.Millisecond
+	longestSweep = 15 * time.Second
+
+	// litterFile holds the names, each quoted as a Go string on a line of its own, in the staging directory.
+	litterFile = "litter"
+)
+
+// litter are the temporary names of uploads that may be left on the server, because the connection broke before they could
+// be removed. Listings hide them, and they are removed when the server answers again, also by the next daemon.
+type litter struct {
+	path string // of the file
+
+	// Guarded by Tree.mu.
+	names    map[string]struct{}
+	sweeping bool // a goroutine removes them
+}
+
+// readLitter takes over what a former daemon has left.
+func readLitter(path string) (litter, error) {
+	l := litter{path: path, names: map[string]struct{}{}}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return l, nil
+	}
+	for line := range bytes.Lines(text) {
+		name, bad := strconv.Unquote(string(bytes.TrimSpace(line)))
+		if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
+			l.names[name] = struct{}{}
+		}
+	}
+	return l, err
+}
+
+// write makes the file tell the names; the caller holds Tree.mu.
+func (l *litter) write() error {
+	if len(l.names) == 0 {
+		if err := os.Remove(l.path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	var text []byte
+	for name := range l.names {
+		text = append(strconv.AppendQuoteToASCII(text, name), '\n')
+	}
+	beside := l.path + "~"
+	if err := os.WriteFile(beside, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(beside, l.path)
+}
+
+// removeTemp removes what an upload may have left on the server under a temporary name. If the server does not answer, the
+// name is remembered, and removed later.
+func (t *Tree) removeTemp(ctx context.Context, temp string) {
+	err := t.backend.Remove(ctx, temp)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	t.mu.Lock()
+	room := len(t.litter.names) < maxLitter
+	if room {
+		t.litter.names[temp] = struct{}{}
+		t.warn("the list of temporary files on the server", t.litter.write())
+	}
+	t.mu.Unlock()
+	t.log.Warn("a temporary file may be left on the server", "name", temp, "remembered", room, "err", err)
+	t.sweep()
+}
+
+// sweep starts to remove what is left on the server, if there is anything and nobody does so already.
+func (t *Tree) sweep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.litter.sweeping || len(t.litter.names) == 0 {
+		return
+	}
+	t.litter.sweeping = true
+	t.work.Add(1)
+	go t.sweepLitter()
+}
+
+// sweepLitter removes what is left on the server. It is started by sweep, alone, and ends with the last name, with the Tree,
+// or when the login is refused: whoever is answered next starts it again.
+func (t *Tree) sweepLitter() {
+	defer t.work.Done()
+	for pause := firstSweep; t.pause(pause); pause = min(2*pause, longestSweep) {
+		var err error
+		for _, name := range t.leftBelow("") {
+			if err = t.removeLitter(t.ctx, name); err != nil {
+				break
+			}
+		}
+		if t.swept(backends.ClassOf(err) == backends.Refused) {
+			return
+		}
+	}
+	t.swept(true)
+}
+
+// pause waits, and reports whether the Tree is still there.
+func (t *Tree) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-t.ctx.Done():
+		return false
+	}
+}
+
+// swept ends the sweeping if there is no more to do, or it is given up.
+func (t *Tree) swept(giveUp bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.litter.sweeping = !giveUp && len(t.litter.names) > 0
+	return !t.litter.sweeping
+}
+
+// leftBelow returns the names known to be left in dir and below.
+func (t *Tree) leftBelow(dir string) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var names []string
+	for name := range t.litter.names {
+		if isBelow(name, dir) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// removeLitter removes one name that is left, if what bears it may be ours: a file. The error is that of a server that
+// cannot be asked now; what it refuses for good, or what is another's, is forgotten.
+func (t *Tree) removeLitter(ctx context.Context, name string) error {
+	info, err := t.backend.Stat(ctx, name)
+	if err == nil && info.Mode.IsRegular() {
+		err = t.backend.Remove(ctx, name)
+	}
+	switch {
+	case err == nil, errors.Is(err, os.ErrNotExist):
+	case backends.ClassOf(err) != backends.Final || ctx.Err() != nil:
+		return err
+	default:
+		t.log.Warn("a temporary file stays on the server", "name", name, "err", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.litter.names, name)
+	t.warn("the list of temporary files on the server", t.litter.write())
+	return nil
+}
+
+// tidy removes what is left in dir, which must be empty for what comes next. Whether it is, the server says.
+func (t *Tree) tidy(ctx context.Context, dir string) {
+	for _, name := range t.leftBelow(dir) {
+		if parent(name) == dir && t.removeLitter(ctx, name) != nil {
+			return
+		}
+	}
+}
+
+// moveLitter carries what is left below from to to; the caller holds mu.
+func (t *Tree) moveLitter(from, to string) {
+	var moved []string
+	for name := range t.litter.names {
+		if strings.HasPrefix(name, from+"/") {
+			moved = append(moved, name)
+		}
+	}
+	for _, name := range moved {
+		delete(t.litter.names, name)
+		t.litter.names[to+name[len(from):]] = struct{}{}
+	}
+	if len(moved) > 0 {
+		t.warn("the list of temporary files on the server", t.litter.write())
+	}
+}

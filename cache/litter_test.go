@@ -1,0 +1,186 @@
+package cache_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache"
+)
+
+// leaveLitter has an upload to name broken off by an outage, after its temporary file was made, and returns the name of
+// that. The server is away until the func is called.
+func (w *world) leaveLitter(name string) (temp string, back func()) {
+	w.Helper()
+	f := w.open(name, creating)
+	w.write(f, "never to arrive", 0)
+	made := false
+	w.server.SetFault(func(_ context.Context, op, name string) error {
+		if op == "create" && !made {
+			made = true
+			return nil
+		}
+		w.server.Break()
+		return &backends.Error{Op: op, Name: name, Code: syscall.ECONNREFUSED, Class: backends.Transient}
+	})
+	if f.Publish(w.Context()) == nil {
+		w.Fatal("an upload that was cut off was called done")
+	}
+	w.must(f.Close(w.Context(), true))
+	names, err := w.server.Names(dirOf(name))
+	w.must(err)
+	for _, n := range names {
+		if strings.Contains(n, ".pierfs-") {
+			temp = strings.TrimPrefix(dirOf(name)+"/"+n, "/")
+		}
+	}
+	if temp == "" {
+		w.Fatalf("the outage left nothing behind: this test tests nothing: %q", names)
+	}
+	return temp, func() { w.server.SetFault(nil) }
+}
+
+func dirOf(name string) string {
+	return strings.TrimSuffix(name[:strings.LastIndexByte(name, '/')+1], "/")
+}
+
+// TestTemporaryFileOfAnOutageIsHiddenAndRemoved: who knows that a temporary file may be left shows it to nobody, and removes
+// it when the server is back.
+func TestTemporaryFileOfAnOutageIsHiddenAndRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.replaceTree(w.server) // nothing between that would keep us from asking until a probe is answered
+		w.must(w.server.MakeDir("d"))
+		w.give("d/other", "")
+		_, back := w.leaveLitter("d/file")
+		time.Sleep(time.Hour)
+		back()
+		if got := w.list("d"); len(got) != 1 || got[0] != "other" {
+			t.Errorf("the directory shows %q, want other alone", got)
+		}
+		time.Sleep(time.Minute)
+		if got, err := w.server.Names("d"); err != nil || len(got) != 1 {
+			t.Errorf("a minute after the outage the server has %q, %v", got, err)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestDirectoryWithATemporaryFileOfAnOutageIsEmpty: what no program can see keeps none from removing or replacing a
+// directory.
+func TestDirectoryWithATemporaryFileOfAnOutageIsEmpty(t *testing.T) {
+	for what, take := range map[string]func(*world) error{
+		"rmdir":  func(w *world) error { return w.tree.Rmdir(w.Context(), "d") },
+		"rename": func(w *world) error { return w.tree.Rename(w.Context(), "empty", "d", backends.Replace) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.replaceTree(w.server)
+				w.must(w.server.MakeDir("d"))
+				w.must(w.server.MakeDir("empty"))
+				_, back := w.leaveLitter("d/file")
+				back()
+				w.must(take(w))
+				w.must(w.tree.Close(w.Context()))
+			})
+		})
+	}
+}
+
+// replaceTree goes on with another tree, of b.
+func (w *world) replaceTree(b backends.Backend) {
+	w.Helper()
+	tree, err := cache.New(b, w.options)
+	w.must(err)
+	w.tree = tree
+}
+
+// outliving is a server that goes on when one of its clients has closed its connection.
+type outliving struct{ backends.Backend }
+
+func (outliving) Close() error { return nil }
+
+// TestNextDaemonRemovesWhatTheFormerLeft also gives the file a name that is no UTF-8, and moves its directory before.
+func TestNextDaemonRemovesWhatTheFormerLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.replaceTree(outliving{w.server})
+		w.must(w.server.MakeDir("d"))
+		w.give("d/other", "")
+		_, back := w.leaveLitter("d/latin-1 \xfc\nline")
+		back()
+		w.must(w.tree.Rename(w.Context(), "d", "moved", backends.Replace))
+		w.must(w.tree.Close(w.Context()))
+		if got, err := w.server.Names("moved"); err != nil || len(got) != 2 {
+			t.Fatalf("the former daemon removed it already: %q, %v: this test tests nothing", got, err)
+		}
+		w.replaceTree(w.server)
+		if got := w.list("moved"); len(got) != 1 {
+			t.Errorf("the directory shows %q, want other alone", got)
+		}
+		time.Sleep(time.Minute)
+		if got, err := w.server.Names("moved"); err != nil || len(got) != 1 {
+			t.Errorf("a minute later the server has %q, %v", got, err)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestWhatTookATemporaryNameIsSpared: a directory or a link under the name is nobody's upload.
+func TestWhatTookATemporaryNameIsSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		temp, back := w.leaveLitter("file")
+		w.must(w.server.Delete(temp))
+		back()
+		w.must(w.server.Symlink(w.Context(), "elsewhere", temp))
+		time.Sleep(time.Minute)
+		w.only(temp)
+		if got := w.list(""); len(got) != 1 {
+			t.Errorf("the directory shows %q, want the link", got)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestRefusedUploadLeavesNothing: whatever step of an upload fails, the temporary file does not stay.
+func TestRefusedUploadLeavesNothing(t *testing.T) {
+	for _, step := range []string{"create", "writeat", "commit"} {
+		for _, class := range []backends.Class{backends.Final, backends.Transient, backends.Lost} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.give("file", "old")
+				f := w.open("file", cache.OpenMode{Write: true, Truncate: true})
+				w.write(f, "new", 5)
+				w.server.SetFault(func(_ context.Context, op, name string) error {
+					if op != step {
+						return nil
+					}
+					if class == backends.Lost {
+						w.server.Break()
+					}
+					return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Class: class}
+				})
+				if f.Publish(w.Context()) == nil {
+					t.Errorf("%s, %v: no error", step, class)
+				}
+				w.server.SetFault(nil)
+				w.must(f.Close(w.Context(), true))
+				time.Sleep(time.Minute)
+				w.only("file")
+				w.has("file", "old")
+				left, err := os.ReadDir(w.options.Staging)
+				if err != nil || len(left) > 0 {
+					t.Errorf("%s, %v: staging holds %v, %v", step, class, left, err)
+				}
+				w.must(w.tree.Close(w.Context()))
+			})
+		}
+	}
+}
