@@ -4,7 +4,8 @@
 // Flights are counted without a clock. Every byte carries a number: what the client sends is one more than the highest
 // number it has been delivered, what the server sends is the highest number the server has been delivered. The highest
 // number that came back is the length of the longest chain of question and answer, which is what a program waits for,
-// however fast or slow the machine is. A round trip must only be long enough for a pipelined burst to leave as one: the
+// however fast or slow the machine is. Connecting costs its round trip: SYN and its answer are counted like the others, so
+// the first word of either side on a new connection comes back after two. A round trip must only be long enough for a pipelined burst to leave as one: the
 // replies to its first request are held until then.
 //
 // A Link keeps ports: it listens on a loopback address of its own with the port of the server, so that a protocol that
@@ -173,20 +174,29 @@ func (l *Link) accept(f *forward, listener net.Listener) {
 		if err != nil {
 			return // closed by Refuse or at the end of the test
 		}
+		if client.RemoteAddr().(*net.TCPAddr).IP.Equal(knocker.IP) {
+			_ = client.Close() // that is its answer
+			continue
+		}
 		l.work.Go(func() { l.relay(client.(*net.TCPConn), f.target) })
 	}
 }
 
 // pair is a connection: the client's to us and ours to the server.
 type pair struct {
-	ends [2]*net.TCPConn // [ToServer] reaches the server, [ToClient] the client
-	once sync.Once
+	ends     [2]*net.TCPConn // [ToServer] reaches the server, nil until the connection stands; [ToClient] the client
+	number   int             // of its SYN
+	earliest time.Time       // when the client can have heard the server
+	once     sync.Once
 }
 
 // reset ends both ends as a broken connection ends: with RST, and nothing more is delivered.
 func (p *pair) reset() {
 	p.once.Do(func() {
 		for _, c := range p.ends {
+			if c == nil {
+				continue
+			}
 			_ = c.SetLinger(0) // it fails only on a connection that has ended already
 			_ = c.Close()
 		}
@@ -195,31 +205,59 @@ func (p *pair) reset() {
 
 // relay leads one connection to target until it has ended in both directions.
 func (l *Link) relay(client *net.TCPConn, target string) {
-	server, err := net.DialTimeout("tcp", target, 10*time.Second)
-	if err != nil {
-		_ = client.SetLinger(0)
-		_ = client.Close()
-		return
-	}
-	p := &pair{ends: [2]*net.TCPConn{ToServer: server.(*net.TCPConn), ToClient: client}}
+	p := &pair{ends: [2]*net.TCPConn{ToClient: client}}
 	defer p.reset()
-	l.mu.Lock()
-	if l.state == closed {
-		l.mu.Unlock()
+	roundTrip, ok := l.begin(p)
+	if !ok {
 		return
 	}
-	l.pairs[p] = struct{}{}
-	l.opened++
-	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
 		delete(l.pairs, p)
+		l.changed.Broadcast()
 		l.mu.Unlock()
 	}()
+	time.Sleep(roundTrip) // SYN and its answer
+	server, err := net.DialTimeout("tcp", target, 10*time.Second)
+	if err != nil || !l.reached(p, server.(*net.TCPConn)) {
+		return
+	}
 	var both sync.WaitGroup
 	both.Go(func() { l.carry(p, ToServer) })
 	both.Go(func() { l.carry(p, ToClient) })
 	both.Wait()
+}
+
+// begin takes in a connection that a client has made, and returns how long it takes to come about; false if the link is
+// closed. The kernel has let the client in already: what he sends meanwhile waits, and what the server says comes no
+// earlier than after two round trips.
+func (l *Link) begin(p *pair) (roundTrip time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == closed {
+		return 0, false
+	}
+	l.pairs[p] = struct{}{}
+	l.opened++
+	p.number = l.seen[ToClient] + 1
+	l.given = max(l.given, p.number+1)
+	p.earliest = time.Now().Add(2 * l.o.RoundTrip)
+	return l.o.RoundTrip, true
+}
+
+// reached completes p with the connection to the server, who has heard one more of the client by now: that his SYN was
+// answered. It returns false, and closes the connection, if p was broken meanwhile.
+func (l *Link) reached(p *pair, server *net.TCPConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, alive := l.pairs[p]; !alive || l.state == closed {
+		_ = server.Close() // nothing was said on it
+		return false
+	}
+	p.ends[ToServer] = server
+	l.changed.Broadcast()
+	l.seen[ToServer] = max(l.seen[ToServer], p.number+1)
+	return true
 }
 
 // parcel is what one read brought, on its way.
@@ -249,15 +287,15 @@ func (l *Link) carry(p *pair, d Direction) {
 		for {
 			data := make([]byte, 64<<10)
 			n, err := from.Read(data)
-			if n > 0 && !way.put(l.send(d, data[:n])) {
+			if n > 0 && !way.put(l.send(p, d, data[:n])) {
 				return
 			}
 			if err == io.EOF {
-				way.put(parcel{due: l.due(d, 0), end: finished})
+				way.put(parcel{due: l.due(p, d, 0), end: finished})
 				return
 			}
 			if err != nil {
-				way.put(parcel{due: l.due(d, 0), end: broken})
+				way.put(parcel{due: l.due(p, d, 0), end: broken})
 				return
 			}
 		}
@@ -284,21 +322,21 @@ func (l *Link) carry(p *pair, d Direction) {
 	}
 }
 
-// send notes data that was sent in direction d and makes it a parcel.
-func (l *Link) send(d Direction, data []byte) parcel {
-	due := l.due(d, len(data))
+// send notes data that was sent on p in direction d and makes it a parcel.
+func (l *Link) send(p *pair, d Direction, data []byte) parcel {
+	due := l.due(p, d, len(data))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	number := l.seen[ToServer]
 	if d == ToServer {
-		number = l.seen[ToClient] + 1
+		number = max(l.seen[ToClient], p.number) + 1
 	}
 	l.given = max(l.given, number)
 	return parcel{data: data, due: due, number: number}
 }
 
-// due returns when n bytes sent now arrive.
-func (l *Link) due(d Direction, n int) time.Time {
+// due returns when n bytes sent now on p arrive.
+func (l *Link) due(p *pair, d Direction, n int) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -309,7 +347,11 @@ func (l *Link) due(d Direction, n int) time.Time {
 		l.free[d] = l.free[d].Add(time.Duration(int64(n) * int64(time.Second) / l.o.Bandwidth))
 		now = l.free[d]
 	}
-	return now.Add(l.o.RoundTrip / 2)
+	due := now.Add(l.o.RoundTrip / 2)
+	if d == ToClient && due.Before(p.earliest) {
+		return p.earliest
+	}
+	return due
 }
 
 // deliver writes a parcel out, waiting while the network is dark, and reports whether more may follow. What is counted is
@@ -446,9 +488,50 @@ func (c Counts) String() string {
 	return fmt.Sprintf("%d flights, %d bytes to the server, %d to the client, %d connections", c.Flights, c.ToServer, c.ToClient, c.Connections)
 }
 
-// Meter begins to count and returns a func that tells what crossed since. Only one count at a time has a meaning for
-// flights, and what was under way before it began is not counted.
+// knocker is from where settle connects.
+var knocker = net.TCPAddr{IP: net.IPv4(127, 78, 0, 1)}
+
+// settle returns when every connection that clients hold for made has come about, which takes it a round trip longer than
+// the kernel lets them believe. Connections are accepted in order: when a last one is, all before it are.
+func (l *Link) settle() {
+	l.mu.Lock()
+	var addresses []string
+	for address, f := range l.listeners {
+		if f.listener != nil {
+			addresses = append(addresses, address)
+		}
+	}
+	l.mu.Unlock()
+	for _, address := range addresses {
+		c, err := (&net.Dialer{LocalAddr: &knocker, Timeout: 10 * time.Second}).Dial("tcp", address)
+		if err != nil {
+			continue // refused meanwhile
+		}
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) // it fails only on a connection that has ended
+		_, _ = c.Read(make([]byte, 1))                          // its end is all that comes
+		_ = c.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.state != closed && l.beginning() {
+		l.changed.Wait()
+	}
+}
+
+// beginning reports whether a connection is not made yet.
+func (l *Link) beginning() bool {
+	for p := range l.pairs {
+		if p.ends[ToServer] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Meter waits until the connections that clients have made stand, begins to count, and returns a func that tells what
+// crossed since. Only one count at a time has a meaning for flights, and what was under way before it began is not counted.
 func (l *Link) Meter() func() Counts {
+	l.settle()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	first := l.given

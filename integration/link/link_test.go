@@ -115,6 +115,55 @@ func TestFlights(t *testing.T) {
 	}
 }
 
+func TestConnectingIsAFlight(t *testing.T) {
+	t.Parallel()
+	const roundTrip = 100 * time.Millisecond
+	greet := func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "hello")
+		echo(c)
+	}
+	for _, test := range []struct {
+		name  string
+		serve func(*net.TCPConn)
+		talk  func(*testing.T, net.Conn)
+		want  int
+	}{
+		{"and the server's first word the second", greet, func(t *testing.T, c net.Conn) { receive(t, c, "hello") }, 2},
+		{"and an answer to the client's the second", echo, func(t *testing.T, c net.Conn) { send(t, c, "a"); receive(t, c, "a") }, 2},
+		{"and a dialogue goes on", greet, func(t *testing.T, c net.Conn) { receive(t, c, "hello"); send(t, c, "a"); receive(t, c, "a") }, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			l := New(t, Options{RoundTrip: roundTrip})
+			address := l.Forward(t, "", listen(t, test.serve))
+			count, begun := l.Meter(), time.Now()
+			test.talk(t, dial(t, address))
+			if got := count(); got.Flights != test.want || got.Connections != 1 {
+				t.Errorf("%v; want %d flights and a connection", got, test.want)
+			}
+			if took, least := time.Since(begun), time.Duration(test.want)*roundTrip; took < least {
+				t.Errorf("it took %v, want at least %v", took, least)
+			}
+		})
+	}
+}
+
+// TestASecondConnectionIsOpenedBesideTheFirst: who opens it ahead of need does not pay for it later.
+func TestASecondConnectionIsOpenedBesideTheFirst(t *testing.T) {
+	t.Parallel()
+	l := New(t, Options{RoundTrip: 100 * time.Millisecond})
+	address := l.Forward(t, "", listen(t, echo))
+	first, second := dial(t, address), dial(t, address)
+	count := l.Meter()
+	send(t, first, "b")
+	send(t, second, "b")
+	receive(t, first, "b")
+	receive(t, second, "b")
+	if got := count(); got.Flights != 1 || got.Connections != 0 {
+		t.Errorf("%v; want 1 flight and no connection", got)
+	}
+}
+
 func TestWhatNobodyWaitsForIsNoFlight(t *testing.T) {
 	t.Parallel()
 	l := New(t, Options{RoundTrip: 50 * time.Millisecond})
