@@ -30,6 +30,7 @@ type flight struct {
 	landed  chan struct{} // closed when something lands; nil while nobody waits
 	cursors []cursor      // latest first
 	counted int64         // bytes of the copy that are in Tree.copied
+	pinned  bool          // all of it must stay: the server's file is about to go
 }
 
 // wake tells those who wait that something has landed, or never will.
@@ -44,6 +45,28 @@ func (l *flight) wake() {
 type cursor struct {
 	next   int64 // where it goes on
 	window int64 // how much is fetched ahead of it; doubles while it goes on
+}
+
+// follow returns the sequential reader that reads r now, moved on; false if there is none.
+func (l *flight) follow(r spool.Range) (cursor, bool) {
+	for i, c := range l.cursors {
+		// Read-ahead of the kernel comes in pieces and not always in order.
+		if r.Off > c.next+c.window || r.End < c.next-c.window {
+			continue
+		}
+		if r.End > c.next {
+			c.next, c.window = r.End, min(2*c.window, maxWindow)
+		}
+		copy(l.cursors[1:], l.cursors[:i])
+		l.cursors[0] = c
+		return c, true
+	}
+	return cursor{}, false
+}
+
+// begin notes a reader that may turn out to be sequential.
+func (l *flight) begin(c cursor) {
+	l.cursors = append([]cursor{c}, l.cursors[:min(len(l.cursors), maxCursors-1)]...)
 }
 
 // copy returns the local copy of base, making it if need be; nil if there can be none.
@@ -77,6 +100,9 @@ func (f *File) dropCopy() {
 // readCopy reads from the copy what is there, and fetches what is not, together with what a sequential reader is going to
 // want next.
 func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off int64) (int, error) {
+	if f.tree.streams() {
+		return f.readStream(ctx, copied, p, off)
+	}
 	for first := true; ; first = false {
 		want := spool.Range{Off: off, End: min(off+int64(len(p)), copied.Size())}
 		if first {
@@ -123,21 +149,11 @@ func (f *File) baseInfo() backends.Info {
 func (f *File) advance(want spool.Range) spool.Range {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	cursors := &f.flight.cursors
-	for i, c := range *cursors {
-		// Read-ahead of the kernel comes in pieces and not always in order.
-		if want.Off > c.next+c.window || want.End < c.next-c.window {
-			continue
-		}
-		if want.End > c.next {
-			c.next, c.window = want.End, min(2*c.window, maxWindow)
-		}
-		copy((*cursors)[1:], (*cursors)[:i])
-		(*cursors)[0] = c
+	if c, ok := f.flight.follow(want); ok {
 		return spool.Range{Off: c.next, End: c.next + c.window}
 	}
 	fresh := cursor{next: want.End, window: f.tree.block()}
-	*cursors = append([]cursor{fresh}, (*cursors)[:min(len(*cursors), maxCursors-1)]...)
+	f.flight.begin(fresh)
 	if want.Off == 0 { // a reader that begins at the beginning is likely to go on
 		return spool.Range{Off: want.End, End: want.End + fresh.window}
 	}
@@ -194,14 +210,19 @@ func (f *File) land(copied *spool.File, r spool.Range) {
 	}
 	f.flight.flying.Remove(r)
 	f.flight.wake()
-	if f.recount() <= f.tree.options.CacheSize {
+	f.makeRoom(r)
+}
+
+// makeRoom counts what the copy holds, and drops what lies far from r if the cache holds more than it may; the caller holds mu.
+func (f *File) makeRoom(r spool.Range) {
+	if f.recount() <= f.tree.options.CacheSize || f.flight.pinned {
 		return
 	}
 	behind := spool.Range{Off: 0, End: r.Off - maxWindow - keepBehind}
-	ahead := spool.Range{Off: r.End + maxWindow, End: copied.Size()}
+	ahead := spool.Range{Off: r.End + maxWindow, End: f.copied.Size()}
 	for _, old := range []spool.Range{behind, ahead} {
 		if old.Len() > 0 {
-			f.tree.warn("making room in the cache", copied.Drop(old))
+			f.tree.warn("making room in the cache", f.copied.Drop(old))
 		}
 	}
 	f.recount()

@@ -49,9 +49,11 @@ type File struct {
 	whole    []byte          // all of base, if that is small and was read
 	copied   *spool.File     // what was read of base, if that is large, in the cache directory; see copy.go
 	flight   flight          // of what is being fetched into copied
+	stream   stream          // the same where the server can only stream; see stream.go
 	staged   *spool.File     // nil until something is written; whole and reader only fill it then
 	writer   backends.Writer // holds a name that was created exclusively, until the first publication
 	temp     string          // the writer's temporary name
+	reads    bool            // somebody opened it to read it
 	reclaim  bool            // the name must be new on the server, and is held no more
 	tried    bool            // a publication failed that may have happened
 	begun    bool            // an append in place failed and may have left a part of itself
@@ -176,12 +178,23 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 	if !base.Mode.IsRegular() || !info.Mode.IsRegular() || info.Size <= base.Size || base.ID != info.ID {
 		return false
 	}
+	if err := f.fetching.take(ctx); err != nil { // of many who look, one compares
+		return false
+	}
+	defer f.fetching.give()
+	if f.agrees(info) {
+		return true
+	}
 	f.mu.Lock()
 	reader, whole, staged := f.reader, f.whole, f.staged
 	f.mu.Unlock()
 	switch {
 	case staged != nil:
 		return false
+	case f.tree.streams():
+		if !f.tied(ctx, info) {
+			return false
+		}
 	case whole != nil:
 		if !f.beginsWith(ctx, whole) {
 			return false
@@ -203,6 +216,28 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 	if f.copied != nil && f.copied.Extend(info.Size) != nil {
 		f.dropCopy()
 	}
+	return true
+}
+
+// tied reports whether what bears the file's name on a server that can only stream begins with what is known of base. The
+// transfer that tells is then the file's.
+func (f *File) tied(ctx context.Context, info backends.Info) bool {
+	name, ok := f.Name()
+	if !ok || !mayContinue(f.baseInfo(), info) {
+		return false
+	}
+	r, err := f.tree.backend.Open(ctx, name)
+	if err != nil {
+		return false
+	}
+	if !f.continues(ctx, r, info) {
+		r.Close()
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dropReader()
+	f.reader, f.compared = r, true
 	return true
 }
 
@@ -467,6 +502,9 @@ func (f *File) postpone(a backends.Attr) (done bool, err error) {
 func (f *File) show(a backends.Attr) {
 	if a.Perm != nil {
 		f.info.Mode = f.info.Mode&^permBits | *a.Perm&permBits
+	}
+	if (a.UID != nil || a.GID != nil) && !f.tree.Caps().SetOwner {
+		f.info.Known |= backends.HasOwner | OwnerHere
 	}
 	if a.UID != nil {
 		f.info.UID = *a.UID

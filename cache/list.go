@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"io"
+	"math"
 	"path"
 	"sync"
 	"time"
@@ -128,13 +129,18 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
 	mark := t.attrs.Mark()
 	var told attr.List
+	listed, hidden := 0, t.Caps().Hidden
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
 			return err
 		}
+		listed++
 		name := join(dir, info.Name)
 		if t.hides(name, l.began) {
 			continue
+		}
+		if !info.Known.Has(backends.HasType) {
+			info = backends.Info{Name: info.Name} // it is there, and must be asked about before anything is believed of it
 		}
 		info = t.told(name, info)
 		told.Add(info)
@@ -142,8 +148,13 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 	}
 	over.rest(l)
 	t.sweep()
-	limit := t.Caps().ListLimit
-	t.attrs.AnswerList(dir, &told, l.began, mark, limit == 0 || told.Len() < limit)
+	caps := t.Caps()
+	listed += int(min(caps.Hidden-hidden, math.MaxInt32)) // what another listing hid meanwhile only makes this one less sure
+	complete := caps.ListLimit == 0 || listed < caps.ListLimit
+	if !complete && t.cutListing.CompareAndSwap(false, true) {
+		t.log.Warn("the server cuts listings: names beyond are not shown, and asked for one by one", "name", dir, "entries", listed)
+	}
+	t.attrs.AnswerList(dir, &told, l.began, mark, complete)
 	return nil
 }
 

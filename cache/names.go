@@ -23,7 +23,13 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 		return Entry{}, err
 	}
 	t.attrs.ForgetBelow(name)
-	return t.Refresh(ctx, name)
+	e, err := t.Refresh(ctx, name)
+	if err != nil || t.Caps().SetPerm {
+		return e, err
+	}
+	t.kept.keep(name, backends.Attr{Perm: &perm}, e.Info, t.Caps())
+	t.attrs.Put(name, t.kept.shown(name, e.Info))
+	return t.Stat(ctx, name)
 }
 
 // Symlink makes the link name with the content target.
@@ -295,7 +301,7 @@ func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.
 	if err != nil {
 		return info, err
 	}
-	t.kept.keep(name, a, info)
+	t.kept.keep(name, a, info, t.Caps())
 	return t.kept.shown(name, info), nil
 }
 
@@ -339,6 +345,9 @@ func (t *Tree) truncate(ctx context.Context, name string, a backends.Attr) (Entr
 
 // hold makes sure that the content outlives its name: opened, or here. The caller has the turn.
 func (f *File) hold(ctx context.Context) error {
+	if f.tree.streams() {
+		return f.holdAll(ctx)
+	}
 	for range maxMoves {
 		if f.held() {
 			return nil
@@ -366,13 +375,39 @@ func (f *File) hold(ctx context.Context) error {
 	return f.fault("read", errChangedWhileRead)
 }
 
+// holdAll is hold on a server that can only stream: no open file of it outlives its name, so all of the content is fetched. One
+// for which there is no room is not worth that a removal fails: who has it open goes on with what is here, and then has ESTALE.
+func (f *File) holdAll(ctx context.Context) error {
+	for range maxMoves {
+		if f.held() || !f.wasRead() {
+			return nil
+		}
+		size := f.baseInfo().Size
+		switch err := f.fetchAll(ctx, size); {
+		case err == errElsewhere:
+			continue
+		case err == errNoRoom:
+			f.tree.log.Warn("an open file loses its name and is too large to be kept", "name", f.name, "size", size)
+			return nil
+		default:
+			if code := backends.Errno(err); code == syscall.EACCES || code == syscall.ESTALE || code == syscall.ENOENT {
+				return nil // nobody here can read it anyway
+			}
+			return err
+		}
+	}
+	return f.fault("read", errChangedWhileRead)
+}
+
 // held reports whether the content would outlive its name.
 func (f *File) held() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.whole != nil, f.base.Size == 0, f.reader != nil && f.compared:
+	case f.whole != nil, f.base.Size == 0, f.reader != nil && f.compared && !f.tree.streams():
 		return true
+	case f.staged == nil && f.copied != nil:
+		return len(f.copied.Missing(0, f.copied.Size())) == 0
 	}
 	return f.staged != nil && len(f.staged.Missing(0, f.staged.Size())) == 0
 }

@@ -29,11 +29,12 @@ type job struct {
 	attr    backends.Attr // to be set on a content that is made anew
 	perm    os.FileMode
 	base    backends.Info
-	linked  bool // has further names: rewritten in place
-	inPlace bool // only grew: its end is sent
-	begun   bool // an append in place was begun, and may have left a part of itself
-	claim   bool // the name must be new on the server
-	waited  bool // the writer was opened when the file was created, and not now
+	linked  bool  // has further names: rewritten in place
+	inPlace bool  // only grew: its end is sent
+	from    int64 // where that belongs
+	begun   bool  // an append in place was begun, and may have left a part of itself
+	claim   bool  // the name must be new on the server
+	waited  bool  // the writer was opened when the file was created, and not now
 	writer  backends.Writer
 	temp    string
 }
@@ -135,7 +136,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
 	}
-	f.tree.kept.published(j.name, f.toKeep(j, info), info)
+	f.tree.kept.published(j.name, f.toKeep(j, info), info, f.tree.Caps())
 	info = f.tree.kept.shown(j.name, info)
 	f.published, f.base = j.change, info
 	if f.change == j.change {
@@ -154,7 +155,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 // The caller holds mu.
 func (f *File) toKeep(j *job, info backends.Info) backends.Attr {
 	a := j.pending
-	if a.Perm == nil && !f.tree.Caps().SetPerm && f.info.Known.Has(backends.HasPerm) {
+	if a.Perm == nil && f.info.Known.Has(backends.HasPerm) {
 		a.Perm = &j.perm
 	}
 	unit := max(info.TimeUnit, f.tree.Caps().TimeUnit)
@@ -196,10 +197,10 @@ func merge(older, newer backends.Attr) backends.Attr {
 func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err error) {
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
-		if !errors.Is(err, os.ErrPermission) {
+		if !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EOPNOTSUPP) {
 			return info, err
 		}
-		j.inPlace = false // a file that allows no writing can still be replaced
+		j.inPlace = false // a file that allows no writing, or a server that cannot append after all: it can still be replaced
 	}
 	if err := f.fill(ctx, j.staged, 0, j.size); err != nil {
 		f.abort(j)
@@ -217,7 +218,8 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 
 // onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.
 func (f *File) onlyGrew(j *job) bool {
-	return j.base.Known != 0 && j.base.Size > 0 && j.tail >= j.base.Size && j.writer == nil && f.tree.Caps().RandomWrite
+	caps := f.tree.Caps()
+	return j.base.Known != 0 && j.base.Size > 0 && j.tail >= j.base.Size && j.writer == nil && (caps.RandomWrite || caps.Append)
 }
 
 // replace uploads the whole of j under a temporary name and gives it its own.
@@ -273,18 +275,12 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
 	t := f.tree
 	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
-		now, err := t.ask(ctx, j.name)
-		if err != nil {
+		if j.from, err = f.whereToAppend(ctx, j); err != nil {
 			return err
 		}
-		if !now.SameVersion(j.base) {
-			ours, err := f.leftByUs(ctx, j, now)
-			if err != nil {
-				return err
-			}
-			if !ours {
-				return f.fault("publish", changedElsewhere)
-			}
+		if j.from == j.size && !t.Caps().RandomWrite {
+			info, err = t.send(ctx, j.name, j.pending) // nothing is left to be sent
+			return err
 		}
 		w, err := t.backend.Update(ctx, j.name)
 		if err != nil {
@@ -292,7 +288,7 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		}
 		j.begun = true
 		attr := j.sendable(t.Caps())
-		info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: j.base.Size, End: j.size}))
+		info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: j.from, End: j.size}))
 		return err
 	})
 	if err == nil || j.begun && f.takeBack(ctx, j) {
@@ -301,11 +297,40 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 	return info, err
 }
 
+// whereToAppend returns where the end of j goes on the server: behind its base, or, where nothing can be written twice, behind
+// what a failed attempt has left of the new end.
+func (f *File) whereToAppend(ctx context.Context, j *job) (int64, error) {
+	now, err := f.tree.ask(ctx, j.name)
+	for range maxMoves {
+		if err != nil {
+			return 0, err
+		}
+		if now.SameVersion(j.base) {
+			return j.base.Size, nil
+		}
+		ours, err := f.leftByUs(ctx, j, now)
+		switch {
+		case err != nil:
+			return 0, err
+		case !ours:
+			return 0, f.fault("publish", changedElsewhere)
+		case f.tree.Caps().RandomWrite:
+			return j.base.Size, nil
+		}
+		// The server may still have been taking in what a broken connection had brought it.
+		before := now
+		if now, err = f.tree.ask(ctx, j.name); err == nil && now.Size == before.Size {
+			return now.Size, nil
+		}
+	}
+	return 0, f.fault("publish", changedElsewhere)
+}
+
 // sendable is what a program set of attributes, as far as the server can keep it. What stays in its place keeps the rest.
 func (j *job) sendable(c backends.Caps) backends.Attr { return sendable(j.pending, c, true) }
 
 // leftByUs reports whether the file, which the server now describes so, is the base of j with what a failed attempt to
-// append has left: the beginning of the new end, with holes perhaps, since writes overtake each other.
+// append has left: the beginning of the new end, with holes perhaps where writes overtake each other.
 func (f *File) leftByUs(ctx context.Context, j *job, now backends.Info) (bool, error) {
 	if !j.begun || now.ID != j.base.ID || !now.Mode.IsRegular() || now.Size < j.base.Size || now.Size > j.size {
 		return false, nil
@@ -315,6 +340,7 @@ func (f *File) leftByUs(ctx context.Context, j *job, now backends.Info) (bool, e
 		return false, err
 	}
 	defer r.Close()
+	holes := f.tree.Caps().RandomWrite
 	theirs, ours := make([]byte, uploadChunk), make([]byte, uploadChunk)
 	for off := j.base.Size; off < now.Size; off += int64(len(theirs)) {
 		theirs = theirs[:min(now.Size-off, uploadChunk)]
@@ -326,7 +352,7 @@ func (f *File) leftByUs(ctx context.Context, j *job, now backends.Info) (bool, e
 			return false, cutWhileSent
 		}
 		for i, b := range theirs {
-			if b != ours[i] && b != 0 {
+			if b != ours[i] && !(holes && b == 0) {
 				return false, nil
 			}
 		}
@@ -375,7 +401,7 @@ func send(ctx context.Context, w backends.Writer, j *job, a backends.Attr, parts
 
 func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {
 	buf := make([]byte, min(j.size, uploadChunk))
-	end := j.base.Size // of what the place holds; at least that of a place that is new
+	end := j.from // of what the place holds; at least that of a place that is new
 	if !j.inPlace {
 		end = 0
 	}

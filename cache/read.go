@@ -150,7 +150,7 @@ var errChangedWhileRead = errors.Join(syscall.ESTALE, errors.New("the file chang
 func (f *File) readable() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reader != nil || f.whole != nil || f.staged != nil
+	return f.reader != nil || f.whole != nil || f.staged != nil || f.copied != nil && f.tree.streams()
 }
 
 // adopt takes a reader of what is likely to be base, unless there is one.
@@ -198,8 +198,11 @@ func (f *File) source(ctx context.Context) (backends.Reader, error) {
 	for {
 		f.mu.Lock()
 		reader, name, base, nameless := f.reader, f.name, f.base, f.gone || f.stale || f.shut == syscall.EBADF
+		elsewhere := f.stale && !f.gone && f.tree.streams() // it may have been changed in place: a transfer would go on with that
 		f.mu.Unlock()
 		switch {
+		case elsewhere:
+			return nil, f.fault("read", errChangedWhileRead)
 		case reader != nil:
 			return reader, nil
 		case nameless || base.Known == 0:
@@ -228,7 +231,7 @@ func (f *File) openBase(ctx context.Context, name string) (backends.Reader, erro
 		return nil, err
 	}
 	info, err := reader.Stat(ctx)
-	if err == nil && !f.sameContent(info) {
+	if err == nil && !f.sameContent(info) && !(f.tree.streams() && f.continues(ctx, reader, info)) {
 		err = f.fault("read", syscall.ESTALE)
 	}
 	if err != nil {
@@ -360,6 +363,9 @@ func (f *File) fill(ctx context.Context, staged *spool.File, off, n int64) error
 }
 
 func (f *File) fetchMissing(ctx context.Context, staged *spool.File, off, n int64) error {
+	if f.tree.streams() {
+		return f.streamMissing(ctx, staged, spool.Range{Off: off, End: off + n})
+	}
 	if err := f.fillFromCopy(staged, off, n); err != nil {
 		return err
 	}
@@ -374,6 +380,23 @@ func (f *File) fetchMissing(ctx context.Context, staged *spool.File, off, n int6
 		}
 	}
 	return nil
+}
+
+// streamMissing is fetchMissing for a server that can only stream. A content that changed before its end will be uploaded
+// whole, so that all of it is fetched by and by.
+func (f *File) streamMissing(ctx context.Context, staged *spool.File, r spool.Range) error {
+	if err := f.fillFromCopy(staged, 0, staged.Size()); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.dropCopy()
+	whole := f.tail < f.base.Size
+	f.mu.Unlock()
+	ahead := spool.Range{Off: r.End, End: r.End + streamPiece}
+	if whole {
+		ahead = spool.Range{End: staged.Size()}
+	}
+	return f.obtain(ctx, staged, r, streamPiece, ahead)
 }
 
 // fillFromCopy takes what the local copy has of base; once there is a staging file, the copy serves for nothing else.

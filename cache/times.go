@@ -24,7 +24,7 @@ type keptAttrs struct {
 	mod, acc rounded
 
 	// What holds beside the times, for as long as the file is the one that size and told describe.
-	fields   backends.Fields // HasPerm, and HasOwner for both ids
+	fields   backends.Fields // HasPerm, and HasOwner for both ids (see OwnerHere)
 	perm     os.FileMode
 	uid, gid uint32
 	size     int64
@@ -38,6 +38,10 @@ type rounded struct {
 	unit      time.Duration
 }
 
+// OwnerHere in Info.Known says that UID and GID are ids of this machine, which a program set through this Tree, and that the
+// server, which cannot change owners, knows nothing of them.
+const OwnerHere backends.Fields = 1 << 15
+
 func newKept() kept {
 	byName, err := lru.New[string, keptAttrs](maxKept)
 	if err != nil {
@@ -46,32 +50,32 @@ func newKept() kept {
 	return kept{byName}
 }
 
-// keep notes that a was set on name and that the server then said info. What was kept of it before stays, for the change was
+// keep notes that a was set on name, as far as the server can, and that it then said info. What was kept of it before stays, for the change was
 // ours.
-func (k kept) keep(name string, a backends.Attr, info backends.Info) {
+func (k kept) keep(name string, a backends.Attr, info backends.Info, c backends.Caps) {
 	known, _ := k.byName.Peek(name)
-	k.remember(name, known, a, info)
+	k.remember(name, known, a, info, c)
 }
 
 // published is keep for a content that a publication has put under name: times that were set on the one before count no more.
-func (k kept) published(name string, a backends.Attr, info backends.Info) {
+func (k kept) published(name string, a backends.Attr, info backends.Info, c backends.Caps) {
 	known, _ := k.byName.Peek(name)
 	known.mod, known.acc = rounded{}, rounded{}
-	k.remember(name, known, a, info)
+	k.remember(name, known, a, info, c)
 }
 
-func (k kept) remember(name string, known keptAttrs, a backends.Attr, info backends.Info) {
+func (k kept) remember(name string, known keptAttrs, a backends.Attr, info backends.Info, c backends.Caps) {
 	if a.ModTime != nil {
 		known.mod = rounded{*a.ModTime, info.ModTime, info.TimeUnit}
 	}
 	if a.AccTime != nil {
 		known.acc = rounded{set: *a.AccTime, told: info.AccTime}
 	}
-	if a.Perm != nil {
+	if a.Perm != nil && !c.SetPerm {
 		known.perm = *a.Perm & permBits
 		known.fields |= backends.HasPerm
 	}
-	if a.UID != nil || a.GID != nil {
+	if (a.UID != nil || a.GID != nil) && !c.SetOwner {
 		if !known.fields.Has(backends.HasOwner) {
 			known.uid, known.gid = info.UID, info.GID
 		}
@@ -97,9 +101,6 @@ func (k keptAttrs) superfluous(info backends.Info) (same backends.Fields) {
 	if info.Known.Has(backends.HasPerm) && k.perm == info.Mode&permBits {
 		same |= backends.HasPerm
 	}
-	if info.Known.Has(backends.HasOwner) && k.uid == info.UID && k.gid == info.GID {
-		same |= backends.HasOwner
-	}
 	return same
 }
 
@@ -116,7 +117,7 @@ func (k kept) shown(name string, info backends.Info) backends.Info {
 		}
 		if known.fields.Has(backends.HasOwner) {
 			info.UID, info.GID = known.uid, known.gid
-			info.Known |= backends.HasOwner
+			info.Known |= backends.HasOwner | OwnerHere
 		}
 	}
 	if set, ok := known.acc.of(info.AccTime, 0); ok {

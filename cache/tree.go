@@ -110,8 +110,10 @@ type Tree struct {
 
 	small       atomic.Int64 // bytes of small files held in memory, at most smallFiles
 	copied      atomic.Int64 // bytes in the cache directory, at most Options.CacheSize and a window
+	pace        pace         // of a server that can only stream
 	aheads      atomic.Int64 // fetches ahead of readers under way, at most maxAheads
 	quarantined atomic.Int64
+	cutListing  atomic.Bool // it was told that the server cuts listings
 	lastError   atomic.Pointer[error]
 }
 
@@ -410,11 +412,15 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 	}
 	// Asking for the state and opening go out together, so that both cost one flight.
 	reader := t.openAhead(ctx, name, mode)
-	ask := t.Refresh
-	if mode.Truncate {
-		ask = t.Stat // the content does not matter, so neither does its last second
+	e, known := t.askReader(ctx, name, reader)
+	var err error
+	switch {
+	case known:
+	case mode.Truncate:
+		e, err = t.Stat(ctx, name) // the content does not matter, so neither does its last second
+	default:
+		e, err = t.Refresh(ctx, name)
 	}
-	e, err := ask(ctx, name)
 	if err == nil {
 		err = openable(name, e.Info)
 	}
@@ -435,6 +441,11 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 
 // opened finishes an Open of f.
 func (t *Tree) opened(ctx context.Context, f *File, mode OpenMode) (*File, error) {
+	if mode.Read {
+		f.mu.Lock()
+		f.reads = true
+		f.mu.Unlock()
+	}
 	if mode.Truncate {
 		if err := f.truncate(0); err != nil {
 			return nil, errors.Join(err, f.Close(ctx, false))
@@ -509,6 +520,27 @@ func (a *ahead) hand(f *File) error {
 	return nil
 }
 
+// askReader returns what is known of name if that is fresh and a reader of a server that can only stream says the same: it has
+// asked for the file's state in the flight that began its transfer, and asking for it again would be one more.
+func (t *Tree) askReader(ctx context.Context, name string, a *ahead) (Entry, bool) {
+	mark := t.attrs.Mark()
+	info, asked, state := t.attrs.Get(name)
+	if a == nil || !t.streams() || state != attr.Present || time.Since(asked) >= t.options.MetadataTTL {
+		return Entry{}, false
+	}
+	began := time.Now()
+	<-a.done
+	if a.err != nil {
+		return Entry{}, false
+	}
+	now, err := a.reader.Stat(ctx)
+	now = t.told(name, now)
+	if err != nil || !now.Known.Has(backends.HasSize|backends.HasModTime) || now.TimeUnit > 0 || !info.SameVersion(now) || !t.attrs.Answer(name, now, began, mark) {
+		return Entry{}, false
+	}
+	return t.entry(ctx, name, now, began, mark)
+}
+
 // drop closes the reader, when it has come, that nobody wants any more.
 func (a *ahead) drop() {
 	if a != nil && !a.fate.CompareAndSwap(undecided, unwanted) {
@@ -532,13 +564,16 @@ func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) 
 			return nil, err
 		}
 	}
+	t.kept.forget(name) // of another's file, if of any
 	f := newFile(t, name, t.blank(name, mode.Perm))
 	f.writer, f.temp = writer, temp
 	if err := f.stage(); err != nil {
 		f.discard()
 		return nil, err
 	}
-	f.change++ // its bare existence is unpublished
+	f.reads = mode.Read
+	f.reclaim = mode.Exclusive && writer == nil // whoever was faster than our publication is not replaced by it
+	f.change++                                  // its bare existence is unpublished
 	f.opens = 1
 	if err := t.add(f, mode, now); err != nil {
 		f.discard()

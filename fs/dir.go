@@ -67,7 +67,8 @@ func (s *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		}
 		// A node id of 0 gives the name alone. What was listed before we changed something here is not to be believed:
 		// it would bring removed names back and shrink files that are being written.
-		if fresh && e.Valid > 0 && !s.nodes.isOpen(in.NodeId, d.Name) {
+		// What the server did not tell the type of is looked up when somebody wants to know.
+		if fresh && e.Valid > 0 && e.Known.Has(backends.HasType) && !s.nodes.isOpen(in.NodeId, d.Name) {
 			s.give(in.NodeId, d.Name, e, reply)
 		}
 		return true
@@ -111,6 +112,9 @@ func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(e
 				continue // the kernel would refuse the whole directory for it
 			}
 			d.Name, d.Mode, d.Ino = e.Name, unixMode(e.Mode), s.nodes.ino(in.NodeId, e.Name)
+			if !e.Known.Has(backends.HasType) {
+				d.Mode = 0 // DT_UNKNOWN
+			}
 		}
 		if !add(e, d, fresh && off >= offFirst) {
 			return fuse.OK

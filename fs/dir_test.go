@@ -179,9 +179,12 @@ func TestOfflineServerIsAnErrnoAndTheMountStays(t *testing.T) {
 }
 
 func TestOwnersShowAsConfiguredAndGoBack(t *testing.T) {
-	login := backends.Caps{UID: 1000, GID: 1000, HasLogin: true}
+	login := backends.Caps{UID: 1000, GID: 1000, HasLogin: true, SetOwner: true}
 	sent := func(uid, gid uint32) cache.Entry {
 		return cache.Entry{Info: backends.Info{UID: uid, GID: gid, Known: backends.HasOwner}}
+	}
+	here := func(uid, gid uint32) cache.Entry {
+		return cache.Entry{Info: backends.Info{UID: uid, GID: gid, Known: backends.HasOwner | cache.OwnerHere}}
 	}
 	id := func(n uint32) *uint32 { return &n }
 	for _, c := range []struct {
@@ -199,7 +202,10 @@ func TestOwnersShowAsConfiguredAndGoBack(t *testing.T) {
 		{"map gives ours back to the login", OwnerMap, login, sent(33, 33), 33, 33, id(7), id(1000), false},
 		{"map passes others", OwnerMap, login, sent(1000, 1000), 7, 8, id(5), id(5), false},
 		{"a chown to what is shown is nothing", OwnerMap, login, sent(1000, 1000), 7, 8, id(7), nil, false},
-		{"map before the login is known shows ours", OwnerMap, backends.Caps{}, sent(33, 33), 7, 8, id(5), nil, true},
+		{"map before the login is known shows ours", OwnerMap, backends.Caps{SetOwner: true}, sent(33, 33), 7, 8, id(5), nil, true},
+		{"a server that cannot change owners: it is remembered", OwnerMap, backends.Caps{}, cache.Entry{}, 7, 8, id(5), id(5), false},
+		{"and shown as it was set", OwnerMap, backends.Caps{}, here(5, 6), 5, 6, id(7), id(7), false},
+		{"but not where all is one's", OwnerFixed, backends.Caps{}, here(5, 6), 7, 8, id(5), nil, true},
 		{"raw", OwnerRaw, login, sent(1000, 33), 1000, 33, id(5), id(5), false},
 		{"fixed", OwnerFixed, login, sent(1000, 33), 7, 8, id(5), nil, true},
 		{"fixed to itself", OwnerFixed, login, sent(1000, 33), 7, 8, id(7), nil, false},

@@ -62,8 +62,11 @@ func (s *fileSystem) keepLast(r *request, dir nodeID, name, path string) {
 func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	r := s.begun()
 	defer s.end(r)
-	if s.readOnly() {
+	switch named := s.named(in.Oldnodeid); {
+	case s.readOnly():
 		return fuse.EROFS
+	case named && !s.tree.Caps().Link:
+		return fuse.EPERM // link(2): the file system knows no links
 	}
 	var e cache.Entry
 	err := s.in(in.NodeId, name, func(name string) (err error) {
@@ -81,6 +84,12 @@ func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	return fuse.OK
 }
 
+// named reports whether node id bears a name; one without can be given its first.
+func (s *fileSystem) named(id nodeID) bool {
+	_, ok := s.nodes.path(id)
+	return ok
+}
+
 // link gives node id the further name: by a name that it has, or, if it has none, through its open file.
 func (s *fileSystem) link(r *request, id nodeID, name string) (cache.Entry, error) {
 	if old, ok := s.nodes.path(id); ok {
@@ -95,6 +104,9 @@ func (s *fileSystem) link(r *request, id nodeID, name string) (cache.Entry, erro
 }
 
 func (s *fileSystem) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if !s.readOnly() && !s.tree.Caps().Symlink {
+		return fuse.EPERM // symlink(2): the file system knows no links
+	}
 	return s.make(in.NodeId, name, out, func(r *request, path string) (cache.Entry, error) {
 		return s.tree.Symlink(r, target, path)
 	})

@@ -26,6 +26,9 @@ type Owner struct {
 
 // show returns the ids that programs see.
 func (o Owner) show(e cache.Entry, caps backends.Caps) (uid, gid uint32) {
+	if o.Mode != OwnerFixed && e.Known.Has(cache.OwnerHere) {
+		return e.UID, e.GID
+	}
 	if !e.Known.Has(backends.HasOwner) || o.Mode == OwnerFixed || o.Mode == OwnerMap && !caps.HasLogin {
 		return o.UID, o.GID
 	}
@@ -54,6 +57,9 @@ func (o Owner) take(uid, gid *uint32, e cache.Entry, caps backends.Caps) (toUID,
 	if uid == nil && gid == nil {
 		return nil, nil, nil
 	}
+	if o.Mode != OwnerFixed && !caps.SetOwner { // then they are only remembered, as they are, and both
+		return or(uid, shownUID), or(gid, shownGID), nil
+	}
 	if o.Mode == OwnerFixed || o.Mode == OwnerMap && !caps.HasLogin {
 		return nil, nil, syscall.EPERM
 	}
@@ -61,6 +67,13 @@ func (o Owner) take(uid, gid *uint32, e cache.Entry, caps backends.Caps) (toUID,
 		uid, gid = back(uid, o.UID, caps.UID), back(gid, o.GID, caps.GID)
 	}
 	return uid, gid, nil
+}
+
+func or(id *uint32, other uint32) *uint32 {
+	if id == nil {
+		return &other
+	}
+	return id
 }
 
 func back(id *uint32, here, there uint32) *uint32 {

@@ -102,6 +102,22 @@ func (f *File) ReadReal(p []byte, off int64) (n int, ok bool, err error) {
 	return n, true, err
 }
 
+// Last returns the last bytes of the base that are here, in one piece of at most n bytes, and where they lie.
+func (f *File) Last(n int64) (p []byte, off int64) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var last Range
+	for r := range f.real.All() {
+		last = r
+	}
+	last.Off = max(last.Off, last.End-n)
+	p = make([]byte, last.Len())
+	if got, err := f.disk.ReadAt(p, last.Off); got < len(p) && err != nil {
+		return nil, 0
+	}
+	return p, last.Off
+}
+
 // WriteAt writes p at off and makes it real; a gap between the old end and off reads as zeros.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	f.mu.Lock()
