@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -118,6 +119,11 @@ func (h *hand) listCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			elsewhere, err := h.elsewhere(a.Environments)
+			if err != nil {
+				return err
+			}
+			a.Connections = slices.DeleteFunc(a.Connections, elsewhere)
 			if h.asJSON {
 				return h.json(a)
 			}
@@ -128,13 +134,27 @@ func (h *hand) listCommand() *cobra.Command {
 		}}
 }
 
+// elsewhere reports of a connection whether --env leaves it out.
+func (h *hand) elsewhere(environments []control.Environment) (func(control.Connection) bool, error) {
+	named := func(e control.Environment) bool { return e.Name == h.environment }
+	if h.environment != "" && !slices.ContainsFunc(environments, named) {
+		return nil, control.Errorf(control.UnknownEnvironment, "there is no environment %q", h.environment).WithHint("`pierfs status` shows them")
+	}
+	return func(c control.Connection) bool { return h.environment != "" && c.Environment != h.environment }, nil
+}
+
 // nothing says why there is nothing to list, and how that is changed.
 func (h *hand) nothing(ctx context.Context, environments []control.Environment) error {
 	a, err := control.Status.Call(ctx, h.client(), control.StatusRequest{})
 	if err != nil {
 		return err
 	}
-	if active, others := environmentNames(environments); active == "" {
+	switch active, others := environmentNames(environments); {
+	case h.environment != "":
+		_, err = fmt.Fprintf(h.out, "Nothing is mounted in environment %s; active on this machine: %s\n",
+			terminal.Quote(h.environment), terminal.Quote(cmp.Or(active, "none")))
+		return err
+	case active == "":
 		_, err = fmt.Fprintf(h.out, "No environment is active on this machine, so nothing is mounted.\n"+
 			"  name one (%s) in activeEnvironments of %s\n", terminal.Quote(others), terminal.Quote(filepath.Join(a.ConfigDir, "pierfs.toml")))
 		return err
@@ -152,6 +172,11 @@ func (h *hand) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			elsewhere, err := h.elsewhere(a.Environments)
+			if err != nil {
+				return err
+			}
+			a.Connections = slices.DeleteFunc(a.Connections, func(c control.ConnectionStatus) bool { return elsewhere(c.Connection) })
 			if h.asJSON {
 				return h.json(a)
 			}

@@ -29,8 +29,11 @@ func (h *hand) at(arg string) (control.FileRequest, error) {
 }
 
 func (h *hand) lsCommand() *cobra.Command {
-	return &cobra.Command{Use: "ls NAME:/path", Short: "List a directory of the server", Args: args(cobra.ExactArgs(1)),
+	return &cobra.Command{Use: "ls NAME[:/path]", Short: "List a directory of the server", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !strings.Contains(args[0], ":") {
+				args[0] += ":/"
+			}
 			q, err := h.at(args[0])
 			if err != nil {
 				return err

@@ -28,7 +28,7 @@ func helpOf(command string) help {
 			[]string{"pierfs apply", "pierfs apply --json"}}
 	case "list":
 		return help{"Below the table stands what keeps a connection from being ready, and the way out. docs/OPERATING.md explains\nthe words in the column REASON.",
-			[]string{"pierfs list", "pierfs list --json"}}
+			[]string{"pierfs list", "pierfs list --env Production", "pierfs list --json"}}
 	case "status":
 		return help{"Owed are files that are written here and not yet at the server; quarantined are those that could not be\nbrought there.",
 			[]string{"pierfs status", "pierfs status --json"}}
@@ -58,7 +58,7 @@ path of the URL is the absolute working directory; /~/dir is relative to the log
 		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open.",
 			[]string{"pierfs umount partner", "pierfs umount /mnt/partner --force"}}
 	case "ls":
-		return help{"", []string{"pierfs ls partner:/", "pierfs ls /mnt/partner:/orders --json"}}
+		return help{"Without a path it is the working directory.", []string{"pierfs ls partner", "pierfs ls partner:/orders", "pierfs ls /mnt/partner:/orders --json"}}
 	case "stat":
 		return help{"", []string{"pierfs stat partner:/orders/2026-11.csv"}}
 	case "get":

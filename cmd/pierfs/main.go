@@ -125,8 +125,9 @@ func (h *hand) client() *control.Client { return control.NewClient(h.dirs.Runtim
 
 func (h *hand) command() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "pierfs",
-		Short: "Work with SFTP connections that are mounted as local directories",
+		Use:                        "pierfs",
+		SuggestionsMinimumDistance: 2,
+		Short:                      "Work with SFTP connections that are mounted as local directories",
 		Long: `pierfs asks the daemon pierfsd for one thing and prints the answer.
 
 A connection is NAME, PROJECT/NAME, or the directory of a mount without definition. A file of it is written NAME:/path,
@@ -136,10 +137,13 @@ relative to its working directory.`,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q", args[0])}
+			if len(args) == 0 {
+				return cmd.Help()
 			}
-			return cmd.Help()
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usageError{fmt.Errorf("there is no command %q; did you mean %s?", args[0], strings.Join(near, " or "))}
+			}
+			return usageError{fmt.Errorf("there is no command %q", args[0])}
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true

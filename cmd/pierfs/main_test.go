@@ -121,6 +121,35 @@ func TestListsTellTheWayOut(t *testing.T) {
 	}
 }
 
+// --env leaves the others out, and a name that is none is not passed over.
+func TestListOfOneEnvironment(t *testing.T) {
+	environments := []control.Environment{{Name: "Test", Active: true}, {Name: "Production", Active: true}, {Name: "Development"}}
+	connections := []control.Connection{{Name: "one", Environment: "Test"}, {Name: "two", Environment: "Production"}, {Name: "/mnt", AdHoc: true}}
+	s := newStand(t, func(s *control.Server) {
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Environments: environments, Connections: connections}, nil
+		})
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			a := control.StatusAnswer{Environments: environments}
+			for _, c := range connections {
+				a.Connections = append(a.Connections, control.ConnectionStatus{Connection: c})
+			}
+			return a, nil
+		})
+	})
+	for _, verb := range []string{"list", "status"} {
+		if status, out, _ := s.hand("", verb, "-e", "Production"); status != 0 || !strings.Contains(out, "\ntwo ") || strings.Contains(out, "\none ") || strings.Contains(out, "\n/mnt ") {
+			t.Errorf("%s -e Production ends with %d:\n%s", verb, status, out)
+		}
+		if status, _, errOut := s.hand("", verb, "-e", "Prodcution"); status != 66 {
+			t.Errorf("%s of no environment ends with %d: %s", verb, status, errOut)
+		}
+	}
+	if _, out, _ := s.hand("", "list", "-e", "Development"); !strings.Contains(out, "active on this machine: Test, Production") {
+		t.Errorf("list of an environment that is not active says %q", out)
+	}
+}
+
 // An empty list says so, and how it is filled.
 func TestEmptyListTellsHowToBegin(t *testing.T) {
 	var environments []control.Environment
@@ -178,6 +207,9 @@ func TestFailuresEndWithTheirStatus(t *testing.T) {
 		if status, _, errOut := s.hand("", args...); status != 64 || errOut == "" {
 			t.Errorf("pierfs %q ended with %d, %q; want 64", args, status, errOut)
 		}
+	}
+	if _, _, errOut := s.hand("", "lst"); !strings.Contains(errOut, "did you mean") || !strings.Contains(errOut, "list") {
+		t.Errorf("a misspelt command is told %q", errOut)
 	}
 	empty := &stand{t: t, run: t.TempDir()}
 	if status, _, errOut := empty.hand("", "list"); status != 69 || !strings.Contains(errOut, "pierfsd") {

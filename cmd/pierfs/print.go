@@ -82,7 +82,11 @@ func (h *hand) trouble(c control.Connection) {
 	if c.Hint == "" && len(c.Findings) == 0 && briefly(c) == c.Reason {
 		return
 	}
-	fmt.Fprintf(h.out, "\n%s: %s\n", terminal.Quote(fullName(c)), terminal.Quote(c.Reason))
+	reason := c.Reason
+	if len(c.Findings) > 0 { // which tell more
+		reason = "its definition cannot be used"
+	}
+	fmt.Fprintf(h.out, "\n%s: %s\n", terminal.Quote(fullName(c)), terminal.Quote(reason))
 	h.wayOut(h.out, c.Findings, c.Hint)
 }
 
