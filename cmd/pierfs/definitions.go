@@ -422,9 +422,13 @@ func (h *hand) printTested(t tested) error {
 }
 
 func (h *hand) trustCommand() *cobra.Command {
-	return &cobra.Command{Use: "trust NAME FINGERPRINT", Short: "Trust the server's host key, if it is the one with this fingerprint", Args: args(cobra.ExactArgs(2)),
+	return &cobra.Command{Use: "trust NAME [FINGERPRINT]", Short: "Trust the server's host key or certificate, if it is the one with this fingerprint", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.Trust.Call(cmd.Context(), h.client(), control.TrustRequest{Name: args[0], Environment: h.environment, Fingerprint: args[1]})
+			q := control.TrustRequest{Name: args[0], Environment: h.environment}
+			if len(args) > 1 {
+				q.Fingerprint = args[1]
+			}
+			a, err := control.Trust.Call(cmd.Context(), h.client(), q)
 			if err != nil {
 				return err
 			}
@@ -437,8 +441,18 @@ func (h *hand) trustCommand() *cobra.Command {
 
 func (h *hand) printTrusted(a control.TrustAnswer) error {
 	for _, old := range a.Forgotten {
-		fmt.Fprintf(h.out, "forgotten: %s, key %s\n", terminal.Quote(a.Address), terminal.Quote(old))
+		fmt.Fprintf(h.out, "forgotten: %s, %s\n", terminal.Quote(a.Address), terminal.Quote(old))
 	}
-	_, err := fmt.Fprintf(h.out, "trusted: %s, %s key %s\n", terminal.Quote(a.Address), terminal.Quote(a.KeyType), terminal.Quote(a.Fingerprint))
+	word := "trusted"
+	if a.Already {
+		word = "trusted already"
+	}
+	_, err := fmt.Fprintf(h.out, "%s: %s, %s %s\n", word, terminal.Quote(a.Address), terminal.Quote(a.What()), terminal.Quote(a.Fingerprint))
+	if c := a.Certificate; c != nil && err == nil {
+		err = table(h.out, nil, [][]string{
+			{"  subject", c.Subject}, {"  issuer", c.Issuer}, {"  valid", c.NotBefore.Local().Format(time.DateTime) + " to " + c.NotAfter.Local().Format(time.DateTime)},
+			{"  names", strings.Join(c.Names, ", ")},
+		})
+	}
 	return err
 }

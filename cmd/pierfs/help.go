@@ -41,19 +41,25 @@ func helpOf(command string) help {
 		return help{"It writes enabled = false into the definition and applies it: the connection is unmounted in every environment.",
 			[]string{"pierfs disable partner"}}
 	case "test":
-		return help{"It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list. What ends in .toml or begins\nwith / or . is a file, a directory what is mounted on it. Nothing is written to the server.",
+		return help{"It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list; for FTP and FTPS\nbanner, tls, auth, features, workingDir, passive, data, list. What ends in .toml or begins with / or . is a file, a\ndirectory what is mounted on it. Nothing is written to the server.",
 			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml"}}
 	case "trust":
-		return help{"The server is asked for its key first; one with another fingerprint is refused. A key that was trusted before is\nforgotten. Get the fingerprint from the server's operator: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
-			[]string{"pierfs trust partner SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"}}
+		return help{`The server is asked for its host key or certificate first; one with another fingerprint is refused. What was trusted before
+is forgotten. Without a fingerprint whatever it shows is trusted, but only if nothing is trusted of it yet. Get the fingerprint
+from the server's operator: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub, or for FTPS
+openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE`,
+			[]string{"pierfs trust partner SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU", "pierfs trust partner"}}
 	case "mount":
 		return help{`mount NAME mounts a defined connection that was unmounted by hand or has failed, and asks a server that is away again.
 
-mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs. The
-path of the URL is the absolute working directory; /~/dir is relative to the login directory. The password comes from
+mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs.
+The URL begins with sftp://, ftp:// (in the clear), ftpes:// (explicit FTPS, port 21) or ftps:// (implicit FTPS, port 990). Its
+path is the absolute working directory; /~/dir is relative to the login directory. The password comes from
 --password-file, from $` + passwordVariable + `, or is asked for. It succeeds only if the server was reached.`,
 			[]string{"pierfs mount partner", "pierfs mount sftp://user@host/dir /mnt/partner --trust-new",
-				"pierfs mount sftp://user@host:2222/~/in ./in -o readOnly,retryCount=5 --password-file secret"}}
+				"pierfs mount sftp://user@host:2222/~/in ./in -o readOnly,retryCount=5 --password-file secret",
+				"pierfs mount ftpes://user@host/outbound /mnt/partner --ca partner-ca.pem",
+				"pierfs mount ftps://user@host/ /mnt/partner --trust-cert SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"}}
 	case "umount":
 		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open.",
 			[]string{"pierfs umount partner", "pierfs umount /mnt/partner --force"}}

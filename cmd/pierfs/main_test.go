@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -333,6 +334,35 @@ func TestMountHandsThePasswordOver(t *testing.T) {
 		}
 		if strings.Contains(out+errOut, canary) {
 			t.Errorf("by %s the password was printed: %s%s", way, out, errOut)
+		}
+	}
+}
+
+// Whom to believe is an option like others, and a file is named so that the daemon finds it.
+func TestMountHandsCertificatesOver(t *testing.T) {
+	asked := make(chan control.MountURLRequest, 1)
+	s := newStand(t, func(s *control.Server) {
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			return control.StatusAnswer{}, nil
+		})
+		control.MountURL.Serve(s, func(_ context.Context, q control.MountURLRequest) (control.MountAnswer, error) {
+			asked <- q
+			return control.MountAnswer{Trusted: &control.TrustAnswer{Address: "h:990", Fingerprint: "SHA256:x", Certificate: &control.Certificate{Subject: "CN=h", Names: []string{"h", "h2"}}}}, nil
+		})
+	})
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, out, errOut := s.hand("", "mount", "ftps://u@h/d", t.TempDir(), "--no-password", "--ca", "ca.pem", "--trust-cert", "AA:BB")
+	q := <-asked
+	if want := []string{"caFile=" + filepath.Join(here, "ca.pem"), "trustCert=AA:BB"}; status != 0 || !slices.Equal(q.Options, want) {
+		t.Errorf("%d, %q %s; want the options %q", status, q.Options, errOut, want)
+	}
+	for _, want := range []string{"h:990, certificate SHA256:x", "CN=h", "h, h2"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("what was trusted is printed without %q:\n%s", want, out)
 		}
 	}
 }

@@ -40,6 +40,8 @@ type mountFlags struct {
 	options      []string
 	passwordFile string
 	hostKey      string
+	ca           string
+	trustCert    string
 	trustNew     bool
 	noPassword   bool
 }
@@ -47,7 +49,7 @@ type mountFlags struct {
 func (h *hand) mountCommand() *cobra.Command {
 	var f mountFlags
 	cmd := &cobra.Command{
-		Use:   "mount NAME | mount sftp://user@host:port/dir DIR",
+		Use:   "mount NAME | mount URL DIR",
 		Short: "Mount a defined connection again, or a server without any definition",
 		Args:  args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,7 +61,7 @@ func (h *hand) mountCommand() *cobra.Command {
 				a, err := control.Mount.Call(cmd.Context(), h.client(), control.MountRequest{Name: args[0], Environment: h.environment})
 				return h.mounted(a, err)
 			}
-			return usageError{errors.New("it is written: mount NAME, or mount sftp://user@host:port/dir DIR")}
+			return usageError{errors.New("it is written: mount NAME, or mount sftp://user@host:port/dir DIR; ftp://, ftpes:// and ftps:// are known too")}
 		},
 	}
 	set := cmd.Flags()
@@ -67,7 +69,9 @@ func (h *hand) mountCommand() *cobra.Command {
 	set.StringVar(&f.passwordFile, "password-file", "", "read the password from this file's first line; - reads it from standard input")
 	set.BoolVar(&f.noPassword, "no-password", false, "ask for none: a key or agent logs in")
 	set.StringVar(&f.hostKey, "host-key", "", "the only host key to accept: SHA256:...")
-	set.BoolVar(&f.trustNew, "trust-new", false, "trust the host key if nothing is known of the server yet")
+	set.StringVar(&f.ca, "ca", "", "authorities that may have signed the certificate of an FTPS server, in place of the system's: a PEM file, or a directory of such")
+	set.StringVar(&f.trustCert, "trust-cert", "", "the only certificate to accept of an FTPS server: SHA256:..., or as openssl x509 -fingerprint -sha256 prints it")
+	set.BoolVar(&f.trustNew, "trust-new", false, "trust the host key or certificate if nothing is known of the server yet")
 	return cmd
 }
 
@@ -174,8 +178,29 @@ func (h *hand) mountURL(ctx context.Context, url, dir string, f mountFlags) erro
 			}
 		}
 	}
+	own, err := f.certificates()
+	if err != nil {
+		return err
+	}
+	q.Options = append(q.Options, own...)
 	a, err := h.mountThere(ctx, q)
 	return h.mounted(a, err)
+}
+
+// certificates are the options for --ca and --trust-cert. The daemon has another working directory than this process.
+func (f mountFlags) certificates() ([]string, error) {
+	var options []string
+	if f.ca != "" {
+		file, err := filepath.Abs(f.ca)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, "caFile="+file)
+	}
+	if f.trustCert != "" {
+		options = append(options, "trustCert="+f.trustCert)
+	}
+	return options, nil
 }
 
 // mountThere asks the daemon, and starts one if none runs. One that is just ending, because the last mount has gone, is

@@ -649,6 +649,19 @@ func TestMountURL(t *testing.T) {
 	_, err = control.MountURL.Call(t.Context(), s.client, q)
 	wantCode(t, "a password in the URL", err, control.Usage)
 
+	for url, option := range map[string]string{"sftp://u@h/x": "trustCert=" + fingerprint, "ftpes://u@h/x": "hostKey=" + fingerprint, "ftp://u@h/x": "caFile=/ca"} {
+		q := request
+		q.URL, q.Options = url, []string{option}
+		_, err = control.MountURL.Call(t.Context(), s.client, q)
+		wantCode(t, url+" with "+option+", which protects nobody", err, control.Usage)
+	}
+	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseCertUnknown})
+	_, err = control.MountURL.Call(t.Context(), s.client, careful)
+	wantCode(t, "mount with an unknown certificate", err, control.CertUnknown)
+	if e, ok := errors.AsType[*control.Error](err); ok && !strings.Contains(e.Hint, "--trust-cert") {
+		t.Errorf("the way out of an unknown certificate is told as %q", e.Hint)
+	}
+
 	s.pinErr = &backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth, Err: errors.New("no")}
 	_, err = control.MountURL.Call(t.Context(), s.client, request)
 	wantCode(t, "mount with --trust-new and a wrong password", err, control.AuthFailed)

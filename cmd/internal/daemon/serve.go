@@ -566,7 +566,22 @@ func (d *Daemon) targetOf(ctx context.Context, q control.MountURLRequest) (connc
 	if err != nil {
 		return conncfg.Target{}, nil, err
 	}
-	return d.resolveUnsaved(ctx, config, c, environment)
+	target, warnings, err := d.resolveUnsaved(ctx, config, c, environment)
+	if err == nil {
+		err = refuseUnheeded(warnings)
+	}
+	return target, warnings, err
+}
+
+// refuseUnheeded wants whoever says whom to believe to be heeded: a fingerprint that means nothing for the protocol would
+// protect nobody.
+func refuseUnheeded(warnings []conncfg.Finding) error {
+	for _, f := range warnings {
+		if f.Code == conncfg.CodeIgnored && slices.Contains([]string{"hostKey", "trustCert", "caFile"}, f.Field) {
+			return control.Errorf(control.Usage, "%s %s", f.Field, f.Message).WithHint("--host-key is for sftp://, --trust-cert and --ca are for ftpes:// and ftps://")
+		}
+	}
+	return nil
 }
 
 // checkOwner wants dir to belong to the caller, and its path to have no symbolic link in it.
