@@ -231,27 +231,26 @@ func TestDemo(t *testing.T) {
 	ended(t, d.Dir)
 }
 
-// TestReadme: the definition in README.md is one that `pierfs check` finds nothing wrong with, but the variable that the
-// reader has to define.
+// TestReadme: the definition in README.md and its variable are such that `pierfs check` finds no mistake in them.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "```toml\n")
-	definition, _, ok2 := strings.Cut(rest, "```")
-	if !ok || !ok2 {
-		t.Fatal("README.md shows no definition")
+	var examples []string
+	for _, text := range strings.Split(string(readme), "```toml\n")[1:] {
+		example, _, _ := strings.Cut(text, "```")
+		examples = append(examples, example)
+	}
+	if len(examples) != 2 {
+		t.Fatalf("README.md shows %d pieces of definitions, want a connection and its variable", len(examples))
 	}
 	d := newDaemon(t)
-	file := filepath.Join(d.ConfigDir, "connections", "partner.toml")
-	if err := os.WriteFile(file, []byte(definition), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	variables := "[partnerPassword]\nvalue = \"x\"\nsecret = true\n"
-	if err := os.WriteFile(filepath.Join(d.ConfigDir, "variables.toml"), []byte(variables), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"connections/partner.toml": examples[0], "variables.toml": examples[1]} {
+		if err := os.WriteFile(filepath.Join(d.ConfigDir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if r := d.Pierfs(t, "check", "--config-dir", d.ConfigDir); r.Status != 0 {
 		t.Errorf("pierfs check: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
