@@ -7,7 +7,7 @@ import (
 
 // Error is a listing that cannot be believed.
 type Error struct {
-	Code syscall.Errno // EIO for one that was cut off, EFBIG beyond the bounds
+	Code syscall.Errno // EIO for one that was cut off, EOVERFLOW beyond the bounds
 	Why  string
 }
 
