@@ -1,6 +1,9 @@
 package model
 
-import "slices"
+import (
+	"slices"
+	"syscall"
+)
 
 // excuse says of which operations an errno of an absent server is borne.
 type excuse uint8
@@ -38,9 +41,23 @@ func (w *World) bears(o Op, e excuse) bool {
 	return ok && o.Path == "" && w.nodes[f.node].names == 0
 }
 
+// onGiven reports whether o asks something of a content that was given up: who still reads it reads what he saw, or is told
+// that it is stale; what else is said of it is left open.
+func (w *World) onGiven(o Op) bool {
+	f, ok := w.open[fd{o.Hand, o.Slot}]
+	switch o.Kind {
+	case Read, Fstat, Fsync, Futimens, Fchmod:
+		return ok && w.nodes[f.node].given
+	}
+	return false
+}
+
 // step returns the worlds that an answer leaves possible of w.
 func (w *World) step(o Op, a Answer, e excuse) (after []*World, saved [][]int, why string) {
 	u := w.clone()
+	if w.onGiven(o) && (a.Err == syscall.ESTALE || a.Err == 0 && o.Kind != Read) {
+		return []*World{u}, nil, ""
+	}
 	begin := a.Begin.Unix()
 	closed := u.open[fd{o.Hand, o.Slot}].node
 	want := u.do(o, begin)

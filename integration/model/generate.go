@@ -58,6 +58,10 @@ func (g *generator) sensible(w *World, o Op) bool {
 		if err == 0 && w.nodes[p.node].typ == Directory && !(opened{flags: o.Flags}).writes() && o.Flags&syscall.O_CREAT == 0 {
 			return false // directories are listed, not opened
 		}
+	case Copy:
+		if from, ok := w.open[fd{o.Hand, o.From}]; ok && w.nodes[from.node].given {
+			return false
+		}
 	case Link:
 		p, _ := w.walk(o.Path, false)
 		if w.nodes[p.node].typ == SymbolicLink {

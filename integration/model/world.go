@@ -45,6 +45,7 @@ type node struct {
 	unsaved  bool      // there is something to publish
 	unheard  bool      // no byte was written since it was made or cut to nothing
 	failed   bool      // a program was told that publishing failed
+	given    bool      // up, with the last descriptor that may write: it is what its readers saw, and bears no name any more
 	versions []version // any of these may be the server's, if unsaved
 }
 
@@ -90,7 +91,7 @@ func (w *World) clone() *World {
 func (w *World) same(v *World) bool {
 	return maps.Equal(w.open, v.open) && maps.EqualFunc(w.nodes, v.nodes, func(a, b node) bool {
 		return a.typ == b.typ && a.perm == b.perm && a.target == b.target && a.parent == b.parent && a.names == b.names &&
-			a.mtime.same(b.mtime) && a.unsaved == b.unsaved && a.unheard == b.unheard && a.failed == b.failed &&
+			a.mtime.same(b.mtime) && a.unsaved == b.unsaved && a.unheard == b.unheard && a.failed == b.failed && a.given == b.given &&
 			maps.Equal(a.kids, b.kids) && bytes.Equal(a.data, b.data) && slices.EqualFunc(a.versions, b.versions, sameVersion)
 	})
 }
@@ -209,22 +210,29 @@ func (w *World) maybePublished(id int) {
 	})
 }
 
-// settle returns the worlds in which a file may be after its last close, when publishing it had failed: with any version
-// that the server may have.
+// settle returns the worlds in which a file may be after the last close of a descriptor that may write, when publishing it
+// had failed: with any version that the server may have. Those who still read it go on with what they saw.
 func (w *World) settle(id int) []*World {
 	n, ok := w.nodes[id]
-	if !ok || !n.unsaved || !n.failed || w.isOpen(id) {
+	if !ok || !n.unsaved || !n.failed || w.isWritten(id) {
 		return []*World{w}
 	}
 	var worlds []*World
 	for _, v := range n.versions {
 		u := w.clone()
-		if v.absent {
-			u.vanish(id)
-		} else {
-			u.change(id, func(n *node) {
-				n.data, n.perm, n.mtime = v.data, v.perm, v.mtime
-				n.unsaved, n.failed, n.versions = false, false, nil
+		heir := id
+		if u.isOpen(id) {
+			u.change(id, func(n *node) { n.given, n.unsaved, n.failed, n.versions = true, false, false, nil })
+			u.last++
+			heir = u.last
+		}
+		switch {
+		case v.absent:
+			u.pass(id, 0)
+		default:
+			u.pass(id, heir)
+			u.change(heir, func(n *node) {
+				*n = node{typ: File, names: n.names, data: v.data, perm: v.perm, mtime: v.mtime}
 			})
 		}
 		worlds = append(worlds, u)
@@ -232,15 +240,31 @@ func (w *World) settle(id int) []*World {
 	return worlds
 }
 
-// vanish takes all names from a file.
-func (w *World) vanish(id int) {
+// isWritten reports whether somebody has a file open who may write to it.
+func (w *World) isWritten(id int) bool {
+	for _, o := range w.open {
+		if o.node == id && o.writes() {
+			return true
+		}
+	}
+	return false
+}
+
+// pass takes all names from a file and gives them to another, 0 for none.
+func (w *World) pass(from, to int) {
+	if from == to {
+		return
+	}
 	for _, f := range w.paths() {
-		if f.node != id {
+		if f.node != from {
 			continue
 		}
 		p, _ := w.parent(f.path) // it was just found there
-		p.node = id
+		p.node = from
 		w.unbind(p)
+		if to != 0 {
+			w.bind(p, to)
+		}
 	}
 }
 
