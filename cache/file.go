@@ -484,9 +484,9 @@ func (f *File) postpone(a backends.Attr) (done bool, err error) {
 	switch {
 	case a.Empty():
 		return true, nil
-	case f.change != f.published || f.gone:
-	case f.stale:
+	case f.stale && !f.gone:
 		return false, fault("setattr", f.name, changedElsewhere) // the name is another content's
+	case f.change != f.published || f.gone:
 	default:
 		return false, nil
 	}

@@ -70,13 +70,16 @@ func (l *litter) write() error {
 	return os.Rename(beside, l.path)
 }
 
-// removeTemp removes what an upload may have left on the server under a temporary name. If the server does not answer, the
-// name is remembered, and removed later.
+// removeTemp removes what an upload may have left on the server under a temporary name, later if not now.
 func (t *Tree) removeTemp(ctx context.Context, temp string) {
 	err := t.backend.Remove(ctx, temp)
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		return
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.leave(temp, err)
 	}
+}
+
+// leave remembers a temporary name that may be left on the server because of err, and has it removed later.
+func (t *Tree) leave(temp string, err error) {
 	t.mu.Lock()
 	room := len(t.litter.names) < maxLitter
 	if room {

@@ -426,12 +426,15 @@ func (f *File) unsure() bool {
 	return f.base.Known == 0
 }
 
-// abortClaim gives up the name that an exclusive creation holds on the server. The caller has the turn.
+// abortClaim gives up the name that an exclusive creation holds on the server. If the server does not answer the name is
+// held on, for all we know: it was won, and has not been given back. The caller has the turn.
 func (f *File) abortClaim() {
 	f.mu.Lock()
-	j := &job{writer: f.writer, temp: f.temp}
+	j := &job{writer: f.writer, temp: f.temp, claim: f.reclaim}
 	f.writer, f.temp = nil, ""
-	f.reclaim = f.reclaim || j.writer != nil
 	f.mu.Unlock()
 	f.abort(j)
+	f.mu.Lock()
+	f.reclaim = j.claim
+	f.mu.Unlock()
 }

@@ -246,16 +246,17 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	return info, err
 }
 
-// abort gives up the writer that an exclusive creation left in j.
+// abort gives up the writer that an exclusive creation left in j, and the name with it, if the server answers.
 func (f *File) abort(j *job) {
 	if j.writer == nil {
 		return
 	}
-	if err := j.writer.Abort(); err != nil && j.temp != "" {
-		f.tree.removeTemp(f.tree.ctx, j.temp) // its session is gone
+	err := j.writer.Abort()
+	if err != nil && j.temp != "" {
+		f.tree.leave(j.temp, err)
 	}
 	f.tree.freeTemp(j.temp)
-	j.writer, j.temp, j.claim = nil, "", true
+	j.writer, j.temp, j.claim = nil, "", err == nil
 }
 
 // rewrite uploads the whole of j into the file itself, for a new file would part it from its other names.

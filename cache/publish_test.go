@@ -178,3 +178,31 @@ func TestClearedFileHasTheTimeOfClearing(t *testing.T) {
 		w.must(w.tree.Close(w.Context()))
 	})
 }
+
+// TestClaimOutlivesARenameThatFailed: a name that was won with O_EXCL is not lost by an outage in which another file was to
+// be renamed over it.
+func TestClaimOutlivesARenameThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.replaceTree(w.server)
+		w.give("other", "theirs")
+		f := w.open("won", claiming)
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op == "abort" || op == "rename" || op == "remove" {
+				w.server.Break()
+				return lost(op, name)
+			}
+			return nil
+		})
+		if err := w.tree.Rename(w.Context(), "other", "won", backends.Replace); err == nil {
+			t.Fatal("a rename without an answer was called done")
+		}
+		w.server.SetFault(nil)
+		w.has("won", "") // the outage kept it
+		w.write(f, "ours", 0)
+		w.close(f)
+		w.has("won", "ours")
+		w.has("other", "theirs")
+		w.must(w.tree.Close(w.Context()))
+	})
+}
