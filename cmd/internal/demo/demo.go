@@ -208,6 +208,6 @@ And with the operator's hand:
   pierfs ls %[4]s:/orders
 
 Ctrl-C ends it and leaves nothing behind.
-`, mount, remote, d.Runtime, name)
+`, mount, remote, d.Runtime+hand(), name)
 	return w.Flush()
 }
