@@ -41,6 +41,7 @@ func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
+	t.kept.touched(parent(name))
 	t.mu.Lock()
 	t.link(old, name)
 	t.mu.Unlock()

@@ -22,6 +22,7 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
+	t.kept.touched(parent(name))
 	t.attrs.ForgetBelow(name)
 	e, err := t.Refresh(ctx, name)
 	if err != nil || t.Caps().SetPerm {
@@ -42,6 +43,7 @@ func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) 
 	if err != nil {
 		return Entry{}, err
 	}
+	t.kept.touched(parent(name))
 	return t.Refresh(ctx, name)
 }
 
@@ -91,6 +93,7 @@ func (t *Tree) removed(name string, err error) error {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		t.unlink(name)
 		t.kept.forget(name)
+		t.kept.touched(parent(name))
 		t.attrs.PutAbsent(name)
 	default:
 		t.attrs.Forget(name)
@@ -238,6 +241,8 @@ func (t *Tree) moved(from, to string) {
 	info, _, state := t.attrs.Get(from)
 	directory := state != attr.Present || info.IsDir()
 	t.kept.rename(from, to, directory)
+	t.kept.touched(parent(from))
+	t.kept.touched(parent(to))
 	if directory {
 		t.attrs.ForgetBelow(from)
 		t.attrs.ForgetBelow(to)

@@ -138,6 +138,9 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	}
 	f.tree.kept.published(j.name, f.toKeep(j, info), info, f.tree.Caps())
 	info = f.tree.kept.shown(j.name, info)
+	if !j.inPlace {
+		f.tree.kept.touched(parent(j.name))
+	}
 	f.published, f.base = j.change, info
 	if f.change == j.change {
 		f.info = info

@@ -441,6 +441,12 @@ func TestAttributesThatTheServerCannotKeepAreShownAsSet(t *testing.T) {
 	if e.Mode != perm || e.UID != uid || e.ModTime.Equal(when) {
 		t.Errorf("after a write: %+v", e.Info)
 	}
+	// A directory's time ends with the next change in it, also within the unit of the server's clock.
+	w.must(w.tree.Rename(w.Context(), "g", "d/g", backends.Replace))
+	if e, err := w.tree.Refresh(w.Context(), "d"); err != nil || e.ModTime.Equal(when) || e.UID != uid {
+		t.Errorf("a directory that got an entry: %+v, %v", e.Info, err)
+	}
+	w.must(w.tree.Rename(w.Context(), "d/g", "g", backends.Replace))
 	// What somebody else makes of it, the server tells.
 	w.give("g", "by another, longer")
 	e, err = w.tree.Refresh(w.Context(), "g")

@@ -148,6 +148,19 @@ func overlap(a time.Time, aUnit time.Duration, b time.Time, bUnit time.Duration)
 	return a.Equal(b) || a.Before(b.Add(bUnit)) && b.Before(a.Add(aUnit))
 }
 
+// touched notes that we changed the names in dir: its time is not that which a program set any more, even if the server cannot
+// tell the two apart.
+func (k kept) touched(dir string) {
+	known, ok := k.byName.Peek(dir)
+	switch known.mod = (rounded{}); {
+	case !ok:
+	case known.fields == 0 && known.acc.exact():
+		k.byName.Remove(dir)
+	default:
+		k.byName.Add(dir, known)
+	}
+}
+
 // forget drops what is remembered of name.
 func (k kept) forget(name string) { k.byName.Remove(name) }
 

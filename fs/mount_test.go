@@ -193,11 +193,13 @@ var posixSkips = map[string]string{
 	"XAttrLarge":          "as XAttr",
 }
 
-func TestPosix(t *testing.T) {
-	r := newRig(t, rigOptions{})
+func TestPosix(t *testing.T) { posix(t, newRig(t, rigOptions{}), posixSkips) }
+
+// posix runs all of posixtest but skips in the mount of r.
+func posix(t *testing.T, r *rig, skips map[string]string) {
 	for name := range posixtest.All {
 		t.Run(name, func(t *testing.T) {
-			if why, ok := posixSkips[name]; ok {
+			if why, ok := skips[name]; ok {
 				t.Skip(why)
 			}
 			r := &rig{t: t, dir: r.dir}
