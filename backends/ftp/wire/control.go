@@ -21,6 +21,7 @@ const patience = 2 * time.Second
 type exchange struct {
 	command  string
 	began    chan struct{} // closed by the first reply, preliminary or not; nil where nobody waits for it
+	again    chan struct{} // closed by a second preliminary one; nil where nobody waits for it
 	done     chan struct{} // closed by the final one
 	givenUp  bool          // a transfer whose final reply may never come; guarded by Session.mu
 	early    int
@@ -233,12 +234,21 @@ func (s *Session) match(reply Reply) (*exchange, error) {
 		if x.early == 1 && x.began != nil {
 			close(x.began)
 		}
+		if x.early == 2 && x.again != nil {
+			close(x.again)
+		}
 		return nil, nil
 	}
-	// The transfer before may stay without a final reply (pure-ftpd 1.0.50 ends an early close with a 150); 257 is an answer to PWD alone.
+	// A transfer that was given up: 257 answers the PWD behind it alone, and may come first (pyftpdlib 1.5.7, proftpd 1.3.8).
 	if x.givenUp && reply.Code == 257 && len(s.queue) > 1 && s.queue[1].command == "PWD" {
-		s.queue = s.queue[1:]
-		x = s.queue[0]
+		if s.features.mute {
+			close(x.done)
+			s.queue = s.queue[1:]
+		}
+		pwd := slices.IndexFunc(s.queue, func(x *exchange) bool { return x.command == "PWD" })
+		x = s.queue[pwd]
+		s.queue = slices.Delete(s.queue, pwd, pwd+1)
+		return x, nil
 	}
 	if len(s.queue) == 1 && s.replies.Buffered() > 0 && !s.goodbye() {
 		return nil, fmt.Errorf("%w, behind %.200q", errStray, reply.text())
@@ -256,13 +266,13 @@ func (s *Session) goodbye() bool {
 // errNoSettling is a server that did not come back into step.
 var errNoSettling = errors.New("the server did not end the transfer that was given up")
 
-// settle brings the session back into step after a transfer that was given up, in the background: PWD is the one command whose good
-// reply (257) can be nothing else's.
+// settle brings the session back into step after a transfer that was given up, in the background. The server is left to
+// end it first. Then comes PWD, the one command whose good reply (257) can be nothing else's.
 func (s *Session) settle(t *transfer) {
 	s.mu.Lock()
 	s.current = nil
 	t.main.givenUp = true
-	if s.cause != nil || len(s.queue) == 0 {
+	if s.cause != nil {
 		s.mu.Unlock()
 		return
 	}
@@ -271,11 +281,7 @@ func (s *Session) settle(t *transfer) {
 	s.mu.Unlock()
 	back := func() {
 		defer close(settled)
-		ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errNoSettling)
-		defer cancel()
-		if reply, err := s.ask(ctx, "PWD"); err == nil && reply.Code != 257 {
-			s.kill(&Refusal{Command: "PWD", Reply: reply})
-		}
+		s.resync(t)
 		s.mu.Lock()
 		s.settling = nil
 		s.mu.Unlock()
@@ -283,4 +289,27 @@ func (s *Session) settle(t *transfer) {
 	if !s.spawn(back) {
 		close(settled)
 	}
+}
+
+func (s *Session) resync(t *transfer) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errNoSettling)
+	defer cancel()
+	first := patience / 2
+	if s.Features().mute {
+		first = patience / 8
+	}
+	nudge := time.NewTimer(first)
+	defer nudge.Stop()
+	select {
+	case <-t.main.done:
+	case <-t.main.again:
+	case <-nudge.C:
+	case <-s.dead:
+		return
+	}
+	reply, err := s.ask(ctx, "PWD")
+	if err == nil && reply.Code != 257 {
+		s.kill(&Refusal{Command: "PWD", Reply: reply})
+	}
+	s.wait(ctx, t.main.done) // an error has killed the session
 }

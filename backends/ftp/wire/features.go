@@ -173,8 +173,10 @@ func (f *Features) identify(syst Reply) {
 	switch name {
 	case "vsftpd":
 		f.Sequential, f.MDTMSets = true, true
-	case "pure-ftpd", "proftpd":
+	case "proftpd":
 		f.Sequential = true
+	case "pure-ftpd":
+		f.Sequential, f.mute = true, true
 	}
 	f.Chmod = !syst.good() || strings.Contains(strings.ToUpper(syst.text()), "UNIX")
 }

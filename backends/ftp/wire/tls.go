@@ -53,7 +53,7 @@ func newSecurity(o *TLS, address string) (*security, error) {
 		ServerName:         host, // also of an address: without it Go would look for sessions by port
 		MinVersion:         max(o.MinVersion, tls.VersionTLS12),
 		MaxVersion:         tls.VersionTLS13,
-		ClientSessionCache: tls.NewLRUClientSessionCache(4),
+		ClientSessionCache: new(resumption),
 		// vsftpd and pure-ftpd answer a first guess of X25519 with another question, which costs a round trip.
 		CurvePreferences:   []tls.CurveID{tls.CurveP256, tls.CurveP384, tls.CurveP521},
 		InsecureSkipVerify: true, // verify does it, and tells fingerprints
@@ -84,6 +84,30 @@ func newSecurity(o *TLS, address string) (*security, error) {
 		return own, nil
 	}
 	return s, nil
+}
+
+// resumption is the session cache of one control connection: every data connection resumes what is in it. A handshake that
+// comes to nothing, as that of a transfer which is refused, does not empty it, which Go would have it do: proftpd then
+// takes no data connection any more.
+type resumption struct {
+	mu   sync.Mutex
+	last *tls.ClientSessionState
+}
+
+// Get returns the session seen last, whatever the key.
+func (r *resumption) Get(string) (*tls.ClientSessionState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last, r.last != nil
+}
+
+// Put keeps a session; nil is one that was refused.
+func (r *resumption) Put(_ string, session *tls.ClientSessionState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if session != nil {
+		r.last = session
+	}
 }
 
 // authorities reads a PEM file or a directory of such; nil for "".

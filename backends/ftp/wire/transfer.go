@@ -45,7 +45,7 @@ func (s *Session) stage(ctx context.Context, command string, off int64, upload b
 		return nil, err
 	}
 	t := &transfer{s: s, ctx: ctx, ahead: ahead, upload: upload, main: newExchange(command), gone: make(chan struct{})}
-	t.main.began = make(chan struct{})
+	t.main.began, t.main.again = make(chan struct{}), make(chan struct{})
 	t.main.answered = t.answer
 	if off > 0 {
 		t.rest = newExchange(fmt.Sprintf("REST %d", off))

@@ -98,4 +98,8 @@ type Features struct {
 	MDTMSets   bool     // "MDTM time path" sets the time (vsftpd)
 	PASV       bool     // EPSV does not work here; worth telling the next session
 	Other      []string // every line of FEAT as sent, without spaces around it
+
+	// mute says that a transfer which is given up may stay without a final reply: pure-ftpd 1.0.50 ends it with a 150, or with nothing,
+	// and takes a command that comes before that for an unknown one.
+	mute bool
 }
