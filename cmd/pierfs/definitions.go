@@ -315,7 +315,7 @@ func (h *hand) switched(name string, on bool, a control.ApplyAnswer) error {
 	if on {
 		word, again = "enabled", ""
 	}
-	h.findings(h.err, a.Findings)
+	h.findings(h.err, slices.DeleteFunc(a.Findings, func(f conncfg.Finding) bool { return f.Severity != conncfg.Error }))
 	fmt.Fprintf(h.out, "%s: %s%s\n", word, terminal.Quote(name), terminal.Quote(again))
 	if err := h.connections(a.Connections); err != nil {
 		return err
