@@ -434,8 +434,11 @@ func (d *data) shake() {
 	done := d.conn.Expect()
 	d.handshake = d.line.(*tls.Conn).HandshakeContext(context.Background())
 	done()
-	if d.handshake != nil {
+	switch {
+	case d.handshake != nil:
 		d.fail(d.handshake)
+	case !d.upload && d.s.Features().awaitsNotify:
+		d.line.(*tls.Conn).CloseWrite() // we have nothing to say in a download; an error shows when it is read
 	}
 	close(d.shaken)
 }

@@ -172,7 +172,7 @@ func (f *Features) identify(syst Reply) {
 	}
 	switch name {
 	case "vsftpd":
-		f.Sequential, f.MDTMSets = true, true
+		f.Sequential, f.MDTMSets, f.awaitsNotify = true, true, true
 	case "proftpd":
 		f.Sequential = true
 	case "pure-ftpd":

@@ -198,9 +198,13 @@ func (v *virtual) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// opening tells the library of the server's consent: to an upload before there is any, for to wait for it is not the
+// library's affair.
 func (v *virtual) opening() (string, error) {
-	if err := v.t.opened(); err != nil {
-		return "", err
+	if !v.t.eager {
+		if v.t.err = v.t.opened(v.t.ctx); v.t.err != nil {
+			return "", v.t.failed(v.t.err)
+		}
 	}
 	v.awaits = v.closing
 	return "150 go on\r\n", nil

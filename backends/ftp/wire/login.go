@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -223,10 +224,18 @@ func (s *Session) authenticate() error {
 		return nil
 	}
 	e := s.denied("USER", reply)
-	if s.tls == nil && reply.Code != 530 && e.Class == backends.Refused {
-		e.Cause, e.Hint = backends.CauseTLSRequired, "the server refuses the user before any password was sent: it may want TLS; set protocol = \"FTPS\""
+	if s.tls == nil && e.Class == backends.Refused && (reply.Code != 530 || s.offersTLS()) {
+		e.Cause, e.Hint = backends.CauseTLSRequired, "the server refuses the user before any password was sent: it may want TLS (protocol = \"FTPS\"), or not allow this user"
 	}
 	return e
+}
+
+// offersTLS asks a server that has refused a user in the clear whether it could do better.
+func (s *Session) offersTLS() bool {
+	reply, err := s.say1("FEAT")
+	return err == nil && slices.ContainsFunc(reply.Lines, func(line string) bool {
+		return strings.HasPrefix(strings.ToUpper(strings.TrimSpace(line)), "AUTH TLS")
+	})
 }
 
 func (s *Session) password() error {

@@ -228,9 +228,9 @@ func TestRoundTrips(t *testing.T) {
 				t.Logf("%s: %d", what, n)
 			}
 		}
-		secure, login := 0, 4 // and one for TCP, which the link does not see
+		secure, login := 0, 5
 		if m.tls != servers.Plain {
-			secure, login = 1, 7
+			secure, login = 1, 8
 		}
 		var s *Session
 		count("login", login, func() { s = logIn(t, o) })

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type transfer struct {
 	data   *data
 	ahead  bool // the data connection was opened before it was needed
 	upload bool
+	eager  bool // content may leave before the server has agreed to take it
 
 	before []*exchange // sent in front of it
 	rest   *exchange   // nil without an offset
@@ -33,6 +35,7 @@ type transfer struct {
 }
 
 var (
+	errNotTaken = errors.New("the server does not take the content")
 	errTooEarly = errors.New("the server answered before the content had ended")
 	errNotAtEnd = errors.New("more content is there than was read")
 	errNoReply  = errors.New("the library and the server disagree on how the transfer ended")
@@ -65,9 +68,14 @@ func (s *Session) stage(ctx context.Context, command string, off int64, upload b
 	return t, nil
 }
 
-// answer is called when the final reply has come. An upload that has not ended then has failed, whatever the reply says.
+// answer is called when the final reply has come. An upload that is refused, or that has not ended then, needs its data
+// connection no more, whatever it waits for there.
 func (t *transfer) answer() {
-	if t.upload && !t.ending.Load() {
+	switch {
+	case !t.upload:
+	case !t.main.reply.good():
+		t.data.kill(errNotTaken)
+	case !t.ending.Load():
 		t.tooEarly.Store(true)
 		t.data.kill(errTooEarly)
 	}
@@ -90,35 +98,33 @@ func (t *transfer) begin() error {
 	return nil
 }
 
-// opened waits until the server has begun with the transfer.
-func (t *transfer) opened() error {
+// opened waits until the server has begun with the transfer, or refused it.
+func (t *transfer) opened(ctx context.Context) error {
 	for _, x := range t.before {
-		if err := t.s.wait(t.ctx, x.done); err != nil {
-			return t.failed(lost("transfer", t.upload, err))
+		if err := t.s.wait(ctx, x.done); err != nil {
+			return lost("transfer", t.upload, err)
 		}
 	}
 	if t.rest != nil {
-		if err := t.s.wait(t.ctx, t.rest.done); err != nil {
-			return t.failed(lost("transfer", t.upload, err))
+		if err := t.s.wait(ctx, t.rest.done); err != nil {
+			return lost("transfer", t.upload, err)
 		}
 		if t.rest.reply.Code/100 != 3 { // what follows would come from the beginning
 			t.data.kill(errCanceled)
 			t.s.settle(t)
-			return t.failed(t.refusal(t.rest))
+			return t.refusal(t.rest)
 		}
 	}
-	if err := t.s.wait(t.ctx, t.main.began); err != nil {
-		return t.failed(lost("transfer", t.upload, err))
+	if err := t.s.wait(ctx, t.main.began); err != nil {
+		return lost("transfer", t.upload, err)
 	}
-	if !t.main.ended() || t.main.reply.good() {
+	switch {
+	case !t.main.ended() || t.main.reply.good():
 		return nil
+	case t.main.reply.Code == 421:
+		return lost("transfer", false, &hangUp{t.main.reply})
 	}
-	t.data.kill(errCanceled)
-	t.s.finish(t)
-	if t.main.reply.Code == 421 {
-		return t.failed(lost("transfer", false, &hangUp{t.main.reply}))
-	}
-	return t.failed(t.refusal(t.main))
+	return t.refusal(t.main)
 }
 
 // refusal is the reply to x as an error.
@@ -136,6 +142,7 @@ func (t *transfer) asked() (list []Reply) {
 	return list
 }
 
+// failed ends a transfer that has not opened.
 func (t *transfer) failed(err error) error {
 	t.err = err
 	t.data.kill(errCanceled)
@@ -197,7 +204,10 @@ func (s *Session) List(ctx context.Context, command string) (*Download, error) {
 		if err := t.begin(); err != nil {
 			return nil, err
 		}
-		return t, t.opened()
+		if err := t.opened(t.ctx); err != nil {
+			return nil, t.failed(err)
+		}
+		return t, nil
 	})
 }
 
@@ -303,9 +313,16 @@ func (d *Download) Cancel() {
 type Upload struct {
 	t    *transfer
 	loan *loan
+	sent int64
+	open bool // the server has agreed
 }
 
-// Store opens a file for writing by command: "STOR /a", "APPE /a". A refusal is a *Refusal. ctx is for the opening only.
+// eager is how much content may leave before the server has agreed to take it.
+const eager = 64 << 10
+
+// Store opens a file for writing by command: "STOR /a", "APPE /a". A Sequential server is not waited for, which
+// would cost a round trip: its refusal comes out of Write or End. Others (pyftpdlib) lose content that comes before they
+// have agreed. ctx is for the opening only. A refusal is a *Refusal.
 // behind are commands that the server is to run when the transfer has ended well or not; a Sequential server gets them in
 // the same write, any other after a good final reply.
 func (s *Session) Store(ctx context.Context, command string, behind ...string) (*Upload, error) {
@@ -327,14 +344,14 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 		if err != nil {
 			return nil, err
 		}
-		if s.Features().Sequential {
+		if t.eager = s.Features().Sequential; t.eager {
 			t.behind = newExchanges(behind)
 		} else {
 			t.later = behind
 		}
 		l, err := t.lend(verb, path)
 		if err == nil {
-			return &Upload{t, l}, nil
+			return &Upload{t: t, loan: l, open: !t.eager}, nil
 		}
 		if !t.stale() {
 			return nil, err
@@ -342,12 +359,27 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 	}
 }
 
+// agreed returns when n more bytes may be written.
+func (u *Upload) agreed(n int64) error {
+	t := u.t
+	if u.open || t.eager && t.s.tls == nil && u.sent+n <= eager && !t.main.ended() {
+		return nil
+	}
+	err := t.opened(context.Background()) // bounded by the session's timeout
+	u.open = err == nil
+	return err
+}
+
 // Before returns the replies to the commands of Prepend.
 func (u *Upload) Before() []Reply { return u.t.asked() }
 
 // Write sends content. After an error End tells what the server says.
 func (u *Upload) Write(p []byte) (int, error) {
+	if err := u.agreed(int64(len(p))); err != nil {
+		return 0, err
+	}
 	n, err := u.t.data.Write(p)
+	u.sent += int64(n)
 	if err != nil {
 		err = lost("transfer", true, err)
 	}
@@ -356,7 +388,23 @@ func (u *Upload) Write(p []byte) (int, error) {
 
 // ReadFrom sends what r has; a file goes to a plain connection without being copied.
 func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
-	n, err := u.t.data.ReadFrom(r)
+	n := int64(0)
+	if !u.open { // what is small needs no consent
+		var first bytes.Buffer
+		if _, err := io.CopyN(&first, r, eager); err != nil && err != io.EOF {
+			return 0, err
+		}
+		done, err := u.Write(first.Bytes())
+		if n = int64(done); err != nil || n < eager {
+			return n, err
+		}
+	}
+	if err := u.agreed(eager); err != nil {
+		return n, err
+	}
+	more, err := u.t.data.ReadFrom(r)
+	u.sent += more
+	n += more
 	if err != nil {
 		err = lost("transfer", true, err)
 	}
@@ -419,5 +467,9 @@ func (u *Upload) Cancel() {
 	close(t.gone)
 	t.data.reset(errCanceled)
 	u.loan.end()
+	if t.main.ended() {
+		t.s.finish(t)
+		return
+	}
 	t.s.settle(t)
 }

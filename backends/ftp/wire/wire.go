@@ -102,4 +102,8 @@ type Features struct {
 	// mute says that a transfer which is given up may stay without a final reply: pure-ftpd 1.0.50 ends it with a 150, or with nothing,
 	// and takes a command that comes before that for an unknown one.
 	mute bool
+
+	// awaitsNotify says that 226 comes after a download only when TLS's close_notify of ours has come: vsftpd 3.0.3. It may be sent at
+	// once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the connection if it came early.
+	awaitsNotify bool
 }
