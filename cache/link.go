@@ -220,6 +220,9 @@ func (t *Tree) linked(name string) bool {
 func (t *Tree) countLinks(name string, e *Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.links) == 0 {
+		return
+	}
 	if n := t.links[name]; n != nil {
 		e.Nlink = uint32(len(n.set))
 		e.Known |= backends.HasNlink

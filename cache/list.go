@@ -158,14 +158,16 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 	return nil
 }
 
-// overlay is what lies over a listing of the server: open files with something unpublished.
+// overlay is what lies over a listing of the server: open files with something unpublished, and the names that files are
+// known to have besides.
 type overlay struct {
+	tree  *Tree
 	dir   string
 	files map[string]*File // by last element
 }
 
 func (t *Tree) overlay(dir string) *overlay {
-	o := &overlay{dir: dir, files: map[string]*File{}}
+	o := &overlay{tree: t, dir: dir, files: map[string]*File{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, f := range t.files {
@@ -179,13 +181,15 @@ func (t *Tree) overlay(dir string) *overlay {
 // add puts what the server listed into l, as the tree knows it.
 func (o *overlay) add(l *Listing, info backends.Info) {
 	f := o.files[info.Name]
-	if f == nil {
-		l.add(info)
-		return
-	}
 	delete(o.files, info.Name)
-	if !f.Dirty() && !f.agrees(info) {
-		l.add(info)
+	if f == nil || !f.Dirty() && !f.agrees(info) {
+		e := Entry{Info: info, Version: fingerprint(info)}
+		o.tree.countLinks(join(o.dir, info.Name), &e)
+		if e.Nlink == info.Nlink {
+			l.add(info)
+		} else {
+			l.addOver(e)
+		}
 		return
 	}
 	e := f.entry()

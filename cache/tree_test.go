@@ -1286,3 +1286,25 @@ func TestFileThatIsSaidToBeEmptyIsAsked(t *testing.T) {
 	w.must(f.Close(w.Context(), false))
 	w.must(tree.Close(w.Context()))
 }
+
+// TestListingKnowsFurtherNames: a server that tells no link counts tells none in listings either, and the kernel takes a
+// listing's entry for a stat.
+func TestListingKnowsFurtherNames(t *testing.T) {
+	w := newWorld(t, func(so *mem.Options, _ *cache.Options) {
+		so.Known = backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime
+	})
+	w.give("a", "content")
+	_, err := w.tree.Link(w.Context(), "a", "b")
+	w.must(err)
+	for _, from := range []string{"the server", "what is known"} {
+		l, err := w.tree.List(w.Context(), "")
+		w.must(err)
+		for i := range 2 {
+			e, err := l.At(w.Context(), i)
+			if err != nil || e.Nlink != 2 || !e.Known.Has(backends.HasNlink) {
+				t.Errorf("from %s: %q has %d links, %v; want 2", from, e.Name, e.Nlink, err)
+			}
+		}
+		l.Close()
+	}
+}
