@@ -72,7 +72,7 @@ func (s *stage) options(t *testing.T) Options {
 	}
 	return Options{
 		Dir: dir, Backing: filepath.Join(s.server.Dir, "run"), Command: serving(t, ""),
-		Seed: *seed, Processes: 8, Duration: *duration, Temporary: regexp.MustCompile(`^\..*\.pierfs-[0-9a-f]{8}$`),
+		Seed: *seed, Processes: 8, Duration: *duration, Temporary: regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}$`),
 	}
 }
 
@@ -195,7 +195,8 @@ func TestMountUnderFaults(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, daemon.Fields{"timeout": 2, "retryCount": 1})
 	o := s.options(t)
-	o.Outages, o.Limit, o.Longest = true, 2*2*time.Second+slackOfMachine, time.Minute
+	// A server that is away is asked every 30 s at last, and each of these may meet the next fault.
+	o.Outages, o.Limit, o.Longest = true, 2*2*time.Second+slackOfMachine, 3*time.Minute
 	s.run(t, o, []outageOf{
 		func(t *testing.T, s *stage, _ func(time.Duration)) { s.way.Cut() },
 		func(t *testing.T, s *stage, wait func(time.Duration)) {
