@@ -28,7 +28,7 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	if err != nil || t.Caps().SetPerm {
 		return e, err
 	}
-	t.kept.keep(name, backends.Attr{Perm: &perm}, e.Info, t.Caps())
+	t.kept.keep(name, backends.Attr{}, backends.Attr{Perm: &perm}, e.Info)
 	t.attrs.Put(name, t.kept.shown(name, e.Info))
 	return t.Stat(ctx, name)
 }
@@ -302,36 +302,47 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 
 // set changes attributes at the server, and remembers what the server cannot keep.
 func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
-	info, err := t.send(ctx, name, a)
+	info, refused, err := t.send(ctx, name, a)
 	if err != nil {
 		return info, err
 	}
-	t.kept.keep(name, a, info, t.Caps())
+	t.kept.keep(name, a, refused, info)
 	return t.kept.shown(name, info), nil
 }
 
-// send sets at the server what it can keep of a, and returns what it has then.
-func (t *Tree) send(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
-	hasAccTime := true
-	if a.AccTime != nil && a.ModTime == nil {
+// send sets at the server what it can keep of a, and returns what it has then, and what it cannot keep.
+func (t *Tree) send(ctx context.Context, name string, a backends.Attr) (info backends.Info, refused backends.Attr, err error) {
+	send, refused := sendable(a, t.Caps())
+	if lone := send.AccTime != nil && send.ModTime == nil; lone {
 		now, err := t.backend.Stat(ctx, name)
 		if err != nil {
-			return now, err
+			return now, refused, err
 		}
-		hasAccTime = now.Known.Has(backends.HasAccTime)
-	}
-	can := t.Caps()
-	for {
-		send := sendable(a, can, hasAccTime)
-		if send.Empty() && !a.Empty() {
-			return t.backend.Stat(ctx, name)
-		}
-		info, err := t.backend.SetAttr(ctx, name, send)
-		before := can
-		if can = t.Caps(); !errors.Is(err, syscall.EOPNOTSUPP) || can == before { // else it has just turned out what it cannot
-			return info, err
+		if !now.Known.Has(backends.HasAccTime) { // there is but a command for the time of the last change
+			send.AccTime = nil
 		}
 	}
+	if !send.Empty() || a.Empty() {
+		info, err = t.backend.SetAttr(ctx, name, send)
+		if !errors.Is(err, syscall.EOPNOTSUPP) {
+			return info, refused, err
+		}
+	}
+	// It turns out only now that the server has no command for this, or has it for files and not for directories.
+	for _, part := range parts(send) {
+		_, err := t.backend.SetAttr(ctx, name, part)
+		switch {
+		case errors.Is(err, syscall.EOPNOTSUPP) && part.Size == nil:
+			refused = merge(refused, part)
+		case err != nil:
+			return info, refused, err
+		}
+	}
+	info, err = t.backend.Stat(ctx, name)
+	if err == nil && info.Mode&os.ModeSymlink != 0 {
+		err = &backends.Error{Op: "setattr", Name: name, Code: syscall.EOPNOTSUPP} // programs expect that of links
+	}
+	return info, refused, err
 }
 
 // truncate changes a file's size, and what else a names, on a server that cannot: by writing it anew.

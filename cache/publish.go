@@ -99,7 +99,7 @@ func (f *File) begin() (*job, error) {
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
 	}
-	j.attr = sendable(f.attrToSet(j.pending), f.tree.Caps(), true)
+	j.attr = f.attrToSet(j.pending)
 	f.writer, f.temp = nil, ""
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}
 	return j, nil
@@ -136,7 +136,8 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
 	}
-	f.tree.kept.published(j.name, f.toKeep(j, info), info, f.tree.Caps())
+	_, refused := sendable(j.attr, f.tree.Caps()) // as it has turned out by now
+	f.tree.kept.published(j.name, f.toKeep(j, info), refused, info)
 	info = f.tree.kept.shown(j.name, info)
 	if !j.inPlace {
 		f.tree.kept.touched(parent(j.name))
@@ -154,13 +155,9 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 }
 
 // toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they
-// set, the permissions that they gave it, and where the server tells times by the minute, the second in which they wrote it.
-// The caller holds mu.
+// set, and where the server tells times by the minute, the second in which they wrote it. The caller holds mu.
 func (f *File) toKeep(j *job, info backends.Info) backends.Attr {
 	a := j.pending
-	if a.Perm == nil && f.info.Known.Has(backends.HasPerm) {
-		a.Perm = &j.perm
-	}
 	unit := max(info.TimeUnit, f.tree.Caps().TimeUnit)
 	if wrote := f.info.ModTime; a.ModTime == nil && unit >= time.Minute && f.change == j.change && overlap(wrote, 0, info.ModTime, unit) {
 		a.ModTime = &wrote
@@ -240,7 +237,8 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 		}
 	}
 	defer t.freeTemp(temp)
-	info, err := send(ctx, w, j, j.attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	attr, _ := sendable(j.attr, t.Caps())
+	info, err := send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" {
@@ -283,7 +281,7 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 			return err
 		}
 		if j.from == j.size && !t.Caps().RandomWrite {
-			info, err = t.send(ctx, j.name, j.pending) // nothing is left to be sent
+			info, _, err = t.send(ctx, j.name, j.pending) // nothing is left to be sent
 			return err
 		}
 		w, err := t.backend.Update(ctx, j.name)
@@ -331,7 +329,10 @@ func (f *File) whereToAppend(ctx context.Context, j *job) (int64, error) {
 }
 
 // sendable is what a program set of attributes, as far as the server can keep it. What stays in its place keeps the rest.
-func (j *job) sendable(c backends.Caps) backends.Attr { return sendable(j.pending, c, true) }
+func (j *job) sendable(c backends.Caps) backends.Attr {
+	send, _ := sendable(j.pending, c)
+	return send
+}
 
 // leftByUs reports whether the file, which the server now describes so, is the base of j with what a failed attempt to
 // append has left: the beginning of the new end, with holes perhaps where writes overtake each other.

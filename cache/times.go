@@ -50,40 +50,43 @@ func newKept() kept {
 	return kept{byName}
 }
 
-// keep notes that a was set on name, as far as the server can, and that it then said info. What was kept of it before stays, for the change was
-// ours.
-func (k kept) keep(name string, a backends.Attr, info backends.Info, c backends.Caps) {
+// keep notes that a was set on name, all but refused at the server, and that it then said info. What was kept of the name
+// before stays, for the change was ours.
+func (k kept) keep(name string, a, refused backends.Attr, info backends.Info) {
 	known, _ := k.byName.Peek(name)
-	k.remember(name, known, a, info, c)
+	k.remember(name, known, a, refused, info)
 }
 
 // published is keep for a content that a publication has put under name: times that were set on the one before count no more.
-func (k kept) published(name string, a backends.Attr, info backends.Info, c backends.Caps) {
+func (k kept) published(name string, a, refused backends.Attr, info backends.Info) {
 	known, _ := k.byName.Peek(name)
 	known.mod, known.acc = rounded{}, rounded{}
-	k.remember(name, known, a, info, c)
+	k.remember(name, known, a, refused, info)
 }
 
-func (k kept) remember(name string, known keptAttrs, a backends.Attr, info backends.Info, c backends.Caps) {
+func (k kept) remember(name string, known keptAttrs, a, refused backends.Attr, info backends.Info) {
 	if a.ModTime != nil {
 		known.mod = rounded{*a.ModTime, info.ModTime, info.TimeUnit}
 	}
 	if a.AccTime != nil {
 		known.acc = rounded{set: *a.AccTime, told: info.AccTime}
 	}
-	if a.Perm != nil && !c.SetPerm {
-		known.perm = *a.Perm & permBits
+	if a.Perm != nil {
+		known.fields &^= backends.HasPerm // the server has it, or it is refused
+	}
+	if refused.Perm != nil {
+		known.perm = *refused.Perm & permBits
 		known.fields |= backends.HasPerm
 	}
-	if (a.UID != nil || a.GID != nil) && !c.SetOwner {
+	if refused.UID != nil || refused.GID != nil {
 		if !known.fields.Has(backends.HasOwner) {
 			known.uid, known.gid = info.UID, info.GID
 		}
-		if a.UID != nil {
-			known.uid = *a.UID
+		if refused.UID != nil {
+			known.uid = *refused.UID
 		}
-		if a.GID != nil {
-			known.gid = *a.GID
+		if refused.GID != nil {
+			known.gid = *refused.GID
 		}
 		known.fields |= backends.HasOwner
 	}
@@ -181,19 +184,22 @@ func (k kept) rename(from, to string, directory bool) {
 	}
 }
 
-// sendable returns of a what the server can keep, its times within its bounds. An access time alone is sent only where the
-// server has such a thing: elsewhere there is but a command for the time of the last change.
-func sendable(a backends.Attr, c backends.Caps, hasAccTime bool) backends.Attr {
+// sendable returns of a what the server can keep, its times within its bounds, and of the rest what is refused: that is to be
+// remembered here.
+func sendable(a backends.Attr, c backends.Caps) (send, refused backends.Attr) {
+	send = a
 	if !c.SetPerm {
-		a.Perm = nil
+		send.Perm, refused.Perm = nil, a.Perm
 	}
 	if !c.SetOwner {
-		a.UID, a.GID = nil, nil
+		send.UID, send.GID = nil, nil
+		refused.UID, refused.GID = a.UID, a.GID
 	}
-	if !c.SetTimes || a.ModTime == nil && !hasAccTime {
-		a.ModTime, a.AccTime = nil, nil
+	if !c.SetTimes {
+		send.ModTime, send.AccTime = nil, nil
+		refused.ModTime, refused.AccTime = a.ModTime, a.AccTime
 	}
-	for _, at := range []**time.Time{&a.ModTime, &a.AccTime} {
+	for _, at := range []**time.Time{&send.ModTime, &send.AccTime} {
 		switch {
 		case *at == nil:
 		case !c.FirstTime.IsZero() && (*at).Before(c.FirstTime):
@@ -202,7 +208,17 @@ func sendable(a backends.Attr, c backends.Caps, hasAccTime bool) backends.Attr {
 			*at = &c.LastTime
 		}
 	}
-	return a
+	return send, refused
+}
+
+// parts returns a as changes that a server may refuse one by one.
+func parts(a backends.Attr) (all []backends.Attr) {
+	for _, part := range []backends.Attr{{Size: a.Size}, {UID: a.UID, GID: a.GID}, {Perm: a.Perm}, {ModTime: a.ModTime, AccTime: a.AccTime}} {
+		if !part.Empty() {
+			all = append(all, part)
+		}
+	}
+	return all
 }
 
 // finer returns told, with what it does not tell, or only coarsely, taken from an earlier answer of the server, known, if both
