@@ -18,8 +18,8 @@ import (
 
 // Options tell what a server is known to be unable to do where Caps has no word for it.
 type Options struct {
-	// Refused are names, out of those that Names returns, that the server cannot bear. They must be EINVAL, and no other
-	// name may come to be in their place.
+	// Refused are names, out of those that Names returns, and contents of links that the server cannot bear. They must be
+	// EINVAL, EILSEQ or ENAMETOOLONG, and no other name may come to be in their place.
 	Refused []string
 
 	// Confined says that links are confined to the working directory: one with a ".." behind a name comes back in an equal

@@ -182,7 +182,7 @@ var nameTests = []rule{
 		for _, name := range Names() {
 			w, err := s.b.Create(s.ctx, "dir/"+name, backends.WriteMode{TempName: "dir/.temp", Perm: 0o644})
 			if slices.Contains(s.o.Refused, name) {
-				s.code(err, fmt.Sprintf("create %q", name), syscall.EINVAL)
+				s.code(err, fmt.Sprintf("create %q", name), syscall.EINVAL, syscall.EILSEQ, syscall.ENAMETOOLONG)
 				continue
 			}
 			s.ok(err, fmt.Sprintf("create %q", name))
