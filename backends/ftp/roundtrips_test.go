@@ -1,0 +1,142 @@
+package ftp
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/pool"
+	"pierfs/integration/link"
+	"pierfs/integration/servers"
+)
+
+// What each operation may take on a session that is warm. Counted is the longest chain of question and answer.
+func TestRoundTrips(t *testing.T) {
+	for _, w := range ways() {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			l := link.New(t, link.Options{RoundTrip: 40 * time.Millisecond})
+			b := connect(t, s, w.mode, Options{Login: Login{Address: s.Through(t, l)}, MaxSessions: 1})
+			extra := 0 // what a handshake adds to a transfer
+			if w.mode != servers.Plain {
+				extra = 1
+			}
+			in := func(name string) string { return filepath.Join(s.Dir, name) }
+			content := bytes.Repeat([]byte("pier"), 1024)
+			for name, content := range map[string][]byte{"file": content, "other": content} {
+				ok(t, os.WriteFile(in(name), content, 0o666))
+				ok(t, os.Chmod(in(name), 0o666))
+			}
+			ok(t, os.Mkdir(in("dir"), 0o777))
+			ok(t, os.Chmod(in("dir"), 0o777))
+			for n := range 20 {
+				ok(t, os.WriteFile(in(fmt.Sprint("dir/small", n)), nil, 0o644))
+			}
+			ctx := t.Context()
+			check := func(what string, want int, f func()) {
+				t.Helper()
+				warm(t, b)
+				count := l.Meter()
+				f()
+				if got := count().Flights; got > want {
+					t.Errorf("%s took %d flights, at most %d are allowed", what, got, want)
+				} else {
+					t.Logf("%s: %d", what, got)
+				}
+			}
+			_, err := b.Stat(ctx, "file")
+			ok(t, err)
+			for range b.List(ctx, "dir") { // learns the server's clock where it must
+			}
+			check("stat", 1, func() { _, err := b.Stat(ctx, "file"); ok(t, err) })
+			check("stat of a directory", 1, func() { _, err := b.Stat(ctx, "dir"); ok(t, err) })
+			check("stat of nothing", 1, func() { b.Stat(ctx, "nothing") })
+			check("list of a small directory", 1+2*extra, func() { // the last one is for the server's word that it was all
+				n := 0
+				for _, err := range b.List(ctx, "dir") {
+					ok(t, err)
+					n++
+				}
+				if n != 20 {
+					t.Errorf("%d entries, want 20", n)
+				}
+			})
+			check("open and read of 4 KiB", 1+extra, func() {
+				r, err := b.Open(ctx, "file")
+				ok(t, err)
+				p := make([]byte, 8192)
+				n, info, err := r.ReadLast(ctx, p, 0)
+				if n != 4096 || err != io.EOF || info.Size != 4096 || !bytes.Equal(p[:n], content) {
+					t.Errorf("ReadLast = %d, %+v, %v", n, info, err)
+				}
+				ok(t, r.Close())
+			})
+			write := 2 + extra
+			if w.kind == servers.PyFTPdlib {
+				write++ // nothing may be asked behind a transfer
+			}
+			check("replacing a file", write, func() {
+				writer, err := b.Create(ctx, "file", backends.WriteMode{TempName: ".file.tmp", Perm: 0o600})
+				ok(t, err)
+				_, err = writer.WriteAt(ctx, content, 0)
+				ok(t, err)
+				when := time.Unix(1700000000, 0)
+				info, err := writer.Commit(ctx, backends.Commit{Size: 4096, Attr: backends.Attr{ModTime: &when}})
+				ok(t, err)
+				if info.Size != 4096 || !info.ModTime.Equal(when) || info.Name != "file" {
+					t.Errorf("Commit says %+v", info)
+				}
+			})
+			check("mkdir", 1, func() { ok(t, b.Mkdir(ctx, "d", 0o755)) })
+			check("rename", 1, func() { ok(t, b.Rename(ctx, "d", "e", backends.Replace)) })
+			check("rmdir", 1, func() { ok(t, b.Rmdir(ctx, "e")) })
+			check("remove", 1, func() { ok(t, b.Remove(ctx, "other")) })
+			check("utimes", 2, func() {
+				when := time.Unix(1600000000, 0)
+				info, err := b.SetAttr(ctx, "file", backends.Attr{ModTime: &when})
+				ok(t, err)
+				if !info.ModTime.Equal(when) {
+					t.Errorf("SetAttr says %v", info.ModTime)
+				}
+			})
+		})
+	}
+}
+
+func TestLoginTakesFewRoundTrips(t *testing.T) {
+	for _, w := range ways() {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			l := link.New(t, link.Options{RoundTrip: 40 * time.Millisecond})
+			b := connect(t, s, w.mode, Options{Login: Login{Address: s.Through(t, l)}, MaxSessions: 1})
+			want := 5
+			if w.mode != servers.Plain {
+				want = 8
+			}
+			count := l.Meter()
+			lease, err := b.pool.Take(t.Context(), pool.Meta)
+			ok(t, err)
+			lease.Release()
+			if got := count().Flights; got > want {
+				t.Errorf("a login took %d flights, at most %d are allowed", got, want)
+			} else {
+				t.Logf("login: %d", got)
+			}
+		})
+	}
+}
+
+// warm waits until the next data connection stands.
+func warm(t *testing.T, b *Backend) {
+	t.Helper()
+	l, err := b.pool.Take(t.Context(), pool.Meta)
+	ok(t, err)
+	_, err = l.Session().Passive(t.Context())
+	ok(t, err)
+	l.Release()
+}

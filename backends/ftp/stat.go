@@ -1,0 +1,365 @@
+package ftp
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/ftp/listing"
+	"pierfs/backends/ftp/wire"
+)
+
+// Stat describes name without following a link, as far as the server tells links. One round trip, where FEAT offers MLST or
+// the server filters what it lists (vsftpd); two, where something looks like a link.
+func (b *Backend) Stat(ctx context.Context, name string) (info backends.Info, err error) {
+	err = b.use(ctx, "stat", name, again, func(ctx context.Context, s *wire.Session) (err error) {
+		info, err = b.stat(ctx, s, name)
+		return err
+	})
+	return info, err
+}
+
+// stat is Stat in one session, with errors as they are. That name is absent is ENOENT.
+func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backends.Info, error) {
+	f := s.Features()
+	if keeps(f, name) != nil {
+		return backends.Info{}, refuse(syscall.ENOENT, "no such name can be there")
+	}
+	if f.MLST {
+		return b.ask(ctx, s, b.question(f, name))
+	}
+	face, known := b.faces.get(name)
+	if known && face.Mode.Type()&^os.ModeDir == 0 || b.faces.missing(name) {
+		info, err := b.ask(ctx, s, b.light(name))
+		switch {
+		case err == nil && known && info.Mode.Type() == face.Mode.Type():
+			return b.withFace(info, face), nil
+		case err != nil && (!known || isBroken(err)):
+			return info, err
+		}
+		b.faces.forget(name) // it is not what it was
+	}
+	if b.known().echo == untried {
+		if err := b.tryEcho(ctx, s); err != nil {
+			return backends.Info{}, err
+		}
+	}
+	return b.ask(ctx, s, b.question(f, name))
+}
+
+// ask asks q.
+func (b *Backend) ask(ctx context.Context, s *wire.Session, q question) (backends.Info, error) {
+	replies, err := s.Do(ctx, q.commands...)
+	if err != nil {
+		return backends.Info{}, err
+	}
+	return b.answer(ctx, s, q, replies)
+}
+
+// withFace adds to what SIZE, MDTM and CWD tell what a listing has shown.
+func (b *Backend) withFace(info, face backends.Info) backends.Info {
+	if !info.Mode.IsRegular() {
+		return face
+	}
+	face.Size, face.ModTime, face.TimeUnit = info.Size, info.ModTime, info.TimeUnit
+	face.Known = face.Known&^(backends.HasSize|backends.HasModTime) | info.Known
+	return face
+}
+
+// question is what is sent to learn of one name; it may travel behind other commands, and nothing travels behind it.
+type question struct {
+	name     string
+	path     string
+	commands []string
+	mlst     bool
+	nonce    string // that the reply but one must repeat; "" if STAT is not asked
+	light    bool   // no more is asked, and links are followed
+}
+
+// light asks for what SIZE, MDTM and CWD tell.
+func (b *Backend) light(name string) question {
+	p := b.path(name)
+	return question{name: name, path: p, light: true, commands: []string{"SIZE " + p, "MDTM " + p, "CWD " + p, "CWD " + b.Root()}}
+}
+
+// question asks by MLST where there is one. Other servers tell a file by SIZE and MDTM, a directory by CWD, and vsftpd shows
+// what bears the name itself by a STAT of a pattern that lists just that.
+//
+// A reply to STAT is made of lines as the server lists them, and a line feed in a name ends a line: who can make a file can
+// forge the end of the reply, and replies to what follows (seen on vsftpd 3.0.3). So a number that nobody can foresee is sent
+// behind it, and nothing of the session is believed unless it comes back: REST repeats it, and is then taken back.
+func (b *Backend) question(f wire.Features, name string) question {
+	p := b.path(name)
+	if f.MLST {
+		q := question{name: name, path: p, mlst: true, commands: []string{"MLST " + p}}
+		if !slices.Contains(f.Facts, "size") {
+			q.commands = append(q.commands, "SIZE "+p)
+		}
+		return q
+	}
+	q := b.light(name)
+	q.light = false
+	if pattern := patternOf(p); pattern != "" && b.known().echo == echoes {
+		q.nonce = strconv.Itoa(1_000_000 + rand.IntN(1_000_000_000))
+		q.commands = append(q.commands, "STAT -a "+pattern, "REST "+q.nonce, "REST 0")
+	}
+	return q
+}
+
+// tryEcho learns whether REST repeats the number that it is told.
+func (b *Backend) tryEcho(ctx context.Context, s *wire.Session) error {
+	const number = "918273645"
+	replies, err := s.Do(ctx, "REST "+number, "REST 0")
+	if err != nil {
+		return err
+	}
+	b.learn(func(l *learned) {
+		if l.echo = silent; repeats(replies[0], number) {
+			l.echo = echoes
+		}
+	})
+	return nil
+}
+
+func repeats(r wire.Reply, number string) bool {
+	return r.Code == 350 && strings.Contains(strings.Join(r.Lines, " "), number)
+}
+
+// patternOf returns a pattern that makes vsftpd list the one entry that bears p, rather than what is in it; "" if there is
+// none. It knows "*", "?" and "{a,b}".
+func patternOf(p string) string {
+	i := strings.LastIndexByte(p, '/')
+	dir, name := p[:i+1], p[i+1:]
+	switch {
+	case name == "", strings.ContainsAny(dir, "*?{"):
+		return ""
+	case !strings.ContainsAny(name, "*?{},"):
+		return dir + "{" + name + "}"
+	}
+	return dir + strings.Map(func(r rune) rune {
+		if strings.ContainsRune("*?{},", r) {
+			return '?'
+		}
+		return r
+	}, name)
+}
+
+// answer reads the replies to q, and asks on where they leave open what bears the name.
+func (b *Backend) answer(ctx context.Context, s *wire.Session, q question, replies []wire.Reply) (backends.Info, error) {
+	if q.mlst {
+		return b.answerFacts(ctx, s, q, replies)
+	}
+	size, mtime, dir := replies[0], replies[1], replies[2]
+	var listed []wire.Reply
+	if q.nonce != "" {
+		if listed = replies[4:5]; !repeats(replies[5], q.nonce) {
+			s.Close()
+			b.learn(func(l *learned) { l.echo = silent })
+			b.o.Logger.Warn("a name in a directory forges replies of the server", "server", b.o.Address, "name", q.name)
+			return backends.Info{}, &backends.Error{Op: "stat", Name: q.name, Code: syscall.EIO, Class: backends.Transient, Err: errors.New("the server's replies are out of step")}
+		}
+	}
+	info, ok := b.fromPattern(q, listed)
+	if ok {
+		return refine(info, size, mtime), nil
+	}
+	there := size.Code == 213 || positive(dir)
+	switch {
+	case q.name == "" && positive(dir):
+		return backends.Info{Mode: os.ModeDir, Known: backends.HasType}, nil
+	case q.name == "":
+		return info, b.absent(q, dir)
+	case !there && (q.light || q.nonce != "" && b.known().pattern):
+		return info, b.absent(q, size)
+	case q.light && positive(dir):
+		return backends.Info{Name: base(q.name), Mode: os.ModeDir, Known: backends.HasType}, nil
+	case q.light:
+		return refine(backends.Info{Name: base(q.name), Known: backends.HasType}, size, mtime), nil
+	}
+	// Here are links, which vsftpd filters by what they lead to, and whatever servers do not tell otherwise.
+	return b.fromParent(ctx, s, q, size, mtime, dir)
+}
+
+func (b *Backend) absent(q question, said wire.Reply) error {
+	return as(syscall.ENOENT, &wire.Refusal{Command: q.commands[0], Reply: said})
+}
+
+// fromPattern finds the name in a reply to STAT.
+func (b *Backend) fromPattern(q question, replies []wire.Reply) (backends.Info, bool) {
+	for _, r := range replies {
+		if !positive(r) || r.Cut {
+			continue
+		}
+		for e, err := range listing.Status(r.Lines, b.lines()).Entries() {
+			if err != nil {
+				break
+			}
+			if e.Name != base(q.path) {
+				continue
+			}
+			if !b.known().pattern {
+				b.learn(func(l *learned) { l.pattern = true })
+			}
+			return b.info(q.name, e), true
+		}
+	}
+	return backends.Info{}, false
+}
+
+// fromParent looks the name up in the listing of its directory.
+func (b *Backend) fromParent(ctx context.Context, s *wire.Session, q question, size, mtime, dir wire.Reply) (backends.Info, error) {
+	e, err := b.find(ctx, s, q.name)
+	switch {
+	case err != nil && isBroken(err):
+		return backends.Info{}, err
+	case err == nil && e.Known.Has(backends.HasType):
+		return refine(b.info(q.name, e), size, mtime), nil
+	case positive(dir):
+		return backends.Info{Name: base(q.name), Mode: os.ModeDir, Known: backends.HasType}, nil
+	case size.Code == 213:
+		return refine(backends.Info{Name: base(q.name), Known: backends.HasType}, size, mtime), nil
+	}
+	return backends.Info{}, b.absent(q, size)
+}
+
+// find returns the entry of name in the listing of its directory; ENOENT if there is none.
+func (b *Backend) find(ctx context.Context, s *wire.Session, name string) (found listing.Entry, err error) {
+	ok := false
+	err = b.lines1(ctx, s, parent(name), func(e listing.Entry) {
+		if !ok && e.Name == base(name) {
+			found, ok = e, true
+		}
+	})
+	if err == nil && !ok {
+		err = refuse(syscall.ENOENT, "it is not listed")
+	}
+	return found, err
+}
+
+// answerFacts reads what MLST says.
+func (b *Backend) answerFacts(ctx context.Context, s *wire.Session, q question, replies []wire.Reply) (backends.Info, error) {
+	r := replies[0]
+	if !positive(r) {
+		if m := meaningOf(r); !m.vague {
+			return backends.Info{}, granted(q.commands[0], r)
+		}
+		return backends.Info{}, b.absent(q, r)
+	}
+	e, err := listing.One(r.Lines)
+	if err != nil {
+		return backends.Info{}, err
+	}
+	if len(replies) > 1 {
+		e.Info = refine(e.Info, replies[1], wire.Reply{})
+	}
+	if doubtful(e) && (!isPure(s.Features()) || !e.Known.Has(backends.HasType)) {
+		if e, err = b.settleLink(ctx, s, q, e); err != nil {
+			return backends.Info{}, err
+		}
+	}
+	return b.info(q.name, e), nil
+}
+
+// doubtful reports whether e may be a link that passes for what it leads to: proftpd (1.3.8) tells of a link the type and identity
+// of what it leads to, with the size, mode and rights of its own.
+func doubtful(e listing.Entry) bool {
+	return !e.Known.Has(backends.HasType) || e.Known.Has(backends.HasPerm) && e.Mode.Perm() == 0o777 && (e.Mode.IsRegular() || e.IsDir() && e.Known.Has(backends.HasSize))
+}
+
+// settleLink asks a server that has told the doubtful e what bears the name: LIST shows links. A file is listed alone, by its own
+// path; of anything else a LIST shows what is in it, so that its directory is listed.
+func (b *Backend) settleLink(ctx context.Context, s *wire.Session, q question, e listing.Entry) (listing.Entry, error) {
+	var found listing.Entry
+	var err error
+	if e.Known.Has(backends.HasType) && e.Mode.IsRegular() {
+		err = b.lines1(ctx, s, q.name, func(e listing.Entry) { found = e })
+	} else {
+		found, err = b.find(ctx, s, q.name)
+	}
+	switch {
+	case err != nil && isBroken(err):
+		return e, err
+	case err == nil && found.Known.Has(backends.HasType) && base(found.Name) == base(q.name):
+		return b.asLink(q.name, e, found), nil
+	}
+	return special(e), nil
+}
+
+// asLink is e with the type that a LIST shows of it.
+func (b *Backend) asLink(name string, e, found listing.Entry) listing.Entry {
+	if found.Mode.Type() == e.Mode.Type() && e.Known.Has(backends.HasType) {
+		return e
+	}
+	e.Mode = e.Mode&^os.ModeType | found.Mode.Type()
+	e.Known |= backends.HasType
+	e.Target = found.Target
+	if found.Mode&os.ModeSymlink != 0 {
+		e.ID, e.Known = "", e.Known&^backends.HasID // it was the other file's
+		e.Size, e.Known = int64(len(found.Target)), e.Known|backends.HasSize
+	}
+	return e
+}
+
+// special is e, of which no server would say what it is: neither file, directory nor link.
+func special(e listing.Entry) listing.Entry {
+	if !e.Known.Has(backends.HasType) {
+		e.Mode |= os.ModeIrregular
+		e.Known |= backends.HasType
+	}
+	return e
+}
+
+// info is e for the other side of the seam.
+func (b *Backend) info(name string, e listing.Entry) backends.Info {
+	i := e.Info
+	i.Name = base(name)
+	i.TimeUnit = 0
+	if i.Known.Has(backends.HasModTime) && e.TimeUnit > time.Second {
+		i.TimeUnit = e.TimeUnit
+	}
+	b.remember(name, i, e)
+	return i
+}
+
+// refine puts what SIZE and MDTM say of a regular file into i.
+func refine(i backends.Info, size, mtime wire.Reply) backends.Info {
+	if !i.Mode.IsRegular() {
+		return i
+	}
+	if n, ok := sizeOf(size); ok {
+		i.Size, i.Known = n, i.Known|backends.HasSize
+	}
+	if t, ok := timeOf(mtime); ok {
+		i.ModTime, i.TimeUnit, i.Known = t, 0, i.Known|backends.HasModTime
+	}
+	return i
+}
+
+// sizeOf reads a reply to SIZE.
+func sizeOf(r wire.Reply) (int64, bool) {
+	if r.Code != 213 || len(r.Lines) == 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(r.Lines[len(r.Lines)-1]), 10, 64)
+	return n, err == nil && n >= 0
+}
+
+// timeOf reads a reply to MDTM.
+func timeOf(r wire.Reply) (time.Time, bool) {
+	if r.Code != 213 || len(r.Lines) == 0 {
+		return time.Time{}, false
+	}
+	return listing.ParseTime(strings.TrimSpace(r.Lines[len(r.Lines)-1]))
+}
+
+// lines are the options for reading LIST and STAT.
+func (b *Backend) lines() listing.Options {
+	return listing.Options{Now: time.Now(), Zone: b.known().zone}
+}

@@ -1,0 +1,118 @@
+package ftp
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"hash"
+	"hash/crc32"
+	"io"
+	"slices"
+	"strings"
+	"syscall"
+
+	"pierfs/backends/ftp/wire"
+)
+
+// sum is what all that was sent adds up to, and how the server is asked for the same. A nil sum asks nothing.
+type sum struct {
+	hash.Hash
+	command string // "" where the content is read back
+}
+
+// algorithms are the checksums of servers, the ones that say most first: by command (XSHA256 and its like) and as HASH names them
+// (draft-bryan-ftpext-hash).
+var algorithms = []struct {
+	command string
+	name    string
+	new     func() hash.Hash
+}{
+	{"XSHA512", "SHA-512", sha512.New},
+	{"XSHA256", "SHA-256", sha256.New},
+	{"XSHA1", "SHA-1", sha1.New},
+	{"XSHA", "SHA-1", sha1.New},
+	{"XMD5", "MD5", md5.New},
+	{"XCRC", "CRC32", func() hash.Hash { return crc32.NewIEEE() }},
+}
+
+// newSum returns how an upload is verified beyond its size; nil if it is not, or the server offers nothing.
+func newSum(f wire.Features, verify string) *sum {
+	switch verify {
+	case "readback":
+		return &sum{Hash: sha256.New()}
+	case "hash":
+	default:
+		return nil
+	}
+	for _, a := range algorithms {
+		if len(f.Hash) > 0 && f.Hash[0] == a.name {
+			return &sum{a.new(), "HASH"}
+		}
+	}
+	for _, a := range algorithms {
+		if slices.Contains(f.Sums, a.command) {
+			return &sum{a.new(), a.command}
+		}
+	}
+	return nil
+}
+
+func (s *sum) add(p []byte) {
+	if s != nil {
+		s.Write(p)
+	}
+}
+
+// question is the command that asks for the sum of path; "" if there is none.
+func (s *sum) question(path string) string {
+	if s == nil || s.command == "" {
+		return ""
+	}
+	return s.command + " " + path
+}
+
+// compare returns EIO if the server's sum is another. It stands somewhere among the words of the reply.
+func (s *sum) compare(r wire.Reply) error {
+	if !positive(r) {
+		return &wire.Refusal{Command: s.command, Reply: r}
+	}
+	want := hex.EncodeToString(s.Sum(nil))
+	for _, line := range r.Lines {
+		for word := range strings.FieldsSeq(line) {
+			if strings.EqualFold(word, want) || s.Size() == crc32.Size && strings.EqualFold(strings.TrimLeft(word, "0"), strings.TrimLeft(want, "0")) {
+				return nil
+			}
+		}
+	}
+	return refuse(syscall.EIO, "the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", strings.Join(r.Lines, " "), s.command, want)
+}
+
+// readBack fetches what was written, in the session of the writer, and compares.
+func (w *writer) readBack(ctx context.Context) error {
+	s := w.held.Session()
+	down, err := s.Retrieve(ctx, w.b.path(w.place()), 0)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, down.Cancel)
+	defer stop()
+	came := sha256.New()
+	n, err := io.Copy(came, down)
+	if err == nil {
+		_, err = down.End(ctx)
+	}
+	switch {
+	case ctx.Err() != nil:
+		down.Cancel()
+		return context.Cause(ctx)
+	case err != nil:
+		down.Cancel()
+		return err
+	case n != w.size || string(came.Sum(nil)) != string(w.sum.Sum(nil)):
+		return refuse(syscall.EIO, "the server has other bytes than were sent")
+	}
+	return nil
+}

@@ -1,0 +1,414 @@
+package ftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/ftp/listing"
+	"pierfs/backends/ftp/wire"
+)
+
+// change is use for an operation that changes the tree.
+func (b *Backend) change(ctx context.Context, op, name string, f func(context.Context, *wire.Session) error) error {
+	defer b.faces.forget(name)
+	return b.use(ctx, op, name, once, f)
+}
+
+// do sends one command about name.
+func do(ctx context.Context, s *wire.Session, command string) error {
+	replies, err := s.Do(ctx, command)
+	if err != nil {
+		return err
+	}
+	return granted(command, replies[0])
+}
+
+// Mkdir makes the directory and looks at it in one round trip, and changes its mode in another where the server's umask
+// has left too much or too little.
+func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) error {
+	if name == "" {
+		if err := b.check(ctx, "mkdir", name); err != nil {
+			return err
+		}
+		return seam("mkdir", name, refuse(syscall.EEXIST, "it is the working directory"))
+	}
+	return b.change(ctx, "mkdir", name, func(ctx context.Context, s *wire.Session) error {
+		if err := keeps(s.Features(), name); err != nil {
+			return err
+		}
+		command := "MKD " + b.path(name)
+		if b.known().madeDir == mode.Perm() && mode.Perm() != 0 {
+			return b.whyNotMade(ctx, s, name, do(ctx, s, command))
+		}
+		q := b.question(s.Features(), name)
+		replies, err := s.Do(ctx, append([]string{command}, q.commands...)...)
+		if len(replies) > 0 {
+			if err := granted(command, replies[0]); err != nil {
+				return b.whyNotMade(ctx, s, name, err)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		info, unsure := b.answer(ctx, s, q, replies[1:])
+		if unsure == nil && info.Known.Has(backends.HasPerm) {
+			b.learn(func(l *learned) { l.madeDir = info.Mode.Perm() })
+		}
+		if unsure == nil && (info.Mode.Perm() == mode.Perm() || !info.Known.Has(backends.HasPerm)) || !b.Caps().SetPerm {
+			return nil
+		}
+		_, err = s.Do(ctx, b.chmod(mode.Perm(), name)) // as near as the server lets us: a refusal leaves a directory all the same
+		return err
+	})
+}
+
+func (b *Backend) whyNotMade(ctx context.Context, s *wire.Session, name string, err error) error {
+	return b.why(ctx, s, name, err, syscall.EACCES, func(backends.Info) syscall.Errno { return syscall.EEXIST })
+}
+
+// Remove removes a file or link.
+func (b *Backend) Remove(ctx context.Context, name string) error {
+	if name == "" {
+		return b.noneOf(ctx, "remove", name, syscall.EISDIR)
+	}
+	return b.change(ctx, "remove", name, func(ctx context.Context, s *wire.Session) error {
+		if err := keeps(s.Features(), name); err != nil {
+			return err
+		}
+		err := do(ctx, s, "DELE "+b.path(name))
+		return b.why(ctx, s, name, err, syscall.ENOENT, file)
+	})
+}
+
+// Rmdir removes an empty directory.
+func (b *Backend) Rmdir(ctx context.Context, name string) error {
+	if name == "" {
+		return b.noneOf(ctx, "rmdir", name, syscall.EBUSY)
+	}
+	return b.change(ctx, "rmdir", name, func(ctx context.Context, s *wire.Session) error {
+		if err := keeps(s.Features(), name); err != nil {
+			return err
+		}
+		err := do(ctx, s, "RMD "+b.path(name))
+		err = b.why(ctx, s, name, err, syscall.ENOENT, func(i backends.Info) syscall.Errno {
+			if i.IsDir() {
+				return syscall.EACCES
+			}
+			return syscall.ENOTDIR
+		})
+		return b.whyFull(ctx, s, name, err)
+	})
+}
+
+// noneOf refuses an operation on the working directory itself.
+func (b *Backend) noneOf(ctx context.Context, op, name string, code syscall.Errno) error {
+	if err := b.check(ctx, op, name); err != nil {
+		return err
+	}
+	return seam(op, name, refuse(code, "it is the working directory"))
+}
+
+// whyFull says ENOTEMPTY of a directory that could not be removed or replaced, if there is something in it.
+func (b *Backend) whyFull(ctx context.Context, s *wire.Session, name string, err error) error {
+	if c, ok := errors.AsType[*coded](err); !ok || c.code != syscall.EACCES {
+		return err
+	}
+	full, unknown := b.full(ctx, s, name)
+	switch {
+	case unknown != nil && isBroken(unknown):
+		return unanswered(unknown)
+	case full:
+		return as(syscall.ENOTEMPTY, err)
+	}
+	return err
+}
+
+// full reports whether there is anything in dir.
+func (b *Backend) full(ctx context.Context, s *wire.Session, dir string) (bool, error) {
+	t, err := b.openList(ctx, s, dir)
+	if err != nil {
+		return false, err
+	}
+	stop := context.AfterFunc(ctx, t.down.Cancel)
+	defer stop()
+	list := b.reading(t, t.down)
+	for _, err := range list.Entries() {
+		t.down.Cancel()
+		return err == nil, err
+	}
+	c := list.Counts()
+	return c.Hidden+c.Unreadable > 0, b.endList(ctx, t)
+}
+
+// Rename renames in one round trip; with NoReplace it asks first, and a race remains.
+func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.RenameMode) error {
+	if err := b.check(ctx, "rename", from, to); err != nil {
+		return err
+	}
+	if from == "" || to == "" {
+		return seam("rename", from, refuse(syscall.EBUSY, "it is the working directory"))
+	}
+	defer b.faces.forget(to)
+	return b.change(ctx, "rename", from, func(ctx context.Context, s *wire.Session) error {
+		if err := errors.Join(keeps(s.Features(), from), keeps(s.Features(), to)); err != nil {
+			return err
+		}
+		if mode == backends.NoReplace || from == to {
+			if err := b.mayRename(ctx, s, from, to); err != nil || from == to {
+				return err
+			}
+		}
+		rnfr, rnto := "RNFR "+b.path(from), "RNTO "+b.path(to)
+		replies, err := s.Do(ctx, rnfr, rnto)
+		if len(replies) > 0 {
+			if err := granted(rnfr, replies[0]); err != nil {
+				return b.why(ctx, s, from, err, syscall.ENOENT, func(backends.Info) syscall.Errno { return syscall.EACCES })
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return b.whyRename(ctx, s, from, to, granted(rnto, replies[1]))
+	})
+}
+
+// mayRename returns EEXIST if to is taken.
+func (b *Backend) mayRename(ctx context.Context, s *wire.Session, from, to string) error {
+	_, err := b.stat(ctx, s, to)
+	switch {
+	case from == to:
+		return err
+	case err == nil:
+		if _, err := b.stat(ctx, s, from); err != nil {
+			return err
+		}
+		return refuse(syscall.EEXIST, "%q is there already", to)
+	case backends.Errno(seam("", "", err)) == syscall.ENOENT:
+		return nil
+	}
+	return err
+}
+
+// whyRename says what the refusal of a RNTO means, as rename(2) would tell it.
+func (b *Backend) whyRename(ctx context.Context, s *wire.Session, from, to string, err error) error {
+	if !vague(err) {
+		return err
+	}
+	source, absent := b.stat(ctx, s, from)
+	switch {
+	case absent != nil && isBroken(absent):
+		return unanswered(absent)
+	case absent == nil && source.IsDir() && strings.HasPrefix(to, from+"/"):
+		return as(syscall.EINVAL, err)
+	}
+	err = b.why(ctx, s, to, err, syscall.EACCES, func(target backends.Info) syscall.Errno {
+		switch {
+		case target.IsDir() && !source.IsDir():
+			return syscall.EISDIR
+		case source.IsDir() && !target.IsDir():
+			return syscall.ENOTDIR
+		}
+		return syscall.EACCES
+	})
+	if source.IsDir() {
+		return b.whyFull(ctx, s, to, err)
+	}
+	if c, ok := errors.AsType[*coded](err); ok && c.code == syscall.EACCES {
+		c.hint = "the server may not let a file be replaced by renaming another over it; tempName = \"none\" writes files in place there"
+	}
+	return err
+}
+
+// SetAttr looks at name, so that nothing is done to what a link leads to, and then sets what attr names and looks again.
+func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) (info backends.Info, err error) {
+	if attr.Empty() {
+		err = b.use(ctx, "setattr", name, again, func(ctx context.Context, s *wire.Session) (err error) {
+			info, err = b.stat(ctx, s, name)
+			return err
+		})
+		return info, err
+	}
+	err = b.change(ctx, "setattr", name, func(ctx context.Context, s *wire.Session) (err error) {
+		info, err = b.setAttr(ctx, s, name, attr)
+		return err
+	})
+	return info, err
+}
+
+func (b *Backend) setAttr(ctx context.Context, s *wire.Session, name string, attr backends.Attr) (backends.Info, error) {
+	was, err := b.stat(ctx, s, name)
+	if err != nil {
+		return was, err
+	}
+	caps := b.Caps()
+	switch {
+	case attr.Size != nil && was.IsDir():
+		return was, refuse(syscall.EISDIR, "it is a directory")
+	case attr.Size != nil, attr.UID != nil, attr.GID != nil:
+		return was, refuse(syscall.EOPNOTSUPP, "FTP cannot change a size or an owner")
+	case attr.Perm != nil && !caps.SetPerm, attr.ModTime != nil && !caps.SetTimes:
+		return was, refuse(syscall.EOPNOTSUPP, "the server cannot set it")
+	case attr.ModTime == nil && attr.AccTime != nil:
+		return was, refuse(syscall.EOPNOTSUPP, "FTP cannot set the time of the last access alone")
+	case was.Mode&os.ModeSymlink != 0:
+		return was, refuse(syscall.EOPNOTSUPP, "FTP would follow the link")
+	}
+	sets, err := b.sets(s.Features(), name, attr)
+	if err != nil {
+		return was, err
+	}
+	q := b.question(s.Features(), name)
+	replies, err := s.Do(ctx, append(sets, q.commands...)...)
+	for i, command := range sets[:min(len(sets), len(replies))] {
+		if refused := granted(command, replies[i]); refused != nil {
+			return was, b.whySet(name, command, replies[i], was, refused)
+		}
+	}
+	if err != nil {
+		return was, err
+	}
+	return b.answer(ctx, s, q, replies[len(sets):])
+}
+
+// whySet says what the refusal of an attribute means, and remembers what the server does not know at all.
+func (b *Backend) whySet(name, command string, r wire.Reply, was backends.Info, err error) error {
+	perm := strings.HasPrefix(command, "SITE CHMOD")
+	switch {
+	case unknown(r) && perm:
+		b.learn(func(l *learned) { l.noPerm = true })
+	case unknown(r):
+		b.learn(func(l *learned) { l.noTimes = true })
+	case !perm && was.IsDir(): // MFMT is for files only (pyftpdlib), and so is MDTM
+	case vague(err):
+		return as(syscall.EPERM, err)
+	default:
+		return err
+	}
+	return as(syscall.EOPNOTSUPP, err)
+}
+
+// chmod is the command that gives name a mode.
+func (b *Backend) chmod(mode os.FileMode, name string) string {
+	return fmt.Sprintf("SITE CHMOD %04o %s", bits(mode), b.path(name))
+}
+
+// bits are the permission bits of mode as chmod(2) takes them.
+func bits(mode os.FileMode) uint32 {
+	n := uint32(mode.Perm())
+	for flag, bit := range map[os.FileMode]uint32{os.ModeSetuid: 0o4000, os.ModeSetgid: 0o2000, os.ModeSticky: 0o1000} {
+		if mode&flag != 0 {
+			n |= bit
+		}
+	}
+	return n
+}
+
+// sets are the commands that set what FTP can of attr.
+func (b *Backend) sets(f wire.Features, name string, attr backends.Attr) (commands []string, err error) {
+	caps := b.Caps()
+	if attr.ModTime != nil && caps.SetTimes {
+		t := attr.ModTime.UTC()
+		if t.Before(caps.FirstTime) || t.After(caps.LastTime) {
+			return nil, refuse(syscall.EINVAL, "FTP has no word for the time %s", t.Format(time.RFC3339))
+		}
+		at := t.Format("20060102150405")
+		switch p := b.path(name); {
+		case f.MFMT:
+			commands = append(commands, "MFMT "+at+" "+p)
+		case f.MDTMSets:
+			commands = append(commands, "MDTM "+at+" "+p)
+		default:
+			commands = append(commands, "MFF modify="+at+"; "+p)
+		}
+	}
+	if attr.Perm != nil && caps.SetPerm {
+		commands = append(commands, b.chmod(*attr.Perm, name))
+	}
+	return commands, nil
+}
+
+// Symlink is EOPNOTSUPP: what servers offer (SITE SYMLINK) cuts at spaces and changes what it is told.
+func (b *Backend) Symlink(ctx context.Context, target, name string) error {
+	return b.cannot(ctx, "symlink", name, "FTP makes no links")
+}
+
+// Link is EOPNOTSUPP.
+func (b *Backend) Link(ctx context.Context, old, name string) error {
+	if err := b.check(ctx, "link", old); err != nil {
+		return err
+	}
+	return b.cannot(ctx, "link", name, "FTP makes no links")
+}
+
+func (b *Backend) cannot(ctx context.Context, op, name, why string) error {
+	if err := b.check(ctx, op, name); err != nil {
+		return err
+	}
+	return seam(op, name, refuse(syscall.EOPNOTSUPP, "%s", why))
+}
+
+// Readlink tells what listings show of a link. A listing a moment ago is asked first.
+func (b *Backend) Readlink(ctx context.Context, name string) (target string, err error) {
+	if err := b.check(ctx, "readlink", name); err != nil {
+		return "", err
+	}
+	if target, ok := b.faces.target(name); ok {
+		return target, nil
+	}
+	err = b.use(ctx, "readlink", name, again, func(ctx context.Context, s *wire.Session) error {
+		info, err := b.stat(ctx, s, name)
+		switch {
+		case err != nil:
+			return err
+		case info.Mode&os.ModeSymlink == 0:
+			return refuse(syscall.EINVAL, "it is no link")
+		}
+		if known, ok := b.faces.target(name); ok {
+			target = known
+			return nil
+		}
+		return b.lines1(ctx, s, parent(name), func(e listing.Entry) {
+			if e.Mode&os.ModeSymlink != 0 && e.Target != "" {
+				b.info(join(parent(name), e.Name), e) // for whoever asks for the next
+				if e.Name == base(name) {
+					target = e.Target
+				}
+			}
+		})
+	})
+	if err == nil && target == "" {
+		err = seam("readlink", name, refuse(syscall.EOPNOTSUPP, "the server does not tell where the link leads"))
+	}
+	return target, err
+}
+
+// StatFS tells what AVBL does, where the server has it: what is free, and nothing of the whole.
+func (b *Backend) StatFS(ctx context.Context) (room backends.Space, err error) {
+	err = b.use(ctx, "statfs", "", again, func(ctx context.Context, s *wire.Session) error {
+		if !b.Caps().StatFS {
+			return refuse(syscall.EOPNOTSUPP, "the server does not tell")
+		}
+		command := "AVBL " + b.Root()
+		replies, err := s.Do(ctx, command)
+		if err != nil {
+			return err
+		}
+		if err := granted(command, replies[0]); err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(replies[0].Lines[0]), 10, 64)
+		if err != nil {
+			return refuse(syscall.EIO, "the server says %q of its space", replies[0].Lines[0])
+		}
+		room = backends.Space{Total: n, Free: n, Avail: n}
+		return nil
+	})
+	return room, err
+}

@@ -1,0 +1,604 @@
+package ftp
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/backends/ftp/wire"
+	"pierfs/backends/pool"
+)
+
+// heldBack is how much of a content stays here until it is begun to be sent, so that a small one leaves in one flight with all
+// that proves it complete.
+const heldBack = 256 << 10
+
+// writer is content on its way: by STOR to a temporary name, or by APPE to the end of a file.
+type writer struct {
+	b      *Backend
+	name   string
+	temp   string // where it is gathered; "" if that is name itself
+	perm   os.FileMode
+	update bool // the name itself is added to
+
+	turn chan struct{} // holds one token: whoever has it may touch what follows
+	size int64         // where the next write must begin
+	kept []byte        // of it, not sent yet
+	safe int64         // for so much the server has answered
+	made bool          // there may be something under the temporary name
+	held *lease        // of the transfer; nil if there is none
+	up   *wire.Upload
+	sum  *sum // of all that was sent; nil where the size must do
+	fail error
+	end  bool // Commit or Abort was called
+}
+
+// Create sends nothing yet but, with Exclusive, the question whether name is free: the content is begun to be sent when there is
+// more of it than leaves in one flight, or at Commit.
+func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
+	names := []string{name}
+	if mode.TempName != "" {
+		names = append(names, mode.TempName)
+	}
+	if err := b.check(ctx, "create", names...); err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return nil, seam("create", name, refuse(syscall.EISDIR, "it is the working directory"))
+	}
+	if mode.TempName == name {
+		mode.TempName = ""
+	}
+	f, err := b.features(ctx)
+	if err == nil {
+		err = errors.Join(keeps(f, name), keeps(f, mode.TempName))
+	}
+	if err != nil {
+		return nil, b.seam("create", name, err)
+	}
+	if mode.Exclusive {
+		if err := b.free(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	w := &writer{b: b, name: name, temp: mode.TempName, perm: mode.Perm, turn: make(chan struct{}, 1), sum: newSum(f, b.o.Verify)}
+	w.turn <- struct{}{}
+	return w, nil
+}
+
+// features returns what the server offers, after a login if it is not known yet.
+func (b *Backend) features(ctx context.Context) (f wire.Features, err error) {
+	b.mu.Lock()
+	f, known := b.offered, b.root != ""
+	b.mu.Unlock()
+	if known {
+		return f, nil
+	}
+	err = b.use(ctx, "connect", "", again, func(_ context.Context, s *wire.Session) error {
+		f = s.Features()
+		return nil
+	})
+	return f, err
+}
+
+// free returns EEXIST if anything bears name.
+func (b *Backend) free(ctx context.Context, name string) error {
+	_, err := b.Stat(ctx, name)
+	switch {
+	case err == nil:
+		return seam("create", name, refuse(syscall.EEXIST, "it is there already"))
+	case backends.Errno(err) == syscall.ENOENT:
+		return nil
+	}
+	return seam("create", name, err)
+}
+
+// Update opens an existing file to add to its end; any other offset is EOPNOTSUPP.
+func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, error) {
+	w := &writer{b: b, name: name, update: true, turn: make(chan struct{}, 1)}
+	err := b.use(ctx, "update", name, again, func(ctx context.Context, s *wire.Session) error {
+		info, err := b.stat(ctx, s, name)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			return refuse(syscall.EISDIR, "it is a directory")
+		case !info.Mode.IsRegular():
+			return refuse(syscall.ENXIO, "it is %v, no file", info.Mode.Type())
+		case !info.Known.Has(backends.HasSize):
+			return refuse(syscall.EOPNOTSUPP, "the server does not tell its size")
+		}
+		w.size, w.safe = info.Size, info.Size
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.turn <- struct{}{}
+	return w, nil
+}
+
+// place is the name that the bytes are written to.
+func (w *writer) place() string {
+	if w.temp != "" {
+		return w.temp
+	}
+	return w.name
+}
+
+// begin takes the turn for one call. The func that it returns gives it back.
+func (w *writer) begin(ctx context.Context, op string) (context.Context, func(), error) {
+	if err := w.b.check(ctx, op, w.name); err != nil {
+		return ctx, nil, err
+	}
+	ctx, loosen := w.b.bind(ctx)
+	select {
+	case <-w.turn:
+	case <-ctx.Done():
+		loosen()
+		return ctx, nil, w.b.seam(op, w.name, context.Cause(ctx))
+	}
+	giveBack := func() {
+		w.turn <- struct{}{}
+		loosen()
+	}
+	if w.end {
+		giveBack()
+		return ctx, nil, seam(op, w.name, refuse(syscall.EBADF, "%w", os.ErrClosed))
+	}
+	return ctx, giveBack, nil
+}
+
+// told dresses err of a call that leaves what the name holds untouched: no answer then means that nothing happened.
+func (w *writer) told(op string, err error) error {
+	e := w.b.seam(op, w.name, err)
+	if failure, ok := e.(*backends.Error); ok && w.temp != "" && failure.Class == backends.Lost {
+		again := *failure
+		again.Class = backends.Transient
+		return &again
+	}
+	return e
+}
+
+// failed keeps the first error that the content has met.
+func (w *writer) failed(err error) error {
+	if w.fail == nil {
+		w.fail = err
+	}
+	return w.fail
+}
+
+// WriteAt takes p if it goes on where the last one ended.
+func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	ctx, giveBack, err := w.begin(ctx, "writeat")
+	if err != nil {
+		return 0, err
+	}
+	defer giveBack()
+	switch {
+	case w.fail != nil:
+	case off != w.size && w.update:
+		w.failed(refuse(syscall.EOPNOTSUPP, "FTP adds to the end, which is at %d, and not at %d", w.size, off))
+	case off != w.size:
+		w.failed(refuse(syscall.EINVAL, "FTP writes onward from %d, and not at %d", w.size, off))
+	}
+	n := 0
+	for n < len(p) && w.fail == nil {
+		k, err := w.write(ctx, p[n:])
+		n += k
+		if err != nil {
+			w.failed(err)
+		}
+	}
+	return n, w.told("writeat", w.fail)
+}
+
+// write keeps some of p, or sends it if the transfer is under way.
+func (w *writer) write(ctx context.Context, p []byte) (int, error) {
+	if w.up == nil && len(w.kept)+len(p) <= heldBack {
+		w.kept = append(w.kept, p...)
+		w.size += int64(len(p))
+		return len(p), nil
+	}
+	if err := w.ship(ctx); err != nil {
+		return 0, err
+	}
+	err := w.send(ctx, p)
+	if err == nil {
+		w.size += int64(len(p))
+		return len(p), nil
+	}
+	return 0, err
+}
+
+// ship begins the transfer if need be, and sends what was kept.
+func (w *writer) ship(ctx context.Context) error {
+	if w.up == nil {
+		if err := w.open(ctx); err != nil {
+			return err
+		}
+	}
+	kept := w.kept
+	w.kept = nil
+	if len(kept) == 0 {
+		return nil
+	}
+	return w.send(ctx, kept)
+}
+
+// open begins the transfer: what bears the temporary name is removed before, in the same write, so that it is made new, and no
+// link that somebody has put there is followed; the size is asked for behind it.
+func (w *writer) open(ctx context.Context) error {
+	held, err := w.b.take(ctx, pool.Content, once)
+	if err != nil {
+		return err
+	}
+	s, p := held.Session(), w.b.path(w.place())
+	command := "APPE " + p
+	switch {
+	case w.update:
+		s.Prepend("SIZE " + p)
+	case w.safe == 0:
+		command = "STOR " + p
+		if w.temp != "" {
+			s.Prepend("DELE " + p)
+		}
+	}
+	behind := []string{"SIZE " + p}
+	if ask := w.sum.question(p); ask != "" {
+		behind = append(behind, ask)
+	}
+	w.made = true
+	up, err := s.Store(ctx, command, behind...)
+	if err != nil {
+		w.b.giveBack(held, err)
+		return w.whyNotTaken(ctx, err)
+	}
+	w.held, w.up = held, up
+	return nil
+}
+
+// send sends p. Where the transfer breaks the server is asked why.
+func (w *writer) send(ctx context.Context, p []byte) error {
+	w.sum.add(p)
+	stop := context.AfterFunc(ctx, w.up.Cancel)
+	_, err := w.up.Write(p)
+	if !stop() {
+		w.release(err)
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	_, _, said := w.up.End(ctx)
+	w.release(said)
+	if refused, ok := errors.AsType[*wire.Refusal](said); ok {
+		return refused
+	}
+	return err
+}
+
+// release gives the session back, after err.
+func (w *writer) release(err error) {
+	if w.held == nil {
+		return
+	}
+	held := w.held
+	w.held, w.up = nil, nil
+	if err == nil {
+		held.Session().Warm()
+	}
+	w.b.giveBack(held, err)
+}
+
+// settle ends the transfer and believes it only if the server says that it was complete and has the size that was sent.
+func (w *writer) settle(ctx context.Context) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if w.update && w.size == w.safe || !w.update && w.made && w.up == nil && len(w.kept) == 0 {
+		return nil // an APPE of nothing breaks sessions of TLS on every server (measured), and would do nothing
+	}
+	err := w.ship(ctx)
+	if err == nil {
+		err = w.confirm(ctx)
+	}
+	if err != nil {
+		return w.failed(w.whyNotTaken(ctx, err))
+	}
+	w.safe = w.size
+	return nil
+}
+
+// whyNotTaken says more of the refusal of a transfer.
+func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
+	if _, asked := errors.AsType[*coded](refused); asked || !vague(refused) {
+		return refused
+	}
+	var why error
+	err := w.b.use(ctx, "commit", w.name, again, func(ctx context.Context, s *wire.Session) error {
+		why = w.b.why(ctx, s, w.place(), refused, syscall.EACCES, file)
+		return nil
+	})
+	if err != nil {
+		return unanswered(err)
+	}
+	return why
+}
+
+func (w *writer) confirm(ctx context.Context) error {
+	before := w.up.Before
+	_, answers, err := w.up.End(ctx)
+	said := before()
+	if err != nil {
+		w.release(err)
+		return err
+	}
+	defer w.held.Session().Warm()
+	if w.update && len(said) > 0 {
+		if n, ok := sizeOf(said[0]); ok && n != w.safe {
+			return refuse(syscall.ESTALE, "somebody else has changed it: it had %d bytes and not %d", n, w.safe)
+		}
+	}
+	if len(answers) == 0 {
+		return refuse(syscall.EIO, "the server does not tell the size of what was written")
+	}
+	size := answers[0]
+	if unknown(size) { // there is no SIZE: what else tells it?
+		info, err := w.b.stat(ctx, w.held.Session(), w.place())
+		if err != nil {
+			return err
+		}
+		if !info.Known.Has(backends.HasSize) || info.Size != w.size {
+			return refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, w.size)
+		}
+	} else if n, ok := sizeOf(size); !ok || n != w.size {
+		return refuse(syscall.EIO, "the server says %q of the %d bytes written", strings.Join(size.Lines, " "), w.size)
+	}
+	if len(answers) > 1 {
+		return w.sum.compare(answers[1])
+	}
+	return nil
+}
+
+// Truncate is EOPNOTSUPP, but to the size that is.
+func (w *writer) Truncate(ctx context.Context, size int64) error {
+	_, giveBack, err := w.begin(ctx, "truncate")
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	if size == w.size {
+		return nil
+	}
+	return seam("truncate", w.name, refuse(syscall.EOPNOTSUPP, "FTP cannot change a size"))
+}
+
+// Sync ends the transfer, and has the server confirm it. What is written afterwards is added by APPE.
+func (w *writer) Sync(ctx context.Context) error {
+	ctx, giveBack, err := w.begin(ctx, "sync")
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	if !w.made && len(w.kept) == 0 {
+		return nil
+	}
+	err = w.settle(ctx)
+	w.release(nil)
+	return w.told("sync", err)
+}
+
+// Commit ends the transfer in one flight and, when that was complete, sets the attributes, renames and looks at the result in
+// another.
+func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, error) {
+	bound, giveBack, err := w.begin(ctx, "commit")
+	if err != nil {
+		return backends.Info{}, err
+	}
+	defer giveBack()
+	w.end = true
+	err = w.complete(bound, c)
+	if err != nil {
+		w.cleanUp(bound)
+		return backends.Info{}, w.told("commit", err)
+	}
+	info, err := w.publish(bound, c)
+	err = w.b.seam("commit", w.name, err)
+	if err != nil && backends.ClassOf(err) != backends.Lost {
+		w.cleanUp(bound)
+		return backends.Info{}, err
+	}
+	w.release(nil)
+	w.b.faces.forget(w.name)
+	if err == nil {
+		w.b.learnOwner(info)
+	}
+	return info, err
+}
+
+// complete makes sure that the server has all of the content.
+func (w *writer) complete(ctx context.Context, c backends.Commit) error {
+	if w.fail == nil && c.Size != w.size {
+		return refuse(syscall.EIO, "%d bytes were written of %d", w.size, c.Size)
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if w.held == nil { // synced before, or nothing was to be sent
+		held, err := w.b.take(ctx, pool.Content, once)
+		if err != nil {
+			return err
+		}
+		w.held = held
+	}
+	if w.b.o.Verify == "readback" && !w.update {
+		return w.readBack(ctx)
+	}
+	return nil
+}
+
+// publish sets the attributes, has the content take its name, and returns what the server then says of that. Its consent is not
+// enough: the content must be seen under its name, and the temporary name be gone.
+func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info, error) {
+	b, s := w.b, w.held.Session()
+	attr := c.Attr
+	if attr.Perm == nil && w.perm != 0 && !w.update {
+		attr.Perm = &w.perm
+	}
+	sets, err := b.sets(s.Features(), w.place(), attr)
+	if err != nil { // a time that FTP cannot tell
+		attr.ModTime = nil
+		sets, _ = b.sets(s.Features(), w.place(), attr)
+	}
+	commands := slices.Clone(sets)
+	rename := len(commands)
+	if w.temp != "" {
+		commands = append(commands, "RNFR "+b.path(w.temp), "RNTO "+b.path(w.name), "SIZE "+b.path(w.temp))
+	}
+	q := b.question(s.Features(), w.name)
+	if !q.mlst && b.Caps().HasLogin {
+		q = b.light(w.name) // its mode and owner are known
+	}
+	look := len(commands)
+	replies, err := s.Do(ctx, append(commands, q.commands...)...)
+	for i, r := range replies[:min(len(sets), len(replies))] {
+		w.passOver(sets[i], r)
+	}
+	if w.temp != "" && len(replies) > rename+1 {
+		for i := range 2 {
+			if refused := granted(commands[rename+i], replies[rename+i]); refused != nil {
+				return backends.Info{}, w.whyNotRenamed(ctx, s, refused)
+			}
+		}
+	}
+	if err != nil {
+		return backends.Info{}, err
+	}
+	if w.temp != "" && positive(replies[look-1]) {
+		return backends.Info{}, refuse(syscall.EIO, "the server says that it has renamed %q to %q, and it has not", w.temp, w.name)
+	}
+	info, err := b.answer(ctx, s, q, replies[look:])
+	if err == nil && q.light {
+		info = w.ours(info, attr, sets, replies)
+	}
+	switch {
+	case err == nil && info.Size == c.Size && info.Mode.IsRegular():
+		return info, nil
+	case err != nil && backends.Errno(seam("", "", err)) == syscall.ENOENT && w.temp != "":
+		// Who waited for the file on the server has taken it already.
+		return backends.Info{Name: base(w.name), Size: c.Size, Known: backends.HasType | backends.HasSize}, nil
+	case err != nil:
+		return backends.Info{}, lostAnswer(err)
+	}
+	return backends.Info{}, &backends.Error{Code: syscall.EIO, Class: backends.Lost,
+		Err: errors.New("the server has taken the content, and then does not show it with its size")}
+}
+
+// ours adds what is known of a file that we have just made: its owner, and the mode that the server has agreed to.
+func (w *writer) ours(info backends.Info, attr backends.Attr, sets []string, replies []wire.Reply) backends.Info {
+	caps := w.b.Caps()
+	info.UID, info.GID = caps.UID, caps.GID
+	info.Known |= backends.HasOwner
+	for i, command := range sets {
+		if strings.HasPrefix(command, "SITE CHMOD") && positive(replies[i]) {
+			info.Mode |= *attr.Perm
+			info.Known |= backends.HasPerm
+		}
+	}
+	return info
+}
+
+// lostAnswer is the error of a question after the content has taken its name.
+func lostAnswer(err error) error {
+	e, ok := errors.AsType[*backends.Error](err)
+	if !ok {
+		return err
+	}
+	lost := *e
+	lost.Class = backends.Lost
+	return &lost
+}
+
+// passOver notes what a server cannot set. The caller sees what it has.
+func (w *writer) passOver(command string, r wire.Reply) {
+	if !unknown(r) {
+		return
+	}
+	w.b.learn(func(l *learned) {
+		if strings.HasPrefix(command, "SITE CHMOD") {
+			l.noPerm = true
+		} else {
+			l.noTimes = true
+		}
+	})
+}
+
+// whyNotRenamed says why a complete content could not take its name.
+func (w *writer) whyNotRenamed(ctx context.Context, s *wire.Session, err error) error {
+	if !vague(err) {
+		return err
+	}
+	err = w.b.why(ctx, s, w.name, err, syscall.EACCES, file)
+	if c, ok := errors.AsType[*coded](err); ok && c.code == syscall.EACCES {
+		c.hint = "the server may not let a file be replaced by renaming another over it; tempName = \"none\" writes files in place there"
+	}
+	return err
+}
+
+// throwAway removes what was written under the temporary name, as far as the server listens, within the timeout.
+func (w *writer) throwAway() {
+	w.kept = nil
+	ctx, cancel := context.WithTimeout(w.b.ctx, w.b.o.SocketTimeout)
+	defer cancel()
+	command := "DELE " + w.b.path(w.place())
+	wanted := w.temp != "" && w.made
+	if w.up != nil {
+		w.up.Cancel()
+		w.up = nil
+	}
+	if held := w.held; held != nil {
+		w.held = nil
+		if wanted && held.Session().Healthy() {
+			// The server may still be writing: only in this session is it known to have ended.
+			_, err := held.Session().Do(ctx, command)
+			wanted = err != nil
+			w.b.giveBack(held, err)
+		} else {
+			w.b.giveBack(held, nil)
+		}
+	}
+	if wanted {
+		// What is left over by a server that does not listen is found by its name.
+		_ = w.b.use(ctx, "abort", w.temp, again, func(ctx context.Context, s *wire.Session) error {
+			_, err := s.Do(ctx, command)
+			return err
+		})
+	}
+}
+
+// cleanUp is throwAway for a caller who may not have the time for it: once his context has ended it goes on without him.
+func (w *writer) cleanUp(ctx context.Context) {
+	if ctx.Err() == nil {
+		w.throwAway()
+		return
+	}
+	<-w.turn // given back by whoever called, when this has begun
+	w.turn <- struct{}{}
+}
+
+// Abort throws away what was written.
+func (w *writer) Abort() error {
+	_, giveBack, err := w.begin(context.Background(), "abort")
+	if err != nil {
+		return nil // ended already, or closed: nothing is held
+	}
+	defer giveBack()
+	w.end = true
+	w.throwAway()
+	return nil
+}
