@@ -186,7 +186,7 @@ var fields = []*field{
 	{name: "legacyAlgorithms", kind: truth, protocols: onlySFTP, standard: "false", warn: warnLegacy,
 		apply: func(t *Target, s *setting) { t.SSH.LegacyAlgorithms = s.truth }},
 
-	{name: "encoding", kind: text, standard: "utf-8", check: checkEncoding, warn: warnEncoding,
+	{name: "encoding", kind: text, standard: "utf-8", check: checkEncoding,
 		apply: func(t *Target, s *setting) { t.Encoding = s.text }},
 	{name: "readOnly", kind: truth, standard: "false",
 		apply: func(t *Target, s *setting) { t.ReadOnly = s.truth }},

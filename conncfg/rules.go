@@ -319,13 +319,6 @@ func warnCommit(s *setting) *problem {
 	return &problem{CodeNotYet, "is not built yet: close() waits for the server, as with \"close\"", `leave it out, or write commit = "close"`}
 }
 
-func warnEncoding(s *setting) *problem {
-	if s.text == "utf-8" {
-		return nil
-	}
-	return &problem{CodeNotYet, "is not built yet: names pass as the server's bytes", "leave it out; every name can be reached by its bytes"}
-}
-
 func warnDirMode(s *setting) *problem {
 	if s.number&0o111 != 0 {
 		return nil

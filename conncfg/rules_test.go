@@ -36,7 +36,7 @@ verify = "readback"
 via = "socks5://[2001:db8::2]"
 sourceAddress = "2001:db8::3"
 rateLimit = "1.5 MiB/s"
-encoding = "UTF-8"
+encoding = "Latin-1"
 readOnly = true
 mountPoint = "/srv/ftps/"
 uid = 1000
@@ -202,7 +202,6 @@ var rules = []rule{
 	{"host key without prefix", `hostKey = "+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"`, CodeInvalid, Error, "hostKey", `write "SHA256:+DiY`},
 	{"a whole key", `hostKey = "ssh-ed25519 AAAA"`, CodeInvalid, Error, "hostKey", "ssh-keygen"},
 	{"background", `commit = "background"`, CodeNotYet, Warning, "commit", "close"},
-	{"code page", `encoding = "latin-1"`, CodeNotYet, Warning, "encoding", "bytes"},
 	{"legacy algorithms", `legacyAlgorithms = true`, CodeLegacy, Warning, "legacyAlgorithms", "updated"},
 
 	{"unknown encoding", `encoding = "latin-11"`, CodeInvalid, Error, "encoding", "did you mean iso-8859-1"},

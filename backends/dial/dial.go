@@ -1,8 +1,9 @@
 // Package dial makes a ready Backend of a Target: it is the one list of protocols, and the one order of wrappers.
 //
-// From the caller down: retry > meter > jail > protocol. Retry is outermost, so that its questions after a lost reply are
-// metered and confined as well; the meter sees each attempt; the jail stands right before the protocol, so that nothing gets
-// around it. Dial touches no network: the first call does.
+// From the caller down: retry > meter > jail > charset > protocol. Retry is outermost, so that its questions after a lost
+// reply are metered and confined as well; the meter sees each attempt; the jail judges the names that programs see, and nothing
+// but their translation, which keeps slashes where they are, stands between it and the protocol, so that nothing gets around
+// it. Dial touches no network: the first call does.
 package dial
 
 import (
@@ -82,17 +83,24 @@ func speakerOf(p conncfg.Protocol) (speaker, error) {
 // Dial returns the Backend of t, which connects at its first call and again whenever it must. A Target that cannot work at
 // all is an error at once.
 func Dial(t conncfg.Target, o Options) (*retry.Backend, error) {
-	p, err := connect(t, o, nil)
+	n, err := namesOf(t)
 	if err != nil {
 		return nil, err
 	}
-	return wrap(p, t, o, func() []string { return []string{t.WorkingDir, p.Root()} }), nil
+	p, err := connect(t, n, o, nil)
+	if err != nil {
+		return nil, err
+	}
+	return wrap(n.translate(p), t, o, func() []string { return []string{t.WorkingDir, n.decode(p.Root())} }), nil
 }
 
 // connect returns the bare protocol.
-func connect(t conncfg.Target, o Options, step func(Step)) (protocol, error) {
+func connect(t conncfg.Target, n names, o Options, step func(Step)) (protocol, error) {
 	s, err := speakerOf(t.Protocol)
 	if err != nil {
+		return nil, err
+	}
+	if t.WorkingDir, err = n.encode(t.WorkingDir); err != nil {
 		return nil, err
 	}
 	return s.connect(t, o, step)
@@ -112,7 +120,16 @@ func Policy(t conncfg.Target) retry.Policy {
 // Test logs in to t afresh, once and without repetition, and reports each step when it has ended, in order: what keeps the
 // connection from working is in the last one, and returned.
 func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
-	b, err := connect(t, o, report)
+	n, err := namesOf(t)
+	if err != nil {
+		return err
+	}
+	b, err := connect(t, n, o, func(s Step) {
+		if s.Name == "workingDir" {
+			s.Detail = n.decode(s.Detail)
+		}
+		report(s)
+	})
 	if err != nil {
 		return err
 	}
