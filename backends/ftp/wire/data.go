@@ -342,7 +342,8 @@ type data struct {
 	s        *Session
 	channel  *channel
 	upload   bool
-	finished <-chan struct{} // closed when the transfer's final reply has come
+	begun    <-chan struct{} // closed when the transfer's first reply has come
+	finished <-chan struct{} // closed when its final one has
 
 	ready chan struct{} // closed when conn and line are set, or err
 	conn  *netconn.Conn
@@ -363,8 +364,8 @@ type data struct {
 	closed  error
 }
 
-func newData(s *Session, c *channel, upload bool, finished <-chan struct{}) *data {
-	return &data{s: s, channel: c, upload: upload, finished: finished, ready: make(chan struct{}), pace: pace{timeout: s.o.SocketTimeout}}
+func newData(s *Session, c *channel, upload bool, x *exchange) *data {
+	return &data{s: s, channel: c, upload: upload, begun: x.began, finished: x.done, ready: make(chan struct{}), pace: pace{timeout: s.o.SocketTimeout}}
 }
 
 // start is called when the command has left: only then does a server take the connection, and begin with TLS.
@@ -431,6 +432,12 @@ func (d *data) accept() (*netconn.Conn, error) {
 }
 
 func (d *data) shake() {
+	if !d.s.Features().Sequential { // pyftpdlib 1.5.7 resets a connection on which TLS begins before it has taken the command
+		select {
+		case <-d.begun:
+		case <-d.s.dead:
+		}
+	}
 	done := d.conn.Expect()
 	d.handshake = d.line.(*tls.Conn).HandshakeContext(context.Background())
 	done()

@@ -33,9 +33,10 @@ type security struct {
 
 	wanted atomic.Bool // the server has asked for a certificate of ours
 
-	mu    sync.Mutex
-	chain []*x509.Certificate // of the last handshake
-	scan  bool                // nothing is believed, and nothing refused
+	mu      sync.Mutex
+	chain   []*x509.Certificate // of the last handshake
+	expired *x509.Certificate   // believed all the same
+	scan    bool                // nothing is believed, and nothing refused
 }
 
 // newSecurity reads the files that o names. The session cache is the session's own: proftpd's mod_tls accepts a data
@@ -58,6 +59,7 @@ func newSecurity(o *TLS, address string) (*security, error) {
 		CurvePreferences:   []tls.CurveID{tls.CurveP256, tls.CurveP384, tls.CurveP521},
 		InsecureSkipVerify: true, // verify does it, and tells fingerprints
 		VerifyConnection:   s.verify,
+		Time:               s.now,
 	}
 	if o.ServerName != "" {
 		s.config.ServerName = o.ServerName
@@ -158,6 +160,17 @@ func (e *errCertificate) Error() string {
 
 func (e *errCertificate) Unwrap() error { return e.err }
 
+// now is the time as the library is to know it. It resumes no session of a server whose certificate has expired, though we
+// have decided to believe it, and many servers take no other data connection.
+func (s *security) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expired != nil {
+		return s.expired.NotAfter.Add(-time.Second)
+	}
+	return time.Now()
+}
+
 // verify decides on the certificate of each connection, control and data, resumed or not.
 func (s *security) verify(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
@@ -171,6 +184,19 @@ func (s *security) verify(state tls.ConnectionState) error {
 		return nil
 	}
 	leaf := state.PeerCertificates[0]
+	if err := s.judge(leaf, state.PeerCertificates); err != nil {
+		return err
+	}
+	if time.Now().After(leaf.NotAfter) {
+		s.mu.Lock()
+		s.expired = leaf
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// judge returns nil if leaf is believed: because of its fingerprint, or by itself.
+func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) error {
 	shown := Fingerprint(leaf)
 	if s.o.TrustCert != "" {
 		if s.o.TrustCert == shown {
@@ -186,7 +212,7 @@ func (s *security) verify(state tls.ConnectionState) error {
 	if slices.Contains(trusted, shown) {
 		return nil
 	}
-	cause, err := s.examine(state.PeerCertificates)
+	cause, err := s.examine(chain)
 	if err == nil {
 		return nil
 	}

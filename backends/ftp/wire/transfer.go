@@ -53,7 +53,7 @@ func (s *Session) stage(ctx context.Context, command string, off int64, upload b
 	if off > 0 {
 		t.rest = newExchange(fmt.Sprintf("REST %d", off))
 	}
-	t.data = newData(s, c, upload, t.main.done)
+	t.data = newData(s, c, upload, t.main)
 	t.before = newExchanges(s.prepended)
 	s.mu.Lock()
 	why := s.cause
