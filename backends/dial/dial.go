@@ -41,6 +41,9 @@ type Options struct {
 	// ends. It must not block; nil if nobody listens.
 	Certificate func(address, fingerprint string, notAfter time.Time)
 
+	// Shared is what this connection has in common with others of the process; nil shares nothing.
+	Shared *Shared
+
 	// Secrets returns the Target with its secrets as they are now. It is asked at each login for those that the Target has, so
 	// that a password which was changed at its source counts at the next. Nil: they stay as they are.
 	Secrets func() conncfg.Target
@@ -70,6 +73,8 @@ type speaker struct {
 // speakers is the list of protocols.
 var speakers = map[conncfg.Protocol]speaker{
 	conncfg.SFTP: {connectSFTP, scanSFTP},
+	conncfg.FTP:  {connectFTP, scanFTP},
+	conncfg.FTPS: {connectFTP, scanFTPS},
 }
 
 func speakerOf(p conncfg.Protocol) (speaker, error) {
@@ -162,7 +167,7 @@ func (o Options) reveal(t conncfg.Target, of func(conncfg.Target) conncfg.Secret
 func unsupported(p conncfg.Protocol) error {
 	return &backends.Error{
 		Op: "connect", Code: syscall.EPROTONOSUPPORT,
-		Err:  fmt.Errorf("protocol %q is not supported yet", p),
-		Hint: "SFTP is; a server that offers FTP often offers SFTP on port 22 as well",
+		Err:  fmt.Errorf("protocol %q is none that is spoken here", p),
+		Hint: "SFTP, FTPS and FTP are",
 	}
 }

@@ -92,7 +92,7 @@ func TestTestReportsTheStepThatFails(t *testing.T) {
 }
 
 func TestUnknownProtocolsAreRefusedClearly(t *testing.T) {
-	for _, protocol := range []conncfg.Protocol{conncfg.FTP, conncfg.FTPS, ""} {
+	for _, protocol := range []conncfg.Protocol{"SCP", ""} {
 		target := closed(t)
 		target.Protocol = protocol
 		_, dialled := dial.Dial(target, dial.Options{})
@@ -100,7 +100,7 @@ func TestUnknownProtocolsAreRefusedClearly(t *testing.T) {
 		tested := dial.Test(t.Context(), target, dial.Options{}, func(dial.Step) { t.Error("a step was reported") })
 		for _, err := range []error{dialled, scanned, tested} {
 			e, ok := errors.AsType[*backends.Error](err)
-			if !ok || e.Code != syscall.EPROTONOSUPPORT || e.Hint == "" || !strings.Contains(err.Error(), "not supported yet") {
+			if !ok || e.Code != syscall.EPROTONOSUPPORT || e.Hint == "" || !strings.Contains(err.Error(), "is none that is spoken") {
 				t.Errorf("%q: got %v, want EPROTONOSUPPORT with a hint", protocol, err)
 			}
 		}

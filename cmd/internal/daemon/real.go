@@ -25,7 +25,7 @@ func Real(d dirs.Dirs) (Floor, error) {
 	if err != nil {
 		return Floor{}, err
 	}
-	r := real{store: store, knownHosts: knownHosts()}
+	r := real{store: store, knownHosts: knownHosts(), shared: new(dial.Shared)}
 	return Floor{
 		Dial: r.dial,
 		Mount: func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error) {
@@ -77,6 +77,7 @@ func knownHosts() []string {
 type real struct {
 	store      *trust.Store
 	knownHosts []string
+	shared     *dial.Shared // by all mounts
 }
 
 func (r real) options(log *slog.Logger) dial.Options {
@@ -85,6 +86,7 @@ func (r real) options(log *slog.Logger) dial.Options {
 		Trusted:             r.store.HostKeys,
 		TrustedCertificates: r.store.Certificates,
 		KnownHostsFiles:     r.knownHosts,
+		Shared:              r.shared,
 		Observer: func(c backends.Call) {
 			log.Debug("call", "op", c.Op, "name", c.Name, "took", c.Took, "bytes", c.Bytes, "err", c.Err)
 		},

@@ -1,0 +1,144 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/ftp"
+	"pierfs/conncfg"
+	"pierfs/conncfg/trust"
+)
+
+func connectFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) {
+	options, giveBack := optionsFTP(t, o), func() {}
+	if step == nil {
+		options.Sessions, giveBack = o.Shared.borrow(t)
+	} else { // a test logs in by itself
+		options.Step = func(s ftp.Step) { step(stepFTP(t, s)) }
+	}
+	b, err := ftp.New(options)
+	if err != nil {
+		giveBack()
+		return nil, err
+	}
+	return &protocolFTP{b, t, giveBack}, nil
+}
+
+// protocolFTP is a Backend that gives its sessions back, and whose Probe tells what the definition knows beside what the
+// server said.
+type protocolFTP struct {
+	*ftp.Backend
+	target   conncfg.Target
+	giveBack func() // may be called twice
+}
+
+func (b *protocolFTP) Close() error {
+	defer b.giveBack()
+	return b.Backend.Close()
+}
+
+func (b *protocolFTP) Probe(ctx context.Context) error {
+	return hintPorts(b.target, b.Backend.Probe(ctx))
+}
+
+func stepFTP(t conncfg.Target, s ftp.Step) Step {
+	step := Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: hintPorts(t, s.Err)}
+	if port := int(s.Passive.Port()); port != 0 && !t.FTP.PassivePorts.Has(port) {
+		step.Detail += fmt.Sprintf("; port %d is outside of passivePorts, %s", port, t.FTP.PassivePorts)
+	}
+	return step
+}
+
+// hintPorts adds what is recorded of the server's ports to the hint about a firewall.
+func hintPorts(t conncfg.Target, err error) error {
+	e, ok := errors.AsType[*backends.Error](err)
+	if !ok || e.Cause != backends.CausePassiveBlocked {
+		return err
+	}
+	told := *e
+	if ports := t.FTP.PassivePorts.String(); ports != "" {
+		told.Hint += "; the definition has passivePorts = \"" + ports + "\""
+	} else {
+		told.Hint += "; record the ports that the server's operator names as passivePorts"
+	}
+	return &told
+}
+
+// scanFTPS returns the server's own certificate.
+func scanFTPS(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+	chain, err := ftp.ScanCertificate(ctx, optionsFTP(t, o))
+	if err != nil {
+		return trust.Identity{}, err
+	}
+	return trust.Identity{Certificate: chain[0]}, nil
+}
+
+// scanFTP tells that a server which speaks in the clear cannot be told from another.
+func scanFTP(context.Context, conncfg.Target, Options) (trust.Identity, error) {
+	return trust.Identity{}, &backends.Error{
+		Op: "connect", Code: syscall.EOPNOTSUPP,
+		Err:  errors.New("FTP shows neither a host key nor a certificate: there is nothing to trust"),
+		Hint: "FTPS and SFTP prove who the server is",
+	}
+}
+
+func optionsFTP(t conncfg.Target, o Options) ftp.Options {
+	return ftp.Options{
+		Login: ftp.Login{
+			Address:        t.Address(),
+			Username:       t.Username,
+			Password:       o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.Password }),
+			Account:        o.reveal(t, func(t conncfg.Target) conncfg.Secret { return t.FTP.Account }),
+			TLS:            o.tls(t),
+			Active:         t.FTP.Active,
+			PlainNames:     !isUTF8(t),
+			ConnectTimeout: t.ConnectTimeout,
+			SocketTimeout:  t.SocketTimeout,
+			Logger:         o.Logger,
+		},
+		WorkingDir:  t.WorkingDir,
+		MaxSessions: t.MaxSessions,
+		Verify:      string(t.FTP.Verify),
+	}
+}
+
+// tls returns how t speaks TLS; nil where it does not.
+func (o Options) tls(t conncfg.Target) *ftp.TLS {
+	if t.Protocol != conncfg.FTPS {
+		return nil
+	}
+	address := t.Address()
+	return &ftp.TLS{
+		Implicit:   t.TLS.Implicit,
+		MinVersion: t.TLS.MinVersion,
+		AllowWeak:  t.TLS.AllowWeak,
+		CAFile:     t.TLS.CAFile,
+		TrustCert:  t.TLS.TrustCert,
+		CertFile:   t.TLS.CertFile,
+		KeyFile:    t.TLS.KeyFile,
+		ServerName: t.TLS.ServerName,
+		Trusted:    o.trustedCertificates,
+		Certificate: func(fingerprint string, notAfter time.Time) {
+			if o.Certificate != nil {
+				o.Certificate(address, fingerprint, notAfter)
+			}
+		},
+	}
+}
+
+// trustedCertificates hands the trusted fingerprints down. A store that cannot be read trusts nobody; the authorities still
+// do.
+func (o Options) trustedCertificates(address string) []string {
+	if o.TrustedCertificates == nil {
+		return nil
+	}
+	prints, err := o.TrustedCertificates(address)
+	if err != nil && o.Logger != nil {
+		o.Logger.Error("the trusted certificates cannot be read", "server", address, "err", err)
+	}
+	return prints
+}
