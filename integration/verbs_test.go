@@ -206,17 +206,19 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("the demo does not come up: %v\n%s", err, p.Log)
 	}
 	mounts := d.Mounts(t)
-	if len(mounts) != 1 {
-		t.Fatalf("the demo mounted %v, want one mount below its temporary directory\n%s", mounts, p.Log)
+	if len(mounts) != 2 {
+		t.Fatalf("the demo mounted %v, want SFTP and FTP below its temporary directory\n%s", mounts, p.Log)
 	}
-	if !strings.Contains(p.Log.String(), mounts[0]) {
-		t.Errorf("the demo does not say where it mounted: %s", p.Log)
-	}
-	if names := sh(t, mounts[0], `ls`); names == "" {
-		t.Error("the demo shows an empty directory")
-	}
-	if err := put(filepath.Join(mounts[0], "new"), []byte("x")); err != nil {
-		t.Errorf("write: %v", err)
+	for _, mount := range mounts {
+		if !strings.Contains(p.Log.String(), mount) {
+			t.Errorf("the demo does not say where it mounted: %s", p.Log)
+		}
+		if names := sh(t, mount, `ls`); names == "" {
+			t.Errorf("the demo shows an empty directory in %s", mount)
+		}
+		if err := put(filepath.Join(mount, "new"), []byte("x")); err != nil {
+			t.Errorf("write in %s: %v", mount, err)
+		}
 	}
 	p.Signal(syscall.SIGINT)
 	if status := p.Wait(t, process.Patience); status != 0 {

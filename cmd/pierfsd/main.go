@@ -72,7 +72,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	f := flags{dirs: dirs.Default(os.Geteuid(), os.Getenv)}
 	root := &cobra.Command{
 		Use:           "pierfsd",
-		Short:         "Keep SFTP connections mounted as local directories",
+		Short:         "Keep FTP, FTPS and SFTP connections mounted as local directories",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -108,7 +108,7 @@ func demoCommand(f *flags, stdout, stderr io.Writer) *cobra.Command {
 	var o demo.Options
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Start an SFTP server with sample files, mount it, and say what to try",
+		Short: "Start an SFTP and an FTP server with sample files, mount them, and say what to try",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if f.logLevel == "info" { // the demonstration is for reading, not its log
@@ -125,7 +125,7 @@ func demoCommand(f *flags, stdout, stderr io.Writer) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&o.For, "for", 0, "end by itself after this long")
-	cmd.Flags().StringVar(&o.Dir, "dir", "", "mount here, not in a new directory")
+	cmd.Flags().StringVar(&o.Dir, "dir", "", "mount the SFTP server here, not in a new directory")
 	return cmd
 }
 

@@ -1,5 +1,6 @@
-// Package demo shows pierfs at work without any configuration: an SFTP server on the loopback interface with sample files, a
-// daemon, and a mount, all in this process and all gone when it ends. It is for people to try; nothing is tested against it.
+// Package demo shows pierfs at work without any configuration: an SFTP and an FTP server on the loopback interface with sample
+// files, a daemon, and a mount of each, all in this process and all gone when it ends. It is for people to try; nothing of the
+// product is tested against it.
 package demo
 
 import (
@@ -27,10 +28,10 @@ type Options struct {
 	Out    io.Writer
 	Logger *slog.Logger
 	For    time.Duration // end by itself after this long; 0 runs until ctx ends
-	Dir    string        // mount here; "" makes a directory
+	Dir    string        // mount the SFTP server here; "" makes a directory
 }
 
-const environment, name = "Development", "demo"
+const environment, name, nameFTP = "Development", "demo", "demo-ftp"
 
 // Run starts everything, says what to try, and takes everything away again when ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
@@ -47,22 +48,36 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
-	remote := filepath.Join(base, "server")
-	if err := samples(remote); err != nil {
+	remote, remoteFTP := filepath.Join(base, "server"), filepath.Join(base, "ftp-server")
+	if err := errors.Join(samples(remote, "an SFTP"), samples(filepath.Join(remoteFTP, "files"), "an FTP")); err != nil {
 		return err
 	}
 	password := rand.Text()
-	server, err := startServer(password, remote, o.Logger)
+	server, fingerprint, err := startSFTP(password, remote, o.Logger)
 	if err != nil {
 		return err
 	}
 	defer server.close()
-	d := dirs.Dirs{Config: filepath.Join(base, "etc"), State: filepath.Join(base, "state"), Cache: filepath.Join(base, "cache"),
-		Runtime: filepath.Join(base, "run"), MountRoot: filepath.Join(base, "mnt")}
-	if err := define(d.Config, server.address, server.fingerprint, password, remote, o.Dir); err != nil {
+	ftp, err := startFTP(password, remoteFTP, o.Logger)
+	if err != nil {
 		return err
 	}
-	return live(ctx, d, o, func(mount string) error { return greet(o.Out, d, mount, remote) })
+	defer ftp.close()
+	d := dirs.Dirs{Config: filepath.Join(base, "etc"), State: filepath.Join(base, "state"), Cache: filepath.Join(base, "cache"),
+		Runtime: filepath.Join(base, "run"), MountRoot: filepath.Join(base, "mnt")}
+	sftp := definition{name: name, protocol: "SFTP", address: server.address, workingDir: remote, hostKey: fingerprint}
+	if o.Dir != "" {
+		if sftp.mountPoint, err = filepath.Abs(o.Dir); err != nil {
+			return err
+		}
+	}
+	err = define(d.Config, password, sftp, definition{name: nameFTP, protocol: "FTP", address: ftp.address, workingDir: "/files"})
+	if err != nil {
+		return err
+	}
+	return live(ctx, d, o, func(mounts map[string]string) error {
+		return greet(o.Out, d, mounts, remote, filepath.Join(remoteFTP, "files"))
+	})
 }
 
 // checkFuse says what is missing before anything is started.
@@ -81,10 +96,10 @@ func checkFuse() error {
 	return e
 }
 
-// samples makes the files that the server shows.
-func samples(dir string) error {
+// samples makes the files that a server shows.
+func samples(dir, kind string) error {
 	for file, text := range map[string]string{
-		"README.txt":           "This file lies on an SFTP server. Edit it: when your editor has saved, the server has it.\n",
+		"README.txt":           "This file lies on " + kind + " server. Edit it: when your editor has saved, the server has it.\n",
 		"orders/2026-11.csv":   "id,customer,total\n1,Harbour Ltd,120.00\n2,Pier & Sons,75.50\n",
 		"orders/2026-10.csv":   "id,customer,total\n1,Quay GmbH,310.00\n",
 		"logs/transfer.log":    strings.Repeat("2026-11-03T04:05:06Z INFO 1 file received\n", 200),
@@ -98,31 +113,45 @@ func samples(dir string) error {
 	return nil
 }
 
-// define writes what an operator would: one definition, and which environment is active.
-func define(dir, address, fingerprint, password, remote, mountPoint string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return err
-	}
-	text := fmt.Sprintf("protocol = \"SFTP\"\nhost = %q\nport = %s\nusername = \"demo\"\npassword = %q\nworkingDir = %q\nhostKey = %q\n",
-		host, port, password, remote, fingerprint)
-	if mountPoint != "" {
-		if mountPoint, err = filepath.Abs(mountPoint); err != nil {
-			return err
-		}
-		text += fmt.Sprintf("mountPoint = %q\n", mountPoint)
-	}
-	connections := filepath.Join(dir, "connections")
-	return errors.Join(
-		os.MkdirAll(connections, 0o700),
-		os.WriteFile(filepath.Join(dir, "pierfs.toml"), fmt.Appendf(nil, "activeEnvironments = [%q]\n", environment), 0o600),
-		os.WriteFile(filepath.Join(connections, name+".toml"), []byte(text), 0o600),
-	)
+// definition is a connection as an operator would write it.
+type definition struct {
+	name, protocol, address, workingDir string
+	hostKey, mountPoint                 string // may be empty
 }
 
-// live runs the daemon until ctx ends, and calls ready once the mount stands. What it made unwritable is writable again when
+// text is the definition as a file.
+func (d definition) text(password string) (string, error) {
+	host, port, err := net.SplitHostPort(d.address)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("protocol = %q\nhost = %q\nport = %s\nusername = %q\npassword = %q\nworkingDir = %q\n", d.protocol, host, port, login, password, d.workingDir)
+	if d.hostKey != "" {
+		text += fmt.Sprintf("hostKey = %q\n", d.hostKey)
+	}
+	if d.mountPoint != "" {
+		text += fmt.Sprintf("mountPoint = %q\n", d.mountPoint)
+	}
+	return text, nil
+}
+
+// define writes what an operator would: the definitions, and which environment is active.
+func define(dir, password string, definitions ...definition) error {
+	connections := filepath.Join(dir, "connections")
+	err := errors.Join(
+		os.MkdirAll(connections, 0o700),
+		os.WriteFile(filepath.Join(dir, "pierfs.toml"), fmt.Appendf(nil, "activeEnvironments = [%q]\n", environment), 0o600),
+	)
+	for _, d := range definitions {
+		text, textErr := d.text(password)
+		err = errors.Join(err, textErr, os.WriteFile(filepath.Join(connections, d.name+".toml"), []byte(text), 0o600))
+	}
+	return err
+}
+
+// live runs the daemon until ctx ends, and calls ready with the directory of each connection once all mounts stand. What it made unwritable is writable again when
 // it returns, so that it can be removed.
-func live(ctx context.Context, d dirs.Dirs, o Options, ready func(mount string) error) error {
+func live(ctx context.Context, d dirs.Dirs, o Options, ready func(mounts map[string]string) error) error {
 	floor, err := daemon.Real(d)
 	if err != nil {
 		return err
@@ -149,12 +178,9 @@ func live(ctx context.Context, d dirs.Dirs, o Options, ready func(mount string) 
 		return err
 	case <-up:
 	}
-	err = stands(ctx, d)
+	mounts, err := mounted(ctx, d)
 	if err == nil {
-		c, listErr := mounted(ctx, d)
-		if err = listErr; err == nil {
-			err = ready(c.Dir)
-		}
+		err = ready(mounts)
 	}
 	if err == nil {
 		<-ctx.Done()
@@ -164,40 +190,38 @@ func live(ctx context.Context, d dirs.Dirs, o Options, ready func(mount string) 
 	return errors.Join(err, <-ended)
 }
 
-// mounted returns the one connection.
-func mounted(ctx context.Context, d dirs.Dirs) (control.Connection, error) {
+// mounted returns where each connection is mounted. One that does not stand is an error.
+func mounted(ctx context.Context, d dirs.Dirs) (map[string]string, error) {
 	client := control.NewClient(d.Runtime)
 	defer client.Close()
 	answer, err := control.List.Call(ctx, client, control.ListRequest{})
 	if err != nil {
-		return control.Connection{}, err
+		return nil, err
 	}
-	if len(answer.Connections) != 1 {
-		return control.Connection{}, fmt.Errorf("%d connections are listed where one was defined", len(answer.Connections))
+	mounts := map[string]string{}
+	for _, c := range answer.Connections {
+		if c.State != control.StateReady {
+			return nil, control.Errorf(control.NotMounted, "the mount of %s is %s: %s", c.Name, c.State, c.Reason)
+		}
+		mounts[c.Name] = c.Dir
 	}
-	return answer.Connections[0], nil
+	return mounts, nil
 }
 
-func stands(ctx context.Context, d dirs.Dirs) error {
-	c, err := mounted(ctx, d)
-	if err == nil && c.State != control.StateReady {
-		err = control.Errorf(control.NotMounted, "the mount is %s: %s", c.State, c.Reason)
-	}
-	return err
-}
-
-func greet(out io.Writer, d dirs.Dirs, mount, remote string) error {
+func greet(out io.Writer, d dirs.Dirs, mounts map[string]string, remote, remoteFTP string) error {
 	w := bufio.NewWriter(out)
 	fmt.Fprintf(w, `
-An SFTP server runs on the loopback interface, and its files are mounted as a local directory:
+An SFTP and an FTP server run on the loopback interface, and their files are mounted as local directories:
 
   %[1]s
+  %[5]s
 
 Try, in another terminal:
 
   ls -lR %[1]s
-  cat %[1]s/README.txt
+  cat %[5]s/README.txt
   cp /etc/hosts %[1]s/inbox/ && ls -l %[2]s/inbox     # the server's own side
+  cp /etc/hosts %[5]s/inbox/ && ls -l %[6]s/inbox
   ${EDITOR:-vi} %[1]s/orders/2026-11.csv
 
 And with the operator's hand:
@@ -205,9 +229,10 @@ And with the operator's hand:
   export PIERFS_RUNTIME_DIR=%[3]s
   pierfs status
   pierfs test %[4]s
+  pierfs test %[7]s
   pierfs ls %[4]s:/orders
 
 Ctrl-C ends it and leaves nothing behind.
-`, mount, remote, d.Runtime+hand(), name)
+`, mounts[name], remote, d.Runtime+hand(), name, mounts[nameFTP], remoteFTP, nameFTP)
 	return w.Flush()
 }
