@@ -170,7 +170,7 @@ type TestRequest struct {
 
 // Step is one step of a test.
 type Step struct {
-	Step   string  `json:"step"` // resolve, dns, tcp, ssh, auth, workingDir, list
+	Step   string  `json:"step"` // resolve, dns, tcp, ssh or banner and tls, auth, features, workingDir, passive, data, list
 	OK     bool    `json:"ok"`
 	Millis float64 `json:"ms"`
 	Detail string  `json:"detail,omitempty"`
@@ -191,7 +191,7 @@ type MountURLRequest struct {
 	Password Sealed   `json:"password,omitzero"`
 	Dir      string   `json:"dir"`
 	HostKey  string   `json:"hostKey,omitempty"`  // the only fingerprint to accept
-	TrustNew bool     `json:"trustNew,omitempty"` // pin a key that nobody has vouched for yet
+	TrustNew bool     `json:"trustNew,omitempty"` // pin a key or certificate of a server of which nothing is trusted yet
 }
 
 // UmountRequest unmounts by name or, if Name begins with a slash, by directory. Without Force it is refused while programs
