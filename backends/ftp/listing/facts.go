@@ -120,7 +120,7 @@ func (e *Entry) fact(key, value string, f *numbers) {
 	case "perm":
 		e.Rights, e.HasRights = strings.ToLower(value), true
 	case "unix.mode":
-		if n, err := strconv.ParseUint(value, 8, 16); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimPrefix(value, "0o"), 8, 16); err == nil { // as Python writes it (pyftpdlib)
 			e.Mode |= permOf(uint32(n))
 			e.Known |= backends.HasPerm
 		}

@@ -115,6 +115,7 @@ func TestFactsInEveryForm(t *testing.T) {
 		"type=file;size=99999999999999999999; bad":           `"bad" ---------- ? ? ?`,
 		"type=file;modify=20200229110060; leap second":       `"leap second" ---------- ? ? 2020-02-29T11:00:59`,
 		"type=file;UNIX.mode=0104755;size=1; mode":           `"mode" ---------- urwxr-xr-x 1 ?`,
+		"type=dir;unix.mode=0o1755; python":                  `"python" d--------- trwxr-xr-x ? ?`,
 		"type=file;UNIX.mode=9; mode":                        `"mode" ---------- ? ? ?`,
 		"type=file;UNIX.groupname=domain users;size=1; x; y": `"x; y" ---------- ? 1 ?`,
 		" no facts":                  `"no facts" ? ? ? ?`,
