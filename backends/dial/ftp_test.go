@@ -3,10 +3,13 @@ package dial_test
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -214,6 +217,71 @@ func TestPortsOutsideOfTheRecordedRangeAreTold(t *testing.T) {
 		if err != nil || strings.Contains(passive, "outside of passivePorts, 1-2") != told || passive == "" {
 			t.Errorf("with %q: %q, %v; want it told: %v", ports, passive, err, told)
 		}
+	}
+}
+
+// front forwards connections from an address of its own to address: a firewall that lets the control connection through,
+// and nothing else.
+func front(t *testing.T, address string) (host string, port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	t.Cleanup(both.Wait)
+	t.Cleanup(func() { l.Close() })
+	both.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", address)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+				both.Go(func() {
+					io.Copy(way[0], way[1])
+					way[0].Close()
+				})
+			}
+		}
+	})
+	at := l.Addr().(*net.TCPAddr)
+	return at.IP.String(), at.Port
+}
+
+func TestBlockedPassivePortsAreToldWithTheRange(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	place := targetFTP(t, s, servers.Plain, "data")
+	place.Host, place.Port = front(t, s.Address())
+	place.ConnectTimeout, place.SocketTimeout = 2*time.Second, 2*time.Second
+	for ports, hint := range map[conncfg.Ports]string{{}: "as passivePorts", {First: 50000, Last: 50100}: `passivePorts = "50000-50100"`} {
+		place.FTP.PassivePorts = ports
+		_, last, err := tested(t, place, dial.Options{})
+		e, ok := err.(*backends.Error)
+		if !ok || e.Cause != backends.CausePassiveBlocked || !strings.Contains(e.Hint, hint) || last.Name != "passive" || !strings.Contains(fmt.Sprint(last.Err), "127.0.0.1") {
+			t.Errorf("with %q: step %q, %v (%+v); want passive_blocked, where it was tried, and %q", ports, last.Name, last.Err, err, hint)
+		}
+	}
+}
+
+func TestFullServersAreTold(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{MaxClients: 1})
+	place := targetFTP(t, s, servers.Plain, "data")
+	b := dialled(t, place, dial.Options{})
+	if _, err := b.Stat(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	_, last, err := tested(t, place, dial.Options{})
+	if backends.CauseOf(err) != backends.CauseTooManySessions || last.Name != "banner" {
+		t.Errorf("a test beside the one session that the server bears: step %q, %v; want too_many_sessions", last.Name, err)
+	}
+	if _, err := b.Stat(t.Context(), ""); err != nil {
+		t.Errorf("the session that stands: %v", err)
 	}
 }
 
