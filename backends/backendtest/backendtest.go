@@ -22,6 +22,9 @@ type Options struct {
 	// EINVAL, EILSEQ or ENAMETOOLONG, and no other name may come to be in their place.
 	Refused []string
 
+	// RefusedDirs are names that the server bears for files, and makes no directory of. They must be EINVAL.
+	RefusedDirs []string
+
 	// Confined says that links are confined to the working directory: one with a ".." behind a name comes back in an equal
 	// form without it.
 	Confined bool

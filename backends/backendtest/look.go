@@ -199,6 +199,10 @@ var nameTests = []rule{
 			s.ok(s.b.Rename(s.ctx, "dir/"+name, "dir/moved", backends.Replace), fmt.Sprintf("rename from %q", name))
 			s.ok(s.b.Rename(s.ctx, "dir/moved", "dir/"+name, backends.Replace), fmt.Sprintf("rename to %q", name))
 			s.ok(s.b.Remove(s.ctx, "dir/"+name), fmt.Sprintf("remove %q", name))
+			if slices.Contains(s.o.RefusedDirs, name) {
+				s.code(s.b.Mkdir(s.ctx, "dir/"+name, 0o755), fmt.Sprintf("mkdir %q", name), syscall.EINVAL)
+				continue
+			}
 			s.ok(s.b.Mkdir(s.ctx, "dir/"+name, 0o755), fmt.Sprintf("mkdir %q", name))
 			s.lists("dir/" + name)
 			s.ok(s.b.Rmdir(s.ctx, "dir/"+name), fmt.Sprintf("rmdir %q", name))

@@ -21,8 +21,18 @@ func checkName(op, name string) error {
 	return nil
 }
 
-// path is name as it is sent.
-func (b *Backend) path(name string) string { return under(b.Root(), name) }
+// path is name as it is sent. proftpd obeys what Telnet means by 0xFF, so that one is sent for it as two (RFC 854); others take
+// the second for a part of the name.
+func (b *Backend) path(name string) string {
+	b.mu.Lock()
+	root, f := b.root, b.offered
+	b.mu.Unlock()
+	p := under(root, name)
+	if strings.IndexByte(p, 0xff) >= 0 && isProFTPD(f) {
+		p = strings.ReplaceAll(p, "\xff", "\xff\xff")
+	}
+	return p
+}
 
 func under(root, name string) string {
 	switch {
@@ -60,6 +70,17 @@ func offers(f wire.Features, line string) bool {
 // isPure tells pure-ftpd, by an extension that nobody else has.
 func isPure(f wire.Features) bool { return offers(f, "ESTP") }
 
+// isProFTPD tells proftpd, by facts that nobody else tells.
+func isProFTPD(f wire.Features) bool { return slices.Contains(f.Facts, "unix.groupname") }
+
+// keepsDir is keeps for a directory that is to be made: proftpd (1.3.8) makes none with a star in its path.
+func keepsDir(f wire.Features, name string) error {
+	if isProFTPD(f) && strings.Contains(name, "*") {
+		return refuse(syscall.EINVAL, "the server makes no directory with a star in its name")
+	}
+	return keeps(f, name)
+}
+
 // pureLimit is what pure-ftpd lists at most, without a word about it in a reply to STAT; "." and ".." may be among them.
 const pureLimit = 10_000 - 2
 
@@ -77,4 +98,3 @@ func keeps(f wire.Features, name string) error {
 	}
 	return nil
 }
-

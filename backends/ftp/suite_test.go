@@ -58,6 +58,14 @@ func refused(kind servers.FTPKind) []string {
 	return names
 }
 
+// refusedDirs are the names that a kind of server bears for files only.
+func refusedDirs(kind servers.FTPKind) []string {
+	if kind == servers.ProFTPD {
+		return []string{"star*"}
+	}
+	return nil
+}
+
 func TestSuite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: starts a server for each rule")
@@ -66,7 +74,7 @@ func TestSuite(t *testing.T) {
 		t.Run(w.String(), func(t *testing.T) {
 			backendtest.Run(t, func(t *testing.T) backends.Backend {
 				return connect(t, servers.NewFTP(t, w.options()), w.mode, Options{})
-			}, backendtest.Options{Refused: refused(w.kind)})
+			}, backendtest.Options{Refused: refused(w.kind), RefusedDirs: refusedDirs(w.kind)})
 		})
 	}
 }

@@ -40,7 +40,7 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 		return seam("mkdir", name, refuse(syscall.EEXIST, "it is the working directory"))
 	}
 	return b.change(ctx, "mkdir", name, func(ctx context.Context, s *wire.Session) error {
-		if err := keeps(s.Features(), name); err != nil {
+		if err := keepsDir(s.Features(), name); err != nil {
 			return err
 		}
 		command := "MKD " + b.path(name)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"pierfs/backends"
 	"pierfs/backends/ftp/wire"
@@ -60,6 +61,9 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	if err != nil {
 		return nil, b.seam("create", name, err)
 	}
+	if err := b.readable(ctx, name); err != nil {
+		return nil, err
+	}
 	if mode.Exclusive {
 		if err := b.free(ctx, name); err != nil {
 			return nil, err
@@ -83,6 +87,26 @@ func (b *Backend) features(ctx context.Context) (f wire.Features, err error) {
 		return nil
 	})
 	return f, err
+}
+
+// readable returns EINVAL if the server makes another name of one that is not UTF-8 (pyftpdlib), as what it says about it shows.
+func (b *Backend) readable(ctx context.Context, name string) error {
+	if utf8.ValidString(name) || b.known().anyBytes {
+		return nil
+	}
+	return b.use(ctx, "create", name, again, func(ctx context.Context, s *wire.Session) error {
+		command := "SIZE " + b.path(parent(name)) + "/\xfe" // nobody's name, and no Telnet either
+		replies, err := s.Do(ctx, command)
+		if err != nil {
+			return err
+		}
+		said := strings.Join(replies[0].Lines, " ")
+		if strings.Contains(said, "\uFFFD") || replies[0].Code == 501 {
+			return refuse(syscall.EINVAL, "the server bears no names but in UTF-8")
+		}
+		b.learn(func(l *learned) { l.anyBytes = true })
+		return nil
+	})
 }
 
 // free returns EEXIST if anything bears name.
