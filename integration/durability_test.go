@@ -193,7 +193,7 @@ func TestSyncsCostWhatTheyAdd(t *testing.T) {
 		t.Fatalf("close: %v", err)
 	}
 	has(t, filepath.Join(s.behind, "log"), content)
-	if got := count(); got.ToServer > most<<20 {
-		t.Errorf("%v; want at most %d MiB to the server", got, most)
+	if got := count(); got.ToServer+got.ToClient > most<<20 {
+		t.Errorf("%v; want at most %d MiB over the wire", got, most)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,7 +234,8 @@ func TestDemo(t *testing.T) {
 	ended(t, d.Dir)
 }
 
-// TestReadme: the definition in README.md and its variable are such that `pierfs check` finds no mistake in them.
+// TestReadme: the definition in README.md and its variable are such that `pierfs check` finds no mistake in them, and the
+// commands there do what they say.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
@@ -261,5 +263,50 @@ func TestReadme(t *testing.T) {
 		if !strings.Contains(string(readme), command) {
 			t.Errorf("README.md does not tell %q", command)
 		}
+	}
+	walkReadme(t, d, examples[0])
+}
+
+// walkReadme does with a real server what README.md tells a newcomer to do with partner, in that order.
+func walkReadme(t *testing.T, d *daemon.Daemon, definition string) {
+	t.Helper()
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	if err := os.WriteFile(filepath.Join(server.Dir, "f"), []byte("there"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for field, value := range map[string]string{"host": fmt.Sprintf("%q\nport = %d", server.Host, server.Port), "username": fmt.Sprintf("%q", server.User),
+		"workingDir": fmt.Sprintf("%q", server.Root)} {
+		line := regexp.MustCompile(`(?m)^` + field + ` *= .*$`)
+		if !line.MatchString(definition) {
+			t.Fatalf("README.md's definition has no %s", field)
+		}
+		definition = line.ReplaceAllLiteralString(definition, field+" = "+value)
+	}
+	for name, text := range map[string]string{"connections/partner.toml": definition, "variables.toml": fmt.Sprintf("[secrets]\npartnerPassword = %q\n", server.Password)} {
+		if err := os.WriteFile(filepath.Join(d.ConfigDir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(want int, args ...string) string {
+		t.Helper()
+		r := d.Pierfs(t, args...)
+		if r.Status != want {
+			t.Errorf("pierfs %s: exit %d, want %d\n%s%s", strings.Join(args, " "), r.Status, want, r.Stdout, r.Stderr)
+		}
+		return r.Stdout + r.Stderr
+	}
+	run(0, "check", "--config-dir", d.ConfigDir)
+	d.Start(t)
+	shown := run(77, "test", "partner")
+	if !strings.Contains(shown, server.Fingerprint(t)) || !strings.Contains(shown, "pierfs trust partner SHA256:") {
+		t.Errorf("pierfs test shows neither the server's host key nor the command that trusts it:\n%s", shown)
+	}
+	run(0, "trust", "partner", server.Fingerprint(t))
+	run(0, "test", "partner")
+	if names := sh(t, d.Mount("partner"), `ls`); names != "f\n" {
+		t.Errorf("ls of the mount: %q", names)
+	}
+	if list := run(0, "list"); !strings.Contains(list, "ready") {
+		t.Errorf("pierfs list:\n%s", list)
 	}
 }

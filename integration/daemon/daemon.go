@@ -216,6 +216,24 @@ func (d *Daemon) await(line string, limit time.Duration) error {
 	}
 }
 
+// AwaitNotice waits until the daemon tells, or has told, its service manager line, behind what was waited for before. It may
+// have ended meanwhile.
+func (d *Daemon) AwaitNotice(t testing.TB, line string) {
+	t.Helper()
+	late := time.NewTimer(process.Patience)
+	defer late.Stop()
+	for {
+		select {
+		case got := <-d.news:
+			if got == line {
+				return
+			}
+		case <-late.C:
+			t.Fatalf("pierfsd does not tell its service manager %s\n%s", line, d.Log())
+		}
+	}
+}
+
 // Reload makes the daemon read its definitions again and returns when it has.
 func (d *Daemon) Reload(t testing.TB) {
 	t.Helper()
