@@ -142,13 +142,32 @@ func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) e
 	return b.Probe(ctx)
 }
 
-// Scan returns the host key or certificate that t's server shows, without believing it and without logging in.
-func Scan(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+// Shown is what a server has shown of itself, and where.
+type Shown struct {
+	trust.Identity
+	Address string // host:port
+}
+
+// Scan returns the host key or certificate that t's server shows, without believing it and without logging in. Where the way
+// to it leads through an SSH host that is not believed yet, it is that host's.
+func Scan(ctx context.Context, t conncfg.Target, o Options) (Shown, error) {
 	s, err := speakerOf(t.Protocol)
 	if err != nil {
-		return trust.Identity{}, err
+		return Shown{}, err
 	}
-	return s.scan(ctx, t, o)
+	identity, err := s.scan(ctx, t, o)
+	if t.Via.Kind == conncfg.ViaSSH && isStranger(err) {
+		identity, err = scanVia(ctx, t, o)
+		return Shown{identity, t.Via.Address()}, err
+	}
+	return Shown{identity, t.Address()}, err
+}
+
+// isStranger reports whether somebody was given up because nobody vouched for him. A scan believes everybody but the host in
+// between.
+func isStranger(err error) bool {
+	cause := backends.CauseOf(err)
+	return cause == backends.CauseHostKeyUnknown || cause == backends.CauseHostKeyChanged
 }
 
 // reveal returns what gives a secret of t out when the wire needs it; nil for an empty one.

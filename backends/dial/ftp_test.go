@@ -152,7 +152,7 @@ func TestTrustedCertificatesAreBelieved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.Pin(place.Address(), shown); err != nil {
+		if _, err := store.Pin(shown.Address, shown.Identity); err != nil {
 			t.Fatal(err)
 		}
 		var seen []string

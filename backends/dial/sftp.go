@@ -22,6 +22,13 @@ func scanSFTP(ctx context.Context, t conncfg.Target, o Options) (trust.Identity,
 	return trust.Identity{Key: trust.HostKey{Type: kind, Blob: blob}}, err
 }
 
+// scanVia returns the key of the host in between.
+func scanVia(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+	direct := t
+	direct.Host, direct.Port, direct.Via = t.Via.Host, t.Via.Port, conncfg.Via{}
+	return scanSFTP(ctx, direct, o)
+}
+
 func optionsSFTP(t conncfg.Target, o Options) sftp.Options {
 	files := slices.Clone(o.KnownHostsFiles)
 	if t.SSH.KnownHostsFile != "" {

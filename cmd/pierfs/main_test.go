@@ -338,6 +338,20 @@ func TestMountHandsThePasswordOver(t *testing.T) {
 	}
 }
 
+// What will keep a connection from working is told below the table, also while it works.
+func TestListTellsOfWarnings(t *testing.T) {
+	s := newStand(t, func(s *control.Server) {
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Connections: []control.Connection{{Name: "bank", Environment: "Test", State: control.StateReady,
+				Findings: []conncfg.Finding{{Severity: conncfg.Warning, Code: conncfg.CodeCertExpires, Message: "the server's certificate ends"}}}}}, nil
+		})
+	})
+	status, out, errOut := s.hand("", "list")
+	if status != 0 || !strings.Contains(out, "\nbank in Test: ready\n") || !strings.Contains(out, "the server's certificate ends [CERT_EXPIRES]") {
+		t.Errorf("%d\n%s%s", status, out, errOut)
+	}
+}
+
 // Whom to believe is an option like others, and a file is named so that the daemon finds it.
 func TestMountHandsCertificatesOver(t *testing.T) {
 	asked := make(chan control.MountURLRequest, 1)

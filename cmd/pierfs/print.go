@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -77,13 +78,13 @@ func briefly(c control.Connection) string {
 	return c.Reason
 }
 
-// trouble prints what the table had no room for: why c is not ready, and the way out.
+// trouble prints what the table had no room for: why c is not ready, or what will keep it from being so, and the way out.
 func (h *hand) trouble(c control.Connection) {
 	if c.Hint == "" && len(c.Findings) == 0 && briefly(c) == c.Reason {
 		return
 	}
-	reason := c.Reason
-	if len(c.Findings) > 0 { // which tell more
+	reason := cmp.Or(c.Reason, string(c.State))
+	if conncfg.HasErrors(c.Findings) { // which tell more
 		reason = "its definition cannot be used"
 	}
 	fmt.Fprintf(h.out, "\n%s: %s\n", terminal.Quote(fullName(c)), terminal.Quote(reason))

@@ -123,15 +123,15 @@ func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*c
 	if err != nil {
 		return nil, err
 	}
-	answer := &control.TrustAnswer{Address: t.Address(), KeyType: shown.Kind(), Fingerprint: shown.Fingerprint(), Certificate: certificateOf(shown)}
+	answer := &control.TrustAnswer{Address: shown.Address, KeyType: shown.Kind(), Fingerprint: shown.Fingerprint(), Certificate: certificateOf(shown.Identity)}
 	switch fingerprint {
 	case "":
-		return r.pinNew(answer, shown)
+		return r.pinNew(answer, shown.Identity)
 	case shown.Fingerprint():
-		answer.Forgotten, err = r.store.Replace(t.Address(), shown)
+		answer.Forgotten, err = r.store.Replace(shown.Address, shown.Identity)
 		return answer, err
 	}
-	return nil, control.Errorf(changed(shown), "%s shows the %s %s, not %s", t.Address(), shown.What(), shown.Fingerprint(), fingerprint).
+	return nil, control.Errorf(changed(shown.Identity), "%s shows the %s %s, not %s", shown.Address, shown.What(), shown.Fingerprint(), fingerprint).
 		WithHint("compare with what the server's operator says; nothing was trusted")
 }
 
