@@ -307,7 +307,26 @@ func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.
 		return info, err
 	}
 	t.kept.keep(name, a, refused, info)
-	return t.kept.shown(name, info), nil
+	info = t.kept.shown(name, info)
+	if known, _, state := t.attrs.Get(name); state == attr.Present {
+		info = inherit(changedBy(known, a), info)
+	}
+	return info, nil
+}
+
+// changedBy returns info with what a sets of permissions and owners.
+func changedBy(info backends.Info, a backends.Attr) backends.Info {
+	if a.Perm != nil {
+		info.Mode = info.Mode&^permBits | *a.Perm&permBits
+		info.Known |= backends.HasPerm
+	}
+	if a.UID != nil {
+		info.UID = *a.UID
+	}
+	if a.GID != nil {
+		info.GID = *a.GID
+	}
+	return info
 }
 
 // send sets at the server what it can keep of a, and returns what it has then, and what it cannot keep.

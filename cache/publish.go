@@ -138,7 +138,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	}
 	_, refused := sendable(j.attr, f.tree.Caps()) // as it has turned out by now
 	f.tree.kept.published(j.name, f.toKeep(j, info), refused, info)
-	info = f.tree.kept.shown(j.name, info)
+	info = inherit(f.info, f.tree.kept.shown(j.name, info))
 	if !j.inPlace {
 		f.tree.kept.touched(parent(j.name))
 	}

@@ -471,6 +471,30 @@ func TestNewFileKeepsTheModeThatItsMakerGave(t *testing.T) {
 	}
 }
 
+// TestModeIsKnownAfterAnAnswerThatLacksIt: SIZE and MDTM tell of a file that was written, and neither of its mode.
+func TestModeIsKnownAfterAnAnswerThatLacksIt(t *testing.T) {
+	w := newStream(t, func(so *mem.Options, to *cache.Options) {
+		so.AfterWrite = backends.HasType | backends.HasSize | backends.HasModTime
+	})
+	mode := func(when string, want os.FileMode) {
+		t.Helper()
+		if e, err := w.tree.Stat(w.Context(), "f"); err != nil || e.Mode != want {
+			t.Errorf("%s: %v, %v, want %v", when, e.Mode, err, want)
+		}
+	}
+	f := w.open("f", cache.OpenMode{Write: true, Create: true, Perm: 0o755})
+	w.write(f, "x", 0)
+	w.must(f.Publish(w.Context()))
+	mode("made", 0o755)
+	w.write(f, "y", 1)
+	w.must(f.Close(w.Context(), false))
+	mode("appended to", 0o755)
+	perm := os.FileMode(0o600)
+	_, err := w.tree.SetAttr(w.Context(), "f", backends.Attr{Perm: &perm})
+	w.must(err)
+	mode("changed", 0o600)
+}
+
 // TestTimeIsAsFineAsItWasEverTold: a listing that tells minutes makes no other file of one whose second is known.
 func TestTimeIsAsFineAsItWasEverTold(t *testing.T) {
 	w := newStream(t, func(so *mem.Options, to *cache.Options) { to.MetadataTTL = 0 })

@@ -231,11 +231,23 @@ func finer(known, told backends.Info) backends.Info {
 	if lacks.Has(backends.HasModTime) || known.Known.Has(backends.HasModTime) && known.TimeUnit < told.TimeUnit {
 		told.ModTime, told.TimeUnit = known.ModTime, known.TimeUnit
 	}
-	if lacks.Has(backends.HasPerm) {
-		told.Mode |= known.Mode & permBits
-	}
 	if lacks.Has(backends.HasAccTime) {
 		told.AccTime = known.AccTime
+	}
+	if lacks.Has(backends.HasID) {
+		told.ID = known.ID
+	}
+	told = inherit(known, told)
+	told.Known |= lacks
+	return told
+}
+
+// inherit returns told with the permissions and the owner of known, where told has none: a content that we put in the place of
+// another has the same, also where the server is not asked for them again.
+func inherit(known, told backends.Info) backends.Info {
+	lacks := known.Known &^ told.Known
+	if lacks.Has(backends.HasPerm) {
+		told.Mode |= known.Mode & permBits
 	}
 	if lacks.Has(backends.HasOwner) {
 		told.UID, told.GID = known.UID, known.GID
@@ -243,9 +255,6 @@ func finer(known, told backends.Info) backends.Info {
 	if lacks.Has(backends.HasNlink) {
 		told.Nlink = known.Nlink
 	}
-	if lacks.Has(backends.HasID) {
-		told.ID = known.ID
-	}
-	told.Known |= known.Known
+	told.Known |= lacks & (backends.HasPerm | backends.HasOwner | OwnerHere | backends.HasNlink)
 	return told
 }

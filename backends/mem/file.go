@@ -307,7 +307,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 		if code := w.publish(); code != 0 {
 			return code
 		}
-		info = b.info(path.Base(w.name), w.file)
+		info = b.changed(path.Base(w.name), w.file)
 		return 0
 	})
 	if err == nil || backends.ClassOf(err) == backends.Final {

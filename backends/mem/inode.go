@@ -79,6 +79,14 @@ func (b *Backend) whole(name string, i *inode) backends.Info {
 	return info
 }
 
+// changed is info as it is told of what was just changed.
+func (b *Backend) changed(name string, i *inode) backends.Info {
+	if known := b.options.AfterWrite; known != 0 {
+		return only(b.info(name, i), known)
+	}
+	return b.info(name, i)
+}
+
 // listed is info as a listing tells it.
 func (b *Backend) listed(name string, i *inode) backends.Info {
 	info := b.info(name, i)

@@ -45,8 +45,8 @@ type Options struct {
 	ListUnit time.Duration
 
 	// Known are the fields that the server tells of a file; 0 means all. ListKnown are those that its listings tell of
-	// them; 0 means as many.
-	Known, ListKnown backends.Fields
+	// them, AfterWrite those that it tells of what was just changed; 0 means as many.
+	Known, ListKnown, AfterWrite backends.Fields
 
 	// Fault and After are the first hooks; see SetFault and SetAfter.
 	Fault, After Hook
@@ -343,7 +343,7 @@ func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) 
 			code = b.set(i, attr)
 		}
 		if code == 0 {
-			info = b.info(path.Base("/"+name), i)
+			info = b.changed(path.Base("/"+name), i)
 		}
 		return code
 	})
