@@ -140,7 +140,7 @@ func (f *File) entry() Entry {
 	}
 	switch {
 	case links.Nlink > 0:
-		e.Nlink = links.Nlink
+		e.Nlink, e.Linked = links.Nlink, links.Linked
 		e.Known |= backends.HasNlink
 	case f.gone:
 		e.Nlink = 0

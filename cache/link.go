@@ -19,7 +19,10 @@ const maxLinks = 100_000
 // names are the names of one file that has several, as far as they were made here: SFTP version 3 tells no link count
 // and no identity (draft-ietf-secsh-filexfer-02 section 5). An open file of several names is one File, and is published
 // into itself, for a rename over one name would part it from the others.
-type names struct{ set map[string]struct{} }
+type names struct {
+	id  uint64
+	set map[string]struct{}
+}
 
 // Link gives the file old the further name name. What is unpublished of it is published first.
 func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
@@ -153,7 +156,7 @@ func (t *Tree) link(old, name string) {
 	}
 	n := t.links[old]
 	if n == nil {
-		n = &names{set: map[string]struct{}{old: {}}}
+		n = &names{id: t.staged.Add(1), set: map[string]struct{}{old: {}}}
 		t.links[old] = n
 	}
 	n.set[name] = struct{}{}
@@ -216,7 +219,7 @@ func (t *Tree) linked(name string) bool {
 	return t.links[name] != nil
 }
 
-// countLinks sets e's link count if more than one name is known.
+// countLinks sets e's link count, and which file it is, if more than one name is known.
 func (t *Tree) countLinks(name string, e *Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -224,7 +227,7 @@ func (t *Tree) countLinks(name string, e *Entry) {
 		return
 	}
 	if n := t.links[name]; n != nil {
-		e.Nlink = uint32(len(n.set))
+		e.Nlink, e.Linked = uint32(len(n.set)), n.id
 		e.Known |= backends.HasNlink
 	}
 }

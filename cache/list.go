@@ -185,7 +185,7 @@ func (o *overlay) add(l *Listing, info backends.Info) {
 	if f == nil || !f.Dirty() && !f.agrees(info) {
 		e := Entry{Info: info, Version: fingerprint(info)}
 		o.tree.countLinks(join(o.dir, info.Name), &e)
-		if e.Nlink == info.Nlink {
+		if e.Linked == 0 {
 			l.add(info)
 		} else {
 			l.addOver(e)

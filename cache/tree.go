@@ -78,6 +78,10 @@ type Entry struct {
 	// Valid is how long this answer may be used without asking again; beside ENOENT it is that of the absence.
 	Valid time.Duration
 
+	// Linked is the same for all names of one file that are known to be its names, and of no other; 0 for a file that is
+	// known by one name only.
+	Linked uint64
+
 	// Version tells contents apart: two Entries of one name with different versions must not share cached pages, for
 	// somebody else changed the content on the server. What is written through this tree, and what others only append,
 	// keeps the version as long as the file is open.

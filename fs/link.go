@@ -76,7 +76,7 @@ func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if err != nil {
 		return status(err)
 	}
-	v, ok := s.nodes.link(in.Oldnodeid, in.NodeId, name)
+	v, ok := s.nodes.link(in.Oldnodeid, in.NodeId, name, e.Linked)
 	if !ok {
 		return statusStale
 	}

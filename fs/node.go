@@ -65,6 +65,10 @@ type nodes struct {
 	other map[place]slot // by its further names
 	more  map[slot][]place
 	open  map[slot]*opened
+	// linked finds the node of a file by what the tree calls it under all its names (cache.Entry.Linked), and files the
+	// other way: the kernel may have forgotten the node and now ask for one name after the other.
+	linked map[uint64]slot
+	files  map[slot]uint64
 	// away counts nodes and entries of moved that bear an ino which is not the natural one of where they are.
 	away map[uint64]int
 	// moved remembers the ino of names that were renamed here and then forgotten by the kernel.
@@ -95,6 +99,9 @@ func newNodes() *nodes {
 		moved: map[movedKey]uint64{},
 		next:  rootSlot,
 		last:  map[slot]cache.Entry{},
+
+		linked: map[uint64]slot{},
+		files:  map[slot]uint64{},
 	}
 	root := t.at(t.take())
 	root.ino, root.kind, root.lookups = rootIno, fuse.S_IFDIR, 1
@@ -227,13 +234,31 @@ func (t *nodes) look(dir nodeID, name string, e cache.Entry) (v view, ok bool) {
 		return view{}, false
 	}
 	i := t.lookSlot(place{d, name}, e)
+	t.isFile(i, e.Linked)
 	t.at(i).lookups++
 	return t.viewOf(i), true
+}
+
+// isFile notes that node i is the file that the tree calls so under all its names; 0 for one that it knows by one name.
+func (t *nodes) isFile(i slot, linked uint64) {
+	if old := t.files[i]; old != linked && old != 0 {
+		delete(t.linked, old)
+		delete(t.files, i)
+	}
+	if linked != 0 && t.linked[linked] == 0 {
+		t.linked[linked], t.files[i] = i, linked
+	}
 }
 
 func (t *nodes) lookSlot(p place, e cache.Entry) slot {
 	kind := kindOf(e.Mode)
 	old := t.named(p)
+	if i := t.linked[e.Linked]; old == 0 && i != 0 && t.at(i).parent != 0 && t.at(i).kind == kind {
+		if o := t.open[i]; o == nil || o.version == e.Version {
+			t.attach(i, p)
+			return i
+		}
+	}
 	if old == 0 {
 		return t.create(p, kind, t.inoFor(p))
 	}
@@ -362,8 +387,8 @@ func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
 	t.drop(a)
 }
 
-// link is told that node id has got the further name, and gives it to the kernel once more.
-func (t *nodes) link(id, dir nodeID, name string) (v view, ok bool) {
+// link is told that node id, which the tree now calls linked, has got the further name, and gives it to the kernel once more.
+func (t *nodes) link(id, dir nodeID, name string, linked uint64) (v view, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, d := t.find(id), t.find(dir)
@@ -371,26 +396,32 @@ func (t *nodes) link(id, dir nodeID, name string) (v view, ok bool) {
 		return view{}, false
 	}
 	p := place{d, name}
-	t.forgetMoved(p)
 	if old := t.named(p); old != 0 && old != i {
 		t.unname(p, old)
 	}
 	if t.named(p) == 0 {
-		t.at(d).kids++
-		if n := t.at(i); n.parent == 0 {
-			n.parent, n.name = d, name
-			t.enter(i)
-		} else {
-			t.other[p] = i
-			t.more[i] = append(t.more[i], p)
-		}
-		t.settle(i)
+		t.attach(i, p)
 	}
+	t.isFile(i, linked)
 	t.touch(d)
 	n := t.at(i)
 	n.lookups++
 	n.changed = time.Now().UnixNano()
 	return t.viewOf(i), true
+}
+
+// attach gives node i the further name p, which is free.
+func (t *nodes) attach(i slot, p place) {
+	t.forgetMoved(p)
+	t.at(p.dir).kids++
+	if n := t.at(i); n.parent == 0 {
+		n.parent, n.name = p.dir, p.name
+		t.enter(i)
+	} else {
+		t.other[p] = i
+		t.more[i] = append(t.more[i], p)
+	}
+	t.settle(i)
 }
 
 // unnamed gives the kernel a node without a name (O_TMPFILE).
@@ -434,10 +465,16 @@ func (t *nodes) drop(i slot) {
 		others := t.more[i]
 		delete(t.more, i)
 		delete(t.last, i)
+		t.isFile(i, 0)
 		if n.flags&displaced != 0 {
 			t.notAway(n.ino)
 			if parent != 0 {
 				t.remember(place{parent, n.name}, n.ino)
+			}
+		}
+		if len(others) > 0 && n.flags&ceded == 0 { // all names keep the number, also the one that it comes from
+			for _, p := range append(others, place{parent, n.name}) {
+				t.keep(p, n.ino)
 			}
 		}
 		if parent != 0 {
@@ -601,10 +638,14 @@ func (t *nodes) notAway(ino uint64) {
 
 // remember keeps the number of a name that was moved here beyond the kernel's memory of it.
 func (t *nodes) remember(p place, ino uint64) {
-	dir := t.at(p.dir).ino
-	if hashIno(dir, p.name, 0) == ino {
-		return
+	if hashIno(t.at(p.dir).ino, p.name, 0) != ino {
+		t.keep(p, ino)
 	}
+}
+
+// keep is remember for a name whose own number it may be.
+func (t *nodes) keep(p place, ino uint64) {
+	t.forgetMoved(p)
 	if len(t.moved) >= movedAtMost {
 		for k, old := range t.moved { // any one
 			delete(t.moved, k)
@@ -612,7 +653,7 @@ func (t *nodes) remember(p place, ino uint64) {
 			break
 		}
 	}
-	t.moved[movedKey{dir, p.name}] = ino
+	t.moved[movedKey{t.at(p.dir).ino, p.name}] = ino
 	t.away[ino]++
 }
 

@@ -52,6 +52,43 @@ func TestNodeKeepsItsNumberOverRenamesAndForgetting(t *testing.T) {
 	}
 }
 
+// TestLinkedNamesAreOneNodeAfterForgetting: a file of several names is one node, with the number that it had, in whatever order
+// the kernel asks for its names again.
+func TestLinkedNamesAreOneNodeAfterForgetting(t *testing.T) {
+	for _, order := range [][]string{{"a", "b", "c"}, {"c", "b", "a"}, {"b", "c", "a"}} {
+		n := newNodes()
+		linked := fileEntry(1)
+		a := mustLook(t, n, rootID, "a", linked)
+		linked.Linked = 5
+		for _, name := range []string{"b", "c"} {
+			if _, ok := n.link(a.id, rootID, name, linked.Linked); !ok {
+				t.Fatal("the node cannot be linked")
+			}
+		}
+		n.forget(a.id, 3)
+		if n.count() != 1 {
+			t.Fatalf("%d nodes are left, want the root", n.count())
+		}
+		first := mustLook(t, n, rootID, order[0], linked)
+		for _, name := range order {
+			v := mustLook(t, n, rootID, name, linked)
+			if v.id != first.id || v.ino != a.ino || n.ino(rootID, name) != a.ino {
+				t.Errorf("%v: %q is node %d with number %d, want node %d with number %d", order, name, v.id, v.ino, first.id, a.ino)
+			}
+		}
+		n.remove(rootID, "a")
+		if other := mustLook(t, n, rootID, "a", fileEntry(2)); other.id == first.id || other.ino == a.ino {
+			t.Errorf("%v: a new file under a removed name is node %d with number %d, as the old one", order, other.id, other.ino)
+		}
+		for _, id := range []nodeID{first.id, first.id + 1, first.id + 2} {
+			n.forget(id, 100)
+		}
+		if len(n.linked) > 0 || len(n.files) > 0 {
+			t.Errorf("%v: forgotten nodes are still known as files: %v, %v", order, n.linked, n.files)
+		}
+	}
+}
+
 func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	n := newNodes()
 	old := mustLook(t, n, rootID, "f", fileEntry(1))
@@ -103,7 +140,7 @@ func TestNodeWithTwoNamesLivesByEither(t *testing.T) {
 	n := newNodes()
 	d := mustLook(t, n, rootID, "d", dirEntry())
 	f := mustLook(t, n, rootID, "f", fileEntry(1))
-	if v, ok := n.link(f.id, d.id, "g"); !ok || v.id != f.id || v.names != 2 || v.ino != f.ino {
+	if v, ok := n.link(f.id, d.id, "g", 7); !ok || v.id != f.id || v.names != 2 || v.ino != f.ino {
 		t.Fatalf("link: %+v %v, want the same node with two names", v, ok)
 	}
 	n.rename(rootID, "f", d.id, "g")
@@ -330,7 +367,7 @@ func TestNodesOfManyNamesAgreeWithModel(t *testing.T) {
 				lookups[v.id]++
 			case 1: // link
 				if id, ok := names[p]; ok && names[q] == 0 {
-					table.link(id, q.dir, q.name)
+					table.link(id, q.dir, q.name, 0)
 					names[q] = id
 					lookups[id]++
 				}
