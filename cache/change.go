@@ -7,33 +7,49 @@ import (
 )
 
 // alone reserves names for a change at the server: no File begins to bear one of them, or a name below it, before release
-// is called, and no other change of them is under way. So whoever has a file open has it from before the change or from
-// after it, and never from in between, where the server's answers are of two worlds.
+// is called, and no other change of them, of what is above or of what is below them is under way. So whoever has a file open
+// has it from before the change or from after it, and never from in between, where the server's answers are of two worlds.
 func (t *Tree) alone(ctx context.Context, names ...string) (release func(), err error) {
 	for {
-		if err := t.settled(ctx, names...); err != nil {
-			return nil, err
-		}
-		if done := t.reserve(names); done != nil {
+		done, others := t.reserve(names)
+		if others == nil {
 			return func() { t.release(names, done) }, nil
+		}
+		if err := ended(ctx, others); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// reserve marks names as being changed; nil if somebody was faster with one of them.
-func (t *Tree) reserve(names []string) chan struct{} {
+// reserve marks names as being changed, unless others is changing one of them, or something above or below it.
+func (t *Tree) reserve(names []string) (done, others chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, name := range names {
-		if t.busyLocked(name) != nil {
-			return nil
+		if others := t.busyLocked(name); others != nil {
+			return nil, others
+		}
+		for changing, others := range t.busy {
+			if isBelow(changing, name) {
+				return nil, others
+			}
 		}
 	}
-	done := make(chan struct{})
+	done = make(chan struct{})
 	for _, name := range names {
 		t.busy[name] = done
 	}
-	return done
+	return done, nil
+}
+
+// ended waits until a change has ended.
+func ended(ctx context.Context, change <-chan struct{}) error {
+	select {
+	case <-change:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // release ends the reservation of names, and their era.
@@ -57,10 +73,8 @@ func (t *Tree) settled(ctx context.Context, names ...string) error {
 			if busy == nil {
 				break
 			}
-			select {
-			case <-busy:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := ended(ctx, busy); err != nil {
+				return err
 			}
 		}
 	}

@@ -175,3 +175,31 @@ func TestFileWithoutANameReplacesNothingWhenItGetsOne(t *testing.T) {
 	w.has("g", "mine")
 	w.only("f", "g")
 }
+
+// TestRenameOfADirectoryWaitsForChangesInIt: a removal that is under way asks for the old name, which must still be there.
+func TestRenameOfADirectoryWaitsForChangesInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.must(w.server.MakeDir("d"))
+		w.give("d/f", "content")
+		held := make(chan struct{})
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "remove" {
+				<-held
+			}
+			return nil
+		})
+		removed, renamed := make(chan error, 1), make(chan error, 1)
+		go func() { removed <- w.tree.Remove(w.Context(), "d/f") }()
+		synctest.Wait()
+		go func() { renamed <- w.tree.Rename(w.Context(), "d", "e", backends.Replace) }()
+		synctest.Wait()
+		close(held)
+		w.must(<-removed)
+		w.must(<-renamed)
+		if names, err := w.server.Names("e"); err != nil || len(names) > 0 {
+			t.Errorf("the renamed directory holds %q, %v; want nothing", names, err)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
+}
