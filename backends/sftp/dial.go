@@ -156,6 +156,9 @@ func unreachable(address string, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Code, e.Cause = syscall.ECONNREFUSED, backends.CauseConnRefused
 		e.Hint = "the machine answers, but nothing listens there: check port, and that the SSH server runs"
+	case errors.Is(err, syscall.ECONNRESET):
+		e.Code, e.Cause = syscall.ECONNRESET, backends.CauseConnLost
+		e.Hint = "something answers at " + address + " and hangs up at once: check what stands between, and that the SSH server runs"
 	case errors.Is(err, context.Canceled):
 		e.Code, e.Cause = syscall.EINTR, ""
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeout != nil && timeout.Timeout():
