@@ -107,5 +107,5 @@ func errnoName(e syscall.Errno) string {
 
 // outage are the errnos by which an operation may tell that the server is away, or that the connection broke under it.
 var outage = []syscall.Errno{
-	syscall.EIO, syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.ESTALE, syscall.ENOTCONN, syscall.ECONNRESET, syscall.ECONNREFUSED,
+	syscall.EIO, syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ESTALE, syscall.ENOTCONN, syscall.ECONNRESET, syscall.ECONNREFUSED,
 }
