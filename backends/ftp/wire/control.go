@@ -21,6 +21,7 @@ const patience = 2 * time.Second
 type exchange struct {
 	command  string
 	began    chan struct{} // closed by the first reply, preliminary or not; nil where nobody waits for it
+	agreed   bool          // that was a preliminary one; set before began is closed
 	again    chan struct{} // closed by a second preliminary one; nil where nobody waits for it
 	done     chan struct{} // closed by the final one
 	givenUp  bool          // a transfer whose final reply may never come; guarded by Session.mu
@@ -232,6 +233,7 @@ func (s *Session) match(reply Reply) (*exchange, error) {
 			return nil, errTooLong
 		}
 		if x.early == 1 && x.began != nil {
+			x.agreed = true
 			close(x.began)
 		}
 		if x.early == 2 && x.again != nil {

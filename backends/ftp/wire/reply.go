@@ -42,6 +42,7 @@ func readReply(r *bufio.Reader, wide bool) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	line = withoutTelnet(line)
 	code, mark, ok := parseCode(line)
 	if !ok {
 		return Reply{}, fmt.Errorf("%w: %.100q", errMalformed, line)
@@ -99,6 +100,20 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 		}
 		return bytes.TrimSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r")), nil
 	}
+}
+
+// withoutTelnet takes off what a server answers to a name that looks like telnet (RFC 854): proftpd 1.3.8 says WONT in front of
+// its reply to a path with the bytes FF FE in it.
+func withoutTelnet(line []byte) []byte {
+	const iac, will, dont = 0xff, 0xfb, 0xfe
+	for len(line) >= 2 && line[0] == iac {
+		n := 2
+		if line[1] >= will && line[1] <= dont {
+			n = 3
+		}
+		line = line[min(n, len(line)):]
+	}
+	return line
 }
 
 // ended makes of an end in the middle of something what it is.

@@ -119,7 +119,9 @@ func (t *transfer) opened(ctx context.Context) error {
 		return lost("transfer", t.upload, err)
 	}
 	switch {
-	case !t.main.ended() || t.main.reply.good():
+	case t.main.agreed: // what comes after that is for End
+		return nil
+	case t.main.reply.good():
 		return nil
 	case t.main.reply.Code == 421:
 		return lost("transfer", false, &hangUp{t.main.reply})
