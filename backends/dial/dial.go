@@ -7,6 +7,7 @@
 package dial
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -129,17 +130,23 @@ func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) e
 	if err != nil {
 		return err
 	}
+	var last error // of the steps, as it was told
 	b, err := connect(t, n, o, func(s Step) {
 		if s.Name == "workingDir" {
 			s.Detail = n.decode(s.Detail)
+			s.Err = hintNearest(ctx, t, n, o, s.Err)
 		}
+		last = s.Err
 		report(s)
 	})
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	return b.Probe(ctx)
+	if err := b.Probe(ctx); err != nil {
+		return cmp.Or(last, err)
+	}
+	return nil
 }
 
 // Shown is what a server has shown of itself, and where.

@@ -136,6 +136,22 @@ func TestTestTellsCausesOfFTPApart(t *testing.T) {
 	}
 }
 
+// A working directory that does not exist is told with how far its path leads.
+func TestNearestDirectoryIsTold(t *testing.T) {
+	ssh, ftp := servers.NewSSHD(t, servers.SSHOptions{}), servers.NewFTP(t, servers.FTPOptions{})
+	for protocol, place := range map[string]conncfg.Target{"SFTP": target(t, ssh, "data"), "FTP": targetFTP(t, ftp, servers.Plain, "data")} {
+		exists := place.WorkingDir
+		for dir, want := range map[string]string{exists + "/a/b/c": exists, "/nowhere": "/", "data/a": "data", "nowhere/b": "."} {
+			place.WorkingDir = dir
+			_, last, err := tested(t, place, dial.Options{})
+			e, ok := err.(*backends.Error)
+			if !ok || e.Cause != backends.CauseWorkingDir || !strings.HasSuffix(e.Hint, fmt.Sprintf("%q", want)) || last.Err != err {
+				t.Errorf("%s in %q: step %q, %v (%+v); want workdir_missing and %q", protocol, dir, last.Name, last.Err, err, want)
+			}
+		}
+	}
+}
+
 // A certificate that somebody has trusted is believed whoever signed it, whatever its name and its dates.
 func TestTrustedCertificatesAreBelieved(t *testing.T) {
 	for what, certificate := range map[string]servers.CertificateOptions{
