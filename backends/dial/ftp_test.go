@@ -157,6 +157,7 @@ func TestTrustedCertificatesAreBelieved(t *testing.T) {
 	for what, certificate := range map[string]servers.CertificateOptions{
 		"self-signed": {SelfSigned: true},
 		"of another":  {Name: "other.example"},
+		"expired":     {NotAfter: time.Now().Add(-time.Hour)},
 	} {
 		s := servers.NewFTP(t, servers.FTPOptions{TLS: servers.Explicit, Certificate: certificate})
 		place := targetFTP(t, s, servers.Explicit, "data")
