@@ -54,6 +54,7 @@ type File struct {
 	writer   backends.Writer // holds a name that was created exclusively, until the first publication
 	temp     string          // the writer's temporary name
 	reads    bool            // somebody opened it to read it
+	assumed  bool            // it was made because the name was believed to be free, and does not mean to replace anything
 	reclaim  bool            // the name must be new on the server, and is held no more
 	tried    bool            // a publication failed that may have happened
 	begun    bool            // an append in place failed and may have left a part of itself
@@ -326,8 +327,8 @@ func (f *File) truncate(size int64) error {
 	if err := f.truncateLocked(size); err != nil {
 		return fault("truncate", f.name, err)
 	}
-	if size == 0 {
-		f.torn = nil
+	if size == 0 { // what was before does not matter any more, whoever made it
+		f.torn, f.assumed = nil, false
 	}
 	return nil
 }

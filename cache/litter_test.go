@@ -17,7 +17,7 @@ import (
 // that. The server is away until the func is called.
 func (w *world) leaveLitter(name string) (temp string, back func()) {
 	w.Helper()
-	f := w.open(name, creating)
+	f := w.open(name, cache.OpenMode{Write: true, Create: true, Truncate: true})
 	w.write(f, "never to arrive", 0)
 	made := false
 	w.server.SetFault(func(_ context.Context, op, name string) error {

@@ -34,6 +34,7 @@ type job struct {
 	from    int64 // where that belongs
 	begun   bool  // an append in place was begun, and may have left a part of itself
 	claim   bool  // the name must be new on the server
+	assumed bool  // it was believed to be
 	waited  bool  // the writer was opened when the file was created, and not now
 	writer  backends.Writer
 	temp    string
@@ -95,6 +96,7 @@ func (f *File) begin() (*job, error) {
 	j := &job{
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
 		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending, begun: f.begun, claim: f.reclaim,
+		assumed: f.assumed && f.base.Known == 0 && !f.tried,
 	}
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
@@ -209,11 +211,30 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	if j.linked {
 		return f.rewrite(ctx, j)
 	}
+	if err := f.stillFree(ctx, j); err != nil {
+		return info, err
+	}
 	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
 		info, err = f.replace(ctx, j)
 		return err
 	})
 	return info, err
+}
+
+// stillFree returns an error if somebody else made the name meanwhile that j was made under without asking: a program that
+// did not say O_TRUNC would have opened that file, and not replaced it.
+func (f *File) stillFree(ctx context.Context, j *job) error {
+	if !j.assumed {
+		return nil
+	}
+	_, err := f.tree.ask(ctx, j.name)
+	switch {
+	case err == nil:
+		return f.fault("publish", changedElsewhere)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 // onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.

@@ -206,3 +206,38 @@ func TestClaimOutlivesARenameThatFailed(t *testing.T) {
 		w.must(w.tree.Close(w.Context()))
 	})
 }
+
+// TestFileThatSomebodyElseMadeMeanwhileIsNotReplaced: who creates a file without O_TRUNC would have opened the other's, had
+// the server been asked. With O_TRUNC the last one wins, as ever.
+func TestFileThatSomebodyElseMadeMeanwhileIsNotReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		for _, name := range []string{"log", "cut", "cut later"} {
+			if _, err := w.tree.Stat(w.Context(), name); backends.Errno(err) != syscall.ENOENT {
+				t.Fatal(err)
+			}
+			w.give(name, "theirs")
+		}
+		log := w.open("log", creating)
+		w.write(log, "ours", 0)
+		wantErrno(t, log.Publish(w.Context()), syscall.ESTALE)
+		w.must(log.Close(w.Context(), true))
+		w.has("log", "theirs")
+
+		mode := creating
+		mode.Truncate = true
+		cut := w.open("cut", mode)
+		w.write(cut, "ours", 0)
+		w.close(cut)
+		w.has("cut", "ours")
+
+		later := w.open("cut later", creating)
+		w.write(later, "gone", 0)
+		_, err := later.SetAttr(w.Context(), backends.Attr{Size: new(int64)})
+		w.must(err)
+		w.write(later, "ours", 0)
+		w.close(later)
+		w.has("cut later", "ours")
+		w.must(w.tree.Close(w.Context()))
+	})
+}

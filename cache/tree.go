@@ -570,7 +570,7 @@ func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) 
 	}
 	t.kept.forget(name) // of another's file, if of any
 	f := newFile(t, name, t.blank(name, mode.Perm))
-	f.writer, f.temp = writer, temp
+	f.writer, f.temp, f.assumed = writer, temp, !mode.Exclusive && !mode.Truncate
 	if err := f.stage(); err != nil {
 		f.discard()
 		return nil, err
