@@ -173,8 +173,11 @@ func (c *Conn) Received() int64 { return c.read.Load() }
 func (c *Conn) Written() int64 { return c.written.Load() }
 
 // Delivered returns the number of bytes that the other side's kernel has acknowledged, where the socket can tell (TCP on
-// Linux, TCP_INFO), else Written.
+// Linux, TCP_INFO), else Written. A connection below that has a method of this name is asked in place of the socket.
 func (c *Conn) Delivered() int64 {
+	if below, ok := c.Conn.(interface{ Delivered() int64 }); ok {
+		return below.Delivered()
+	}
 	raw, ok := c.Conn.(syscall.Conn)
 	if !ok {
 		return c.written.Load()
