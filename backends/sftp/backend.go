@@ -73,7 +73,8 @@ type Options struct {
 	// Step is told of each step of a login, in order; nil if nobody listens. It must not block.
 	Step func(Step)
 
-	// Dial stands in for name resolution and the net package, in tests. nil is the network.
+	// Dial stands in for name resolution and the net package: it leads through another host, or is a test's. Its *backends.Error is passed on
+	// as it is. nil is the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	hangUps *atomic.Int32 // logins in a row that ended when the password had been shown; see noLogin

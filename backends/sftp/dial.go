@@ -34,8 +34,30 @@ func dial(ctx context.Context, o *Options) (*session, error) {
 	if err != nil {
 		return nil, o.ended("ssh", time.Now(), "", refusal(backends.CauseKeyFile, err, "correct the file or take it out of the definition"))
 	}
-	// A server with several keys may show one that is not believed before one that is. It is asked again for the others;
-	// only the last refusal is told as a step, and what was told already is not told twice.
+	return logIn(ctx, o, func(ctx context.Context, o *Options, without map[string]bool) (*session, error) {
+		conn, release, err := o.knock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s, err := o.enter(ctx, conn, hosts, without)
+		if !release() || err != nil {
+			conn.Kill(cmp.Or(err, context.Cause(ctx)))
+			if s != nil {
+				s.close()
+			}
+			if err == nil {
+				err = &fault{err: context.Cause(ctx)}
+			}
+			return nil, err
+		}
+		return s, nil
+	})
+}
+
+// logIn makes logins by once until one succeeds or there is no use in another. A server with several keys may show one that is
+// not believed before one that is. It is asked again for the others; only the last refusal is told as a step, and what was
+// told already is not told twice.
+func logIn[T any](ctx context.Context, o *Options, once func(context.Context, *Options, map[string]bool) (T, error)) (T, error) {
 	var first error
 	without, told := make(map[string]bool), make(map[string]bool)
 	for {
@@ -50,7 +72,7 @@ func dial(ctx context.Context, o *Options) (*session, error) {
 				o.step(s)
 			}
 		}
-		s, err := dialOnce(ctx, &attempt, hosts, without)
+		made, err := once(ctx, &attempt, without)
 		if first == nil {
 			first = err
 		}
@@ -68,29 +90,18 @@ func dial(ctx context.Context, o *Options) (*session, error) {
 		for _, s := range held {
 			o.step(s)
 		}
-		return s, err
+		return made, err
 	}
 }
 
-func dialOnce(ctx context.Context, o *Options, hosts *hostKeys, without map[string]bool) (*session, error) {
+// knock connects; the connection is bound to ctx until release is called.
+func (o *Options) knock(ctx context.Context) (conn *netconn.Conn, release func() bool, err error) {
 	raw, err := o.reach(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	conn := netconn.New(raw, o.SocketTimeout)
-	release := conn.Bind(ctx)
-	s, err := o.enter(ctx, conn, hosts, without)
-	if !release() || err != nil {
-		conn.Kill(cmp.Or(err, context.Cause(ctx)))
-		if s != nil {
-			s.close()
-		}
-		if err == nil {
-			err = &fault{err: context.Cause(ctx)}
-		}
-		return nil, err
-	}
-	return s, nil
+	conn = netconn.New(raw, o.SocketTimeout)
+	return conn, conn.Bind(ctx), nil
 }
 
 // ended reports a step and returns its error, dressed.
@@ -147,8 +158,11 @@ func (o *Options) resolve(ctx context.Context, host string) ([]string, error) {
 	return hosts, nil
 }
 
-// unreachable tells why no connection came about.
+// unreachable tells why no connection came about. What a dialer of somebody else has told of already is left as it is.
 func unreachable(address string, err error) error {
+	if told, ok := errors.AsType[*backends.Error](err); ok {
+		return told
+	}
 	e := &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient, Cause: backends.CauseNoRoute, Err: err,
 		Hint: "check host and port, the route to it and the firewalls between"}
 	timeout, _ := errors.AsType[net.Error](err)
