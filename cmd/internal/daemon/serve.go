@@ -515,25 +515,28 @@ func unnamed(err error) error {
 	return err
 }
 
+// maxStrangers is how many are trusted at first sight for one mount: the host in between, and the server.
+const maxStrangers = 2
+
 // reachable logs in once, and trusts the server's key at first sight if it may: only a key of which nobody knows anything,
 // never a changed one. A key is trusted before the login, so that the password reaches nobody else, and stays so where the
 // login fails: the error says that too.
 func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew bool) (trusted *control.TrustAnswer, err error) {
 	log := d.log.With("conn", target.MountPoint)
 	test := func() error { return d.o.Floor.Test(ctx, target, log, func(control.Step) {}) }
-	if err := test(); err == nil || !trustNew || !isStranger(err) {
-		return nil, told(err)
+	err = test()
+	for met := 0; trustNew && met < maxStrangers && isStranger(err); met++ {
+		pinned, pinErr := d.o.Floor.Pin(ctx, target, "")
+		if pinErr != nil {
+			return nil, told(pinErr)
+		}
+		if !pinned.Already {
+			d.logTrusted(ctx, target.MountPoint, *pinned)
+			trusted = pinned
+		}
+		err = test()
 	}
-	trusted, err = d.o.Floor.Pin(ctx, target, "")
-	switch {
-	case err != nil:
-		return nil, told(err)
-	case trusted.Already:
-		trusted = nil
-	default:
-		d.logTrusted(ctx, target.MountPoint, *trusted)
-	}
-	err = told(test())
+	err = told(err)
 	if e, ok := errors.AsType[*control.Error](err); ok && trusted != nil {
 		e := *e
 		e.Text += fmt.Sprintf("; the %s %s of %s is trusted from now on", trusted.What(), trusted.Fingerprint, trusted.Address)
