@@ -23,8 +23,8 @@ import (
 type gate struct {
 	address string
 	logins  atomic.Int32
-	config  *ssh.ServerConfig
 	mu      sync.Mutex
+	config  *ssh.ServerConfig
 	conns   []net.Conn // of its clients
 }
 
@@ -33,7 +33,10 @@ func newGate(t *testing.T, lead func(address string, n ssh.NewChannel)) *gate {
 	t.Helper()
 	g := &gate{config: serverConfig(t)}
 	g.address = serve(t, func(conn net.Conn) {
-		_, channels, requests, err := ssh.NewServerConn(conn, g.config)
+		g.mu.Lock()
+		config := *g.config
+		g.mu.Unlock()
+		_, channels, requests, err := ssh.NewServerConn(conn, &config)
 		if err != nil {
 			return // the scan of the host key ends so
 		}
@@ -219,11 +222,13 @@ func TestJumpLogsInOnce(t *testing.T) {
 func TestJumpShowsAWrongPasswordOnce(t *testing.T) {
 	g := newGate(t, echo)
 	asked, answer := make(chan struct{}, 100), make(chan struct{})
+	g.mu.Lock()
 	g.config.PasswordCallback = func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
 		asked <- struct{}{}
 		<-answer
 		return nil, errors.New("no")
 	}
+	g.mu.Unlock()
 	j := g.jump(t, Options{})
 	var all sync.WaitGroup
 	for range 4 {
