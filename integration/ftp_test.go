@@ -1,0 +1,93 @@
+package integration
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"pierfs/integration/daemon"
+	"pierfs/integration/process"
+	"pierfs/integration/servers"
+)
+
+// newFTPStage is newStage with a server of FTP, or of FTPS.
+func newFTPStage(t *testing.T, o servers.FTPOptions, more daemon.Fields) *stage {
+	t.Helper()
+	server := servers.NewFTP(t, o)
+	fields := daemon.Fields{
+		"protocol": "FTP", "host": server.Host, "port": server.Port, "username": server.User, "password": server.Password,
+		"workingDir": server.Root,
+	}
+	if o.TLS != servers.Plain {
+		maps.Copy(fields, daemon.Fields{"protocol": "FTPS", "useImplicit": o.TLS == servers.Implicit, "caFile": server.Authority.File})
+	}
+	maps.Copy(fields, more)
+	s := &stage{daemon: newDaemon(t), behind: server.Dir}
+	s.daemon.Define(t, connection, fields)
+	s.daemon.Start(t)
+	s.mount = s.daemon.Mount(connection)
+	s.daemon.AwaitState(t, connection, "ready", process.Patience)
+	return s
+}
+
+const posixFTPFloor = 23
+
+// posixFTPExpected are the tests of posixtest that do not pass over FTP.
+var posixFTPExpected = func() map[string]posixEnd {
+	ends := maps.Clone(posixExpected)
+	maps.Copy(ends, map[string]posixEnd{
+		"Link":             {"fail", "FTP has no hard links: EPERM, as link(2) has it for such file systems"},
+		"LinkUnlinkRename": {"fail", "as Link"},
+		"SymlinkReadlink":  {"fail", "FTP cannot make symbolic links: EPERM, as symlink(2) has it for such file systems"},
+		"SetattrSymlink":   {"fail", "as SymlinkReadlink"},
+		"XAttr":            {"skip", "FTP has no extended attributes; we answer ENOTSUP, which the test takes for a reason to skip"},
+	})
+	return ends
+}()
+
+func TestPosixOverFTP(t *testing.T) {
+	t.Parallel()
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			posix(t, newFTPStage(t, servers.FTPOptions{Kind: kind}, nil), posixFTPExpected, posixFTPFloor)
+		})
+	}
+}
+
+const probeFTPFloor = 165
+
+// probeFTPFailing are the checks of the probe that cannot pass on vsftpd and have no way to be called unsupported.
+var probeFTPFailing = map[string]string{
+	"name_newline": "EINVAL", // an end of line ends a command: a name with one is refused before anything is sent
+	"name_cr":      "EINVAL",
+	"statfs_true":  "says 1048576.0 GiB free", // no command of vsftpd tells the room on its disk; what is shown is large, for programs that look first
+}
+
+func TestLegacyProbeOverFTP(t *testing.T) {
+	t.Parallel()
+	legacyProbe(t, newFTPStage(t, servers.FTPOptions{}, nil), probeFTPFloor, probeFTPFailing)
+}
+
+// ftpModes are how the tools are run on vsftpd.
+var ftpModes = []servers.TLSMode{servers.Plain, servers.Explicit}
+
+func TestProgramsOverFTP(t *testing.T) {
+	t.Parallel()
+	process.Need(t, "bash", "cp", "mv", "rsync", "tar", "git", "sqlite3", "vim", "sed", "diff", "find")
+	for _, mode := range ftpModes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			programs(t, newFTPStage(t, servers.FTPOptions{TLS: mode}, nil), ability{
+				bears: func(name string) bool { return !strings.ContainsAny(name, "\r\n") }, // they end a command
+			})
+		})
+	}
+}
+
+func TestGibibyteOverFTP(t *testing.T) {
+	t.Parallel()
+	for _, mode := range ftpModes {
+		t.Run(mode.String(), func(t *testing.T) { gibibyte(t, newFTPStage(t, servers.FTPOptions{TLS: mode}, nil)) })
+	}
+}
