@@ -188,7 +188,7 @@ func (s *fileSystem) stat(r *request, id nodeID) (cache.Entry, error) {
 func (s *fileSystem) gaveBack(c *content, err error) error {
 	// Only if the last handle was released meanwhile does this close, and then the answer belongs to nobody's request.
 	if failed := s.letGo(s.owed(), c, false); failed != nil {
-		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "err", failed)
+		s.log.Error("a file could not be published after its last close", "err", failed)
 	}
 	return err
 }
@@ -271,6 +271,7 @@ func (s *fileSystem) change(r *request, id nodeID, a backends.Attr, byDescriptor
 		e, err := c.file.SetAttr(r, a)
 		if err == nil && a.Size != nil && !byDescriptor {
 			err = c.file.Publish(r)
+			s.unpublished(c.file, err)
 		}
 		return e, s.gaveBack(c, err)
 	}

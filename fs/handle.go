@@ -244,7 +244,7 @@ func (s *fileSystem) release(h *handle) {
 	s.nodes.closes(h.node, h.content, h.write)
 	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
-		s.log.Error("a file could not be published after its last close", "conn", s.o.Name, "name", name, "err", err)
+		s.log.Error("a file could not be published after its last close", "name", name, "err", err)
 	}
 	if dropped && named {
 		// A program was told that its content did not arrive, and with the last handle it is gone: the name has its old

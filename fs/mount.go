@@ -33,7 +33,7 @@ type Options struct {
 	// kernel's 128 KiB, and the tree's own read-ahead has to carry.
 	ReadAhead int
 
-	Logger *slog.Logger // nil logs nothing
+	Logger *slog.Logger // has the connection's name in it; nil logs nothing
 }
 
 // fsType is the second half of the file system type in /proc/mounts.
@@ -143,7 +143,7 @@ func attach(s *fileSystem, dir string, o Options) (*fuse.Server, error) {
 		// write. Not WRITEBACK_CACHE: the kernel would own sizes and times.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		PanicHandler:      s.panicked,
-		Logger:            log.New(debugWriter{o.Logger, o.Name}, "", 0),
+		Logger:            log.New(debugWriter{o.Logger}, "", 0),
 	}
 	if options.FsName == "" {
 		options.FsName = fsType
@@ -159,7 +159,7 @@ func attach(s *fileSystem, dir string, o Options) (*fuse.Server, error) {
 		if err == nil {
 			return server, nil
 		}
-		o.Logger.Debug("no direct mount", "conn", o.Name, "dir", dir, "err", err)
+		o.Logger.Debug("no direct mount", "dir", dir, "err", err)
 	}
 	options.Options = append(options.Options, "nosuid", "nodev")
 	if o.ReadOnly {
@@ -170,18 +170,15 @@ func attach(s *fileSystem, dir string, o Options) (*fuse.Server, error) {
 
 // panicked is told by go-fuse of a handler's panic; the request ends with what it returns.
 func (s *fileSystem) panicked(what any) fuse.Status {
-	s.log.Error("panic in a request", "conn", s.o.Name, "err", fmt.Sprint(what), "stack", string(debug.Stack()))
+	s.log.Error("panic in a request", "err", fmt.Sprint(what), "stack", string(debug.Stack()))
 	return fuse.EIO
 }
 
 // debugWriter takes go-fuse's lines. Most tell of replies to requests that were given up meanwhile.
-type debugWriter struct {
-	log  *slog.Logger
-	conn string
-}
+type debugWriter struct{ log *slog.Logger }
 
 func (w debugWriter) Write(p []byte) (int, error) {
-	w.log.Debug("fuse", "conn", w.conn, "line", strings.TrimSpace(string(p)))
+	w.log.Debug("fuse", "line", strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 

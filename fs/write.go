@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pierfs/backends"
+	"pierfs/cache"
 )
 
 func truncated() backends.Attr { return backends.Attr{Size: new(int64)} }
@@ -129,6 +130,7 @@ func (s *fileSystem) publish(cancel <-chan struct{}, pid uint32, h *handle, op f
 		defer s.end(r)
 		err := guarded(func() error { return op(r) })
 		s.nodes.tell(h.node, err != nil)
+		s.unpublished(c.file, err)
 		done <- s.gaveBack(c, err)
 	}()
 	select {
@@ -137,6 +139,16 @@ func (s *fileSystem) publish(cancel <-chan struct{}, pid uint32, h *handle, op f
 	case <-caller.Done():
 		return fuse.EINTR
 	}
+}
+
+// unpublished tells the operator why a content did not come to the server, of which the program learns an errno alone. That
+// a connection is away is told once, and not for each file.
+func (s *fileSystem) unpublished(f *cache.File, err error) {
+	if err == nil || backends.CauseOf(err) == backends.CauseOffline {
+		return
+	}
+	name, _ := f.Name()
+	s.log.Warn("a file was not published, and its program was told", "name", name, "err", err)
 }
 
 // guarded turns a panic into an error: of a goroutine of ours, go-fuse cannot catch it.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,6 +96,11 @@ func TestRefusedUpload(t *testing.T) {
 		}
 		errnoIs(t, "new file", put(filepath.Join(mount, "new"), []byte("x")), syscall.EACCES)
 		errnoIs(t, "overwrite", put(filepath.Join(mount, "report"), []byte("x")), syscall.EACCES)
+		// The program has an errno; the operator is told what was tried, on what, and what the server said.
+		told := regexp.MustCompile(`level=WARN .*not published.* name=closed/report err=".*(?i:permission denied)`)
+		if !told.MatchString(s.daemon.Log()) {
+			t.Errorf("the log does not tell of the refused upload:\n%s", s.daemon.Log())
+		}
 		errnoIs(t, "remove", os.Remove(filepath.Join(mount, "report")), syscall.EACCES)
 		errnoIs(t, "mkdir", os.Mkdir(filepath.Join(mount, "sub"), 0o755), syscall.EACCES)
 		has(t, filepath.Join(behind, "report"), old)
