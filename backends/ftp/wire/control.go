@@ -255,6 +255,9 @@ func (s *Session) match(reply Reply) (*exchange, error) {
 	if len(s.queue) == 1 && s.replies.Buffered() > 0 && !s.goodbye() {
 		return nil, fmt.Errorf("%w, behind %.200q", errStray, reply.text())
 	}
+	if err := misfit(x.command, reply); err != nil && reply.Code != 421 {
+		return nil, err
+	}
 	s.queue = s.queue[1:]
 	return x, nil
 }
@@ -271,11 +274,16 @@ var errNoSettling = errors.New("the server did not end the transfer that was giv
 // settle brings the session back into step after a transfer that was given up, in the background. The server is left to
 // end it first. Then comes PWD, the one command whose good reply (257) can be nothing else's.
 func (s *Session) settle(t *transfer) {
+	t.data.givenUp.Store(true)
+	if !t.data.shaking() && !s.aborts(t) {
+		t.data.abandon(context.Background())
+	}
 	s.mu.Lock()
 	s.current = nil
 	t.main.givenUp = true
-	if s.cause != nil {
+	if s.cause != nil || len(s.queue) == 0 { // nothing to wait for
 		s.mu.Unlock()
+		t.data.kill(errCanceled)
 		return
 	}
 	settled := make(chan struct{})
@@ -289,13 +297,31 @@ func (s *Session) settle(t *transfer) {
 		s.mu.Unlock()
 	}
 	if !s.spawn(back) {
+		t.data.kill(errCanceled)
 		close(settled)
 	}
+}
+
+// aborts reports whether t is given up by ABOR, and not by a closed data connection: proftpd 1.3.8 ends the whole session
+// when TLS breaks below a download.
+func (s *Session) aborts(t *transfer) bool {
+	return s.tls != nil && !t.upload && s.Features().fragile
 }
 
 func (s *Session) resync(t *transfer) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errNoSettling)
 	defer cancel()
+	if s.aborts(t) {
+		abor := newExchange("ABOR")
+		if _, err := s.send(ctx, []*exchange{abor}); err != nil {
+			return
+		}
+		t.data.dump(ctx)
+		if s.wait(ctx, abor.done) != nil {
+			return
+		}
+	}
+	t.data.abandon(ctx)
 	first := patience / 2
 	if s.Features().mute {
 		first = patience / 8

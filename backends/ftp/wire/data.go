@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -354,6 +355,8 @@ type data struct {
 	shaken    chan struct{} // closed when the TLS handshake has ended; nil in the clear
 	handshake error
 
+	givenUp atomic.Bool // settle decides when it is closed
+
 	mu      sync.Mutex
 	cause   error // why it was killed
 	pace    pace
@@ -474,18 +477,71 @@ func (d *data) kill(why error) {
 	}
 }
 
-// reset is kill for an upload that is not to be taken for a whole one: the server gets an error in place of an end.
-func (d *data) reset(why error) {
+// reset has kill tell the server of an error in place of an end, for an upload that is not to be taken for a whole one.
+func (d *data) reset() {
 	select {
 	case <-d.ready:
-		if d.conn != nil {
-			if socket, ok := d.conn.Conn.(*net.TCPConn); ok {
-				socket.SetLinger(0) // best effort: the name is a temporary one
-			}
-		}
 	default:
+		return
 	}
-	d.kill(why)
+	if d.conn == nil {
+		return
+	}
+	if socket, ok := d.conn.Conn.(interface{ SetLinger(int) error }); ok {
+		socket.SetLinger(0) // best effort: the name is a temporary one
+	}
+}
+
+// abandon ends the connection of a transfer that was given up. A TLS handshake that is under way is let come to its end:
+// where it breaks, servers give the session up (pure-ftpd, proftpd), or speak in the clear on it (vsftpd 3.0.3).
+func (d *data) abandon(ctx context.Context) {
+	select {
+	case <-d.ready:
+	case <-ctx.Done():
+	case <-d.s.dead:
+	}
+	if d.shaking() {
+		select {
+		case <-d.shaken:
+		case <-ctx.Done():
+		case <-d.s.dead:
+		}
+	}
+	if d.upload && d.s.Features().Sequential { // pyftpdlib 1.5.7 says nothing of a connection that was reset
+		d.reset()
+	}
+	d.kill(errCanceled)
+}
+
+// dump reads on, for a server that has been told to stop, until it has.
+func (d *data) dump(ctx context.Context) {
+	if d.Handshake() != nil || d.upload {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { d.kill(errCanceled) })
+	defer stop()
+	io.Copy(io.Discard, d.line) // how it ends is told by the reply
+	if sealed, ok := d.line.(*tls.Conn); ok {
+		sealed.CloseWrite() // it waits for that
+	}
+}
+
+// shaking reports whether a TLS handshake is still to come to its end.
+func (d *data) shaking() bool {
+	select {
+	case <-d.ready:
+	default:
+		return d.s.tls != nil
+	}
+	if d.shaken == nil {
+		return false
+	}
+	select {
+	case <-d.shaken:
+		return false
+	default:
+		return true
+	}
 }
 
 // fail keeps the first trouble.
@@ -580,6 +636,10 @@ func (d *data) unsealed() bool {
 // it (TLS 1.3's tickets) resets the connection, and what was on its way is lost (vsftpd 3.0.3: 426 for every 4 MiB).
 func (d *data) Close() error {
 	d.once.Do(func() {
+		if d.givenUp.Load() {
+			d.closed = errCanceled
+			return
+		}
 		d.closed = d.shut()
 		d.kill(net.ErrClosed)
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 
 	"strings"
@@ -110,7 +111,10 @@ func newFake(t testing.TB, answers map[string]answer) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, listener: l, greeting: "220 fake\r\n", answers: answers, open: make(map[net.Conn]bool)}
+	f := &fake{t: t, listener: l, greeting: "220 fake\r\n", answers: maps.Clone(answers), open: make(map[net.Conn]bool)}
+	if f.answers == nil {
+		f.answers = make(map[string]answer)
+	}
 	f.work.Go(f.serve)
 	t.Cleanup(func() {
 		l.Close()
@@ -163,7 +167,9 @@ func (f *fake) session(conn net.Conn) {
 		f.log = append(f.log, line)
 		f.mu.Unlock()
 		verb, arg, _ := strings.Cut(line, " ")
+		f.mu.Lock()
 		answer := f.answers[verb]
+		f.mu.Unlock()
 		if answer == nil {
 			answer = sound[verb]
 		}

@@ -174,7 +174,7 @@ func (f *Features) identify(syst Reply) {
 	case "vsftpd":
 		f.Sequential, f.MDTMSets, f.awaitsNotify = true, true, true
 	case "proftpd":
-		f.Sequential = true
+		f.Sequential, f.fragile = true, true
 	case "pure-ftpd":
 		f.Sequential, f.mute = true, true
 	}

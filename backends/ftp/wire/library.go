@@ -130,6 +130,9 @@ func (l *loan) WriteTo(io.Writer) (int64, error) {
 	case <-l.enough:
 	case <-l.t.s.dead:
 	}
+	if l.t.data.givenUp.Load() {
+		return 0, errCanceled
+	}
 	l.t.data.mu.Lock()
 	defer l.t.data.mu.Unlock()
 	return l.t.data.written, l.t.data.broken

@@ -134,7 +134,7 @@ func TestFeatures(t *testing.T) {
 		"proftpd": {"ProFTPD Server (Debian) [::ffff:127.0.0.1]",
 			feat(" HASH CRC32;MD5;SHA-1*;SHA-256", " MFF modify;UNIX.group;UNIX.mode;", " MFMT", " MLST modify*;Perm*;size*;", " REST STREAM", " SIZE", " MDTM", " UTF8", " XCRC", " XSHA256"), unix,
 			Features{Server: "ProFTPD", Sequential: true, MLST: true, Facts: []string{"modify", "perm", "size"}, Size: true, MDTM: true, MFMT: true,
-				MFF: []string{"modify", "unix.group", "unix.mode"}, Restart: true, UTF8: true, Hash: []string{"SHA-1", "CRC32", "MD5", "SHA-256"}, Sums: []string{"XCRC", "XSHA256"}, Chmod: true}},
+				MFF: []string{"modify", "unix.group", "unix.mode"}, Restart: true, UTF8: true, fragile: true, Hash: []string{"SHA-1", "CRC32", "MD5", "SHA-256"}, Sums: []string{"XCRC", "XSHA256"}, Chmod: true}},
 		"vsftpd behind another banner": {"Welcome", feat(" EPRT", " EPSV", " MDTM", " PASV", " REST STREAM", " SIZE", " TVFS"), unix,
 			Features{Server: "vsftpd", Sequential: true, Size: true, MDTM: true, Restart: true, Chmod: true, MDTMSets: true, awaitsNotify: true}},
 		"pure-ftpd": {"---------- Welcome to Pure-FTPd [privsep] [TLS] ----------", feat(" size"), unix,

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 const (
@@ -144,4 +146,39 @@ func parseCode(line []byte) (code int, mark byte, ok bool) {
 // text is a line that begins with a code, without it.
 func text(line []byte) string {
 	return string(line[min(4, len(line)):])
+}
+
+// own are the good codes that belong to one kind of command each. A server that answers with another kind's is out of step;
+// otherwise any good code is taken for any other, as servers do.
+var own = map[int][]string{
+	213: {"SIZE", "MDTM", "MFMT", "MFF", "STAT", "HASH", "XCRC", "XMD5", "XSHA", "XSHA1", "XSHA256", "XSHA512", "MD5", "AVBL"},
+	215: {"SYST"},
+	220: {"AUTH", "REIN"},
+	227: {"PASV"},
+	229: {"EPSV"},
+	257: {"PWD", "XPWD", "MKD", "XMKD"},
+	331: {"USER"},
+	332: {"USER", "PASS"},
+	350: {"RNFR", "REST"},
+}
+
+// strict are commands whose good answer has one code only, as what it says is needed or more is to come.
+var strict = map[string]int{"SIZE": 213, "MDTM": 213, "PWD": 257, "RNFR": 350, "REST": 350, "MLST": 250}
+
+// errMisfit is a reply that answers another command than the one it was taken for.
+var errMisfit = errors.New("the server's reply does not fit its command")
+
+// misfit returns an error if reply cannot be the answer to command.
+func misfit(command string, reply Reply) error {
+	if !reply.good() {
+		return nil
+	}
+	verb, _, _ := strings.Cut(command, " ")
+	if code, ok := strict[verb]; ok && code != reply.Code {
+		return fmt.Errorf("%w: %s, %.200q", errMisfit, verb, reply.text())
+	}
+	if verbs, ok := own[reply.Code]; ok && !slices.Contains(verbs, verb) {
+		return fmt.Errorf("%w: %s, %.200q", errMisfit, verb, reply.text())
+	}
+	return nil
 }

@@ -192,6 +192,43 @@ func TestServers(t *testing.T) {
 	})
 }
 
+// TestGivenUpAtOnce: a transfer that is given up before its data connection is ready, in any way that a caller has, leaves the
+// session as it was.
+func TestGivenUpAtOnce(t *testing.T) {
+	everywhere(t, func(t *testing.T, m mode) {
+		server := m.start(t)
+		s := logIn(t, options(t, server, m.tls, server.Address()))
+		path := server.Root + "/file"
+		_, err := store(t.Context(), s, "STOR "+path, some(3<<20))
+		ok(t, err)
+		for n := range 5 {
+			d, err := s.Retrieve(t.Context(), path, 0)
+			ok(t, err)
+			d.Cancel()
+			if _, err = s.Do(t.Context(), "NOOP"); err != nil {
+				t.Fatalf("a download, %d: %v", n, err)
+			}
+			s.Warm()
+			d, err = s.List(t.Context(), "LIST "+server.Root)
+			ok(t, err)
+			d.Cancel()
+			if _, err = s.Do(t.Context(), "NOOP"); err != nil {
+				t.Fatalf("a listing, %d: %v", n, err)
+			}
+			u, err := s.Store(t.Context(), "STOR "+path+"2", "SIZE "+path)
+			ok(t, err)
+			if n > 0 {
+				_, err = u.Write(make([]byte, n*10000))
+				ok(t, err)
+			}
+			u.Cancel()
+			if _, err := s.Do(t.Context(), "NOOP"); err != nil {
+				t.Fatalf("an upload, %d: %v", n, err)
+			}
+		}
+	})
+}
+
 // TestManyUploads: 20 uploads of 8 MiB over TLS 1.3 to vsftpd, which loses those whose data connection is reset.
 func TestManyUploads(t *testing.T) {
 	if testing.Short() {

@@ -110,7 +110,6 @@ func (t *transfer) opened(ctx context.Context) error {
 			return lost("transfer", t.upload, err)
 		}
 		if t.rest.reply.Code/100 != 3 { // what follows would come from the beginning
-			t.data.kill(errCanceled)
 			t.s.settle(t)
 			return t.refusal(t.rest)
 		}
@@ -147,7 +146,9 @@ func (t *transfer) asked() (list []Reply) {
 // failed ends a transfer that has not opened.
 func (t *transfer) failed(err error) error {
 	t.err = err
-	t.data.kill(errCanceled)
+	if !t.data.givenUp.Load() {
+		t.data.kill(errCanceled)
+	}
 	t.s.finish(t)
 	return err
 }
@@ -306,7 +307,6 @@ func (d *Download) Cancel() {
 		return
 	}
 	close(t.gone)
-	t.data.kill(errCanceled)
 	t.s.settle(t)
 }
 
@@ -467,11 +467,6 @@ func (u *Upload) Cancel() {
 		return
 	}
 	close(t.gone)
-	t.data.reset(errCanceled)
-	u.loan.end()
-	if t.main.ended() {
-		t.s.finish(t)
-		return
-	}
 	t.s.settle(t)
+	u.loan.end()
 }

@@ -103,6 +103,9 @@ type Features struct {
 	// and takes a command that comes before that for an unknown one.
 	mute bool
 
+	// fragile says that a download over TLS must not be given up by closing its data connection.
+	fragile bool
+
 	// awaitsNotify says that 226 comes after a download only when TLS's close_notify of ours has come: vsftpd 3.0.3. It may be sent at
 	// once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the connection if it came early.
 	awaitsNotify bool
