@@ -166,7 +166,7 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 	// In backquotes, behind "run:", and at the beginning of a line of a block for shells.
 	command := regexp.MustCompile("`pierfs ([a-z]+)([^`\\n]*)`|run: pierfs ([a-z]+)([^`\"\\n]*)")
 	block := regexp.MustCompile("(?s)```sh\\n(.*?)```")
-	line := regexp.MustCompile("(?m)^pierfs ([a-z]+)([^#|\\n]*)")
+	line := regexp.MustCompile(`(?m)^pierfs ([a-z]+)([^#|\n]*)`)
 	flag := regexp.MustCompile(`(?:^| )(--[a-z-]+)`)
 	seen := 0
 	for _, file := range files {

@@ -171,21 +171,13 @@ func TestLatePagesThatAreRefusedAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(process.Patience); !ok(); time.Sleep(20 * time.Millisecond) { // a poll, bounded
-			if time.Now().After(deadline) {
-				t.Fatalf("%s, after %v not yet\n%s", what, process.Patience, s.daemon.Log())
-			}
-		}
-	}
 	content := random(1, 8192)
 	if err := put(filepath.Join(mount, "f"), content); err != nil {
 		t.Fatal(err)
 	}
 	write("taken", func() {})
 	copy(content[5000:], "taken")
-	await("late pages are at the server", func() bool {
+	await(t, "late pages are at the server", func() bool {
 		got, err := os.ReadFile(filepath.Join(behind, "f"))
 		return err == nil && string(got) == string(content)
 	})
@@ -200,7 +192,7 @@ func TestLatePagesThatAreRefusedAreKept(t *testing.T) {
 			LastError   string
 		}
 	}
-	await("pages that were refused are counted", func() bool {
+	await(t, "pages that were refused are counted", func() bool {
 		r := s.daemon.Pierfs(t, "status", "--json")
 		if err := json.Unmarshal([]byte(r.Stdout), &owed); err != nil || len(owed.Connections) != 1 {
 			t.Fatalf("pierfs status: exit %d, %v\n%s%s", r.Status, err, r.Stdout, r.Stderr)
@@ -239,6 +231,16 @@ func TestLatePagesThatAreRefusedAreKept(t *testing.T) {
 		t.Errorf("pierfs put: exit %d\n%s", r.Status, r.Stderr)
 	}
 	has(t, filepath.Join(behind, "f"), content)
+}
+
+// await waits until ok says so.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(process.Patience); !ok(); time.Sleep(20 * time.Millisecond) { // a poll, bounded
+		if time.Now().After(deadline) {
+			t.Fatalf("not after %v: %s", process.Patience, what)
+		}
+	}
 }
 
 // TestServiceManagerIsTold: systemd learns that the daemon is ready, how it stands, that it lives, and that it stops.
