@@ -65,7 +65,10 @@ func checkHost(s *setting) *problem {
 	if i := strings.IndexFunc(host, unicode.IsSpace); i >= 0 {
 		return refuse("contains a space or line break", `write host = "`+strings.Join(strings.Fields(host), "")+`"`)
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		if !isInterface(addr.Zone()) {
+			return refuse("has a zone that is no interface's name", "write the name as ip link shows it, such as fe80::1%eth0")
+		}
 		s.text = host
 		return nil
 	}
@@ -76,6 +79,11 @@ func checkHost(s *setting) *problem {
 		return refuse("is no IPv6 address", "check the colons")
 	}
 	return checkLabels(s, host, refuse)
+}
+
+// isInterface reports whether a zone may be a network interface; none may be missing.
+func isInterface(zone string) bool {
+	return strings.IndexFunc(zone, func(r rune) bool { return r > unicode.MaxASCII || !wordRune(r) && !strings.ContainsRune("-.@", r) }) < 0
 }
 
 func hostOfURL(rest string) string {

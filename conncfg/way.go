@@ -121,7 +121,7 @@ func checkSourceAddress(s *setting) *problem {
 	switch {
 	case err != nil:
 		return invalid("is no address", hint)
-	case addr.IsUnspecified() || addr.IsMulticast():
+	case addr.IsUnspecified() || addr.IsMulticast() || !isInterface(addr.Zone()):
 		return invalid("is no address that a session can come from", hint+", or leave the field out")
 	}
 	s.text = addr.Unmap().String()
