@@ -153,15 +153,15 @@ func (f *File) readable() bool {
 	return f.reader != nil || f.whole != nil || f.staged != nil || f.copied != nil && f.tree.streams()
 }
 
-// adopt takes a reader of what is likely to be base, unless there is one.
-func (f *File) adopt(r backends.Reader) {
+// adopt takes a reader of what is likely to be base, or for certain if it was compared, unless there is one.
+func (f *File) adopt(r backends.Reader, compared bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reader != nil || f.whole != nil || f.shut == syscall.EBADF {
 		r.Close()
 		return
 	}
-	f.reader, f.compared = r, false
+	f.reader, f.compared = r, compared
 }
 
 func (f *File) uses(r backends.Reader) bool {
@@ -275,8 +275,8 @@ func (f *File) sameContent(open backends.Info) bool {
 }
 
 // grewOnly reports whether open is base, or base with something appended: a log that another host writes must not become
-// unreadable by that. A server that tells no identity can thus pass off a longer file for the one before it, but only one
-// that took its name in the moment between our asking for the state and our opening.
+// unreadable by that. Of a server that tells no identity this is asked of the file that was opened as base, or while somebody
+// has had the file open for some time: then a longer one that took its name in that moment can pass for it.
 func (f *File) grewOnly(open backends.Info) bool {
 	base := f.baseInfo()
 	if open.Size > base.Size && !open.ModTime.Before(base.ModTime) && (open.ID == "" || open.ID == base.ID) {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"io"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
 )
 
 func TestReaderDoesNotWaitForWhoHoldsTheFile(t *testing.T) {
@@ -134,5 +138,51 @@ func TestLogThatGrowsWhileItIsReadCanBeRead(t *testing.T) {
 			t.Errorf("read %s, %v", short(string(p[:n])), err)
 		}
 		w.must(f.Close(w.Context(), false))
+	}
+}
+
+// TestFileReplacedBetweenQuestionAndOpeningIsReadWhole: a server without identities cannot tell a file that was replaced by a
+// longer one from one that grew, unless it says what was opened.
+func TestFileReplacedBetweenQuestionAndOpeningIsReadWhole(t *testing.T) {
+	for _, size := range []int{20, 300 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(so *mem.Options, _ *cache.Options) {
+				so.Known = backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime
+			})
+			old, replaced := strings.Repeat("o", size), strings.Repeat("n", 2*size)
+			w.give("f", old)
+			asked := make(chan struct{})
+			tell := sync.OnceFunc(func() { close(asked) })
+			replace := sync.OnceFunc(func() {
+				<-asked
+				time.Sleep(time.Second)
+				w.must(w.server.Delete("f"))
+				w.give("f", replaced)
+			})
+			w.server.SetAfter(func(_ context.Context, op, _ string) error {
+				if op == "stat" {
+					tell()
+				}
+				return nil
+			})
+			w.server.SetFault(func(_ context.Context, op, _ string) error {
+				if op == "open" {
+					replace()
+				}
+				return nil
+			})
+			f, e, err := w.tree.Open(w.Context(), "f", reading)
+			w.must(err)
+			p := make([]byte, e.Size+1)
+			n, err := f.ReadAt(w.Context(), p, 0)
+			if got := string(p[:n]); err != io.EOF || got != old && got != replaced {
+				t.Errorf("read %s of a file said to have %d bytes, %v: neither the old nor the new one", short(got), e.Size, err)
+			}
+			if now, err := w.tree.Stat(w.Context(), "f"); err != nil || now.Size != int64(len(replaced)) {
+				t.Errorf("afterwards the name has %d bytes, %v; want %d", now.Size, err, len(replaced))
+			}
+			w.must(f.Close(w.Context(), false))
+			w.must(w.tree.Close(w.Context()))
+		})
 	}
 }

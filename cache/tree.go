@@ -432,12 +432,13 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 		reader.drop()
 		return nil, err
 	}
+	e, compared := t.openedInstead(ctx, name, e, reader)
 	f, err := t.joinOrAdd(name, e, now)
 	if err != nil {
 		reader.drop()
 		return nil, err
 	}
-	if err := reader.hand(f); err != nil {
+	if err := reader.hand(f, compared && f.agrees(e.Info)); err != nil {
 		return nil, errors.Join(err, f.Close(ctx, false))
 	}
 	return t.opened(ctx, f, mode)
@@ -511,8 +512,8 @@ func (t *Tree) openAhead(ctx context.Context, name string, mode OpenMode) *ahead
 	return a
 }
 
-// hand gives the reader to f, or returns why the server would not open it.
-func (a *ahead) hand(f *File) error {
+// hand gives the reader to f, whose content it is for certain if it was compared, or returns why the server would not open it.
+func (a *ahead) hand(f *File, compared bool) error {
 	if a == nil {
 		return nil
 	}
@@ -520,8 +521,34 @@ func (a *ahead) hand(f *File) error {
 	if a.err != nil {
 		return a.err
 	}
-	f.adopt(a.reader)
+	f.adopt(a.reader, compared)
 	return nil
+}
+
+// openedInstead returns e as what the reader has opened, and whether that is certain: the name may have been given to another
+// file between the two questions, and a server that tells no identity leaves no way to tell it later from one that grew.
+func (t *Tree) openedInstead(ctx context.Context, name string, e Entry, a *ahead) (Entry, bool) {
+	if a == nil || t.streams() {
+		return e, false
+	}
+	<-a.done
+	if a.err != nil {
+		return e, false
+	}
+	opened, err := a.reader.Stat(ctx)
+	if err != nil || !opened.Mode.IsRegular() || !opened.Known.Has(backends.HasType|backends.HasSize|backends.HasModTime) {
+		return e, false
+	}
+	opened = t.kept.shown(name, opened)
+	if opened.ID == "" {
+		opened.ID = e.ID
+	}
+	if !opened.SameVersion(e.Info) {
+		e.Size, e.ModTime, e.AccTime, e.ID = opened.Size, opened.ModTime, opened.AccTime, opened.ID
+		e.Version = fingerprint(e.Info)
+		t.attrs.Forget(name) // nobody knows which of the two is the newer
+	}
+	return e, true
 }
 
 // askReader returns what is known of name if that is fresh and a reader of a server that can only stream says the same: it has

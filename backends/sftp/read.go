@@ -29,10 +29,16 @@ type reader struct {
 	mu     sync.Mutex
 	spent  bool // the server has been told to close it
 	closed bool
+	opened *backends.Info // what was opened, until somebody asks for it; nil if that is not known for certain
+	asked  time.Time      // when the server told opened
 }
 
-// Open opens name in one round trip. Beside the opening itself the server is asked where the name leads and what is
-// there: a directory can be opened like a file (OpenSSH), and a link may lead out of the working directory.
+// openedFor is how long what was opened is an answer to how the open file is.
+const openedFor = time.Second
+
+// Open opens name in one round trip. Beside the opening itself the server is asked where the name leads and what is there: a
+// directory can be opened like a file (OpenSSH), and a link may lead out of the working directory. What is there is asked
+// before and after: if both answers are the same, that is what was opened, and the first Stat of it costs nothing.
 func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error) {
 	var r *reader
 	err := b.do(ctx, "open", name, func(s *session) error {
@@ -62,10 +68,12 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 			m.closeSoon(handle)
 		}
 	}
+	again := f.add(pathFrame(typeStat, path))
+	asked := time.Now()
 	f.send(urgent)
 	f.wait(ctx)
 	handle, err := open.reply.handle()
-	info, unknown := stat.reply.info("")
+	info, unknown := stat.reply.info(base(name))
 	var wrong error
 	switch {
 	case unknown == nil && info.IsDir():
@@ -86,7 +94,11 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 		}
 		return nil, wrong
 	}
-	return &reader{b: b, s: s, m: m, name: name, handle: handle}, nil
+	r := &reader{b: b, s: s, m: m, name: name, handle: handle, asked: asked}
+	if after, vanished := again.reply.info(base(name)); unknown == nil && vanished == nil && after.SameVersion(info) {
+		r.opened = &after
+	}
+	return r, nil
 }
 
 // use returns an error if r is closed; last says that nothing is asked of the server after this.
@@ -316,6 +328,13 @@ func (r *reader) stat(ctx context.Context) (backends.Info, error) {
 func (r *reader) Stat(ctx context.Context) (backends.Info, error) {
 	if err := r.use(false); err != nil {
 		return backends.Info{}, seam("stat", r.name, err)
+	}
+	r.mu.Lock()
+	opened := r.opened
+	r.opened = nil
+	r.mu.Unlock()
+	if opened != nil && time.Since(r.asked) < openedFor {
+		return *opened, nil
 	}
 	info, err := r.stat(ctx)
 	return info, seam("stat", r.name, err)

@@ -40,6 +40,21 @@ func TestRoundTrips(t *testing.T) {
 		}
 		ok(t, f.Close())
 	})
+	check("open, what was opened, and what it is by now", 2, func() {
+		f, err := r.Open(ctx, "file")
+		ok(t, err)
+		info, err := f.Stat(ctx)
+		ok(t, err)
+		if info.Size != 4096 || info.Name != "file" {
+			t.Errorf("Stat = %+v", info)
+		}
+		put(t, r.path("file"), content[:2048])
+		if info, err = f.Stat(ctx); err != nil || info.Size != 2048 {
+			t.Errorf("a second Stat = %+v, %v: not what the file is by now", info, err)
+		}
+		put(t, r.path("file"), content)
+		ok(t, f.Close())
+	})
 	check("replacing a file", 3, func() {
 		w, err := r.Create(ctx, "file", backends.WriteMode{TempName: ".file.tmp", Perm: 0o600})
 		ok(t, err)
