@@ -102,12 +102,14 @@ type learned struct {
 	zone      listing.Zone
 	pattern   bool // a listing of "{name}" tells of one entry as lstat does (vsftpd)
 	echo      echo
-	plainList bool        // LIST takes no options
-	seals     bool        // TLS data connections end with a close_notify
-	madeDir   os.FileMode // mode of a directory that MKD makes; 0 if unknown
-	anyBytes  bool        // names need not be UTF-8
-	noPerm    bool        // SITE CHMOD is not known
-	noTimes   bool        // nor is any way to set a time
+	forged    map[string]bool // directories in which STAT is not to be trusted; guarded by Backend.mu
+	plainList bool            // LIST takes no options
+	odd       bool            // MLST spells names in its own way
+	seals     bool            // TLS data connections end with a close_notify
+	madeDir   os.FileMode     // mode of a directory that MKD makes; 0 if unknown
+	anyBytes  bool            // names need not be UTF-8
+	noPerm    bool            // SITE CHMOD is not known
+	noTimes   bool            // nor is any way to set a time
 }
 
 // echo is whether replies to STAT can be trusted, see Backend.question.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 
 	"pierfs/backends"
@@ -58,14 +59,20 @@ func meaningOf(reply wire.Reply) meaning {
 }
 
 // positive reports whether a reply grants what was asked.
-func positive(r wire.Reply) bool { return r.Code >= 200 && r.Code < 400 }
+func positive(r wire.Reply) bool { return r.Code >= 200 && r.Code < 300 }
 
 // granted returns nil if r grants what command asked, else the refusal.
 func granted(command string, r wire.Reply) error {
-	if positive(r) {
+	if first := strings.HasPrefix(command, "RNFR"); !first && positive(r) || first && r.Code/100 == 3 {
 		return nil
 	}
 	return &wire.Refusal{Command: command, Reply: r}
+}
+
+// said is what a reply says, for people; cut where it is endless.
+func said(r wire.Reply) string {
+	text := fmt.Sprint(r.Code, " ", strings.Join(r.Lines[:min(len(r.Lines), 5)], " "))
+	return text[:min(len(text), 200)]
 }
 
 // unknown reports whether r says that the server does not know the command.

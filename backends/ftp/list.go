@@ -65,22 +65,32 @@ func (l *listed) list(ctx context.Context, held *lease) (stale bool, err error) 
 	if err != nil {
 		return b.giveBack(held, err), err
 	}
-	if t.format == listing.Lines && !b.known().zone.Known() && s.Features().MDTM {
-		err := l.calibrated(ctx, s, t)
-		s.Warm()
-		return b.giveBack(held, err), err
-	}
 	in := newInflow()
+	if t.format == listing.Lines && !b.known().zone.Known() && s.Features().MDTM {
+		raw, all, err := b.calibrate(ctx, s, t)
+		if all || err != nil {
+			s.Warm()
+			if stale := b.giveBack(held, err); err != nil {
+				return stale, err
+			}
+			return false, l.fromMemory(t, raw)
+		}
+		in.chunks = [][]byte{raw}
+	}
 	pumped := make(chan bool, 1)
 	if !b.background(func() { pumped <- b.pump(held, t, in) }) {
 		t.down.Cancel()
 		return b.giveBack(held, nil), errClosed
 	}
-	stop := context.AfterFunc(ctx, t.down.Cancel)
+	stop := context.AfterFunc(ctx, func() {
+		t.down.Cancel()
+		in.leave()
+	})
 	defer stop()
 	doubts, err := l.take(b.reading(t, in.reader(ctx)))
 	if l.left || err != nil {
 		t.down.Cancel() // or it has ended long ago
+		in.leave()
 	}
 	if err == nil && !l.left {
 		err = l.resolve(ctx, doubts)
@@ -241,7 +251,12 @@ func (l *listed) resolve(ctx context.Context, doubts []listing.Entry) error {
 
 // lines1 calls f for each entry that LIST shows of dir, in a session that the caller holds.
 func (b *Backend) lines1(ctx context.Context, s *wire.Session, dir string, f func(listing.Entry)) error {
-	p := b.path(dir)
+	_, err := b.linesAt(ctx, s, b.path(dir), f)
+	return err
+}
+
+// linesAt is lines1 for a path as it is sent. It returns the listing, of which all has been told.
+func (b *Backend) linesAt(ctx context.Context, s *wire.Session, p string, f func(listing.Entry)) (*listing.Listing, error) {
 	down, err := s.List(ctx, b.listCommand(p))
 	if err != nil && vague(err) && !b.known().plainList {
 		if down, err = s.List(ctx, "LIST "+p); err == nil {
@@ -249,40 +264,28 @@ func (b *Backend) lines1(ctx context.Context, s *wire.Session, dir string, f fun
 		}
 	}
 	if err != nil {
-		return err
-	}
-	defer s.Warm()
-	t := &transfer{dir: dir, format: listing.Lines, down: down}
-	raw, err := b.whole(ctx, t)
-	if err != nil {
-		return err
-	}
-	for e, err := range b.reading(t, bytes.NewReader(raw)).Entries() {
-		if err != nil {
-			return err
-		}
-		f(e)
-	}
-	return nil
-}
-
-// whole fetches a listing into memory, to its confirmed end.
-func (b *Backend) whole(ctx context.Context, t *transfer) ([]byte, error) {
-	stop := context.AfterFunc(ctx, t.down.Cancel)
-	defer stop()
-	raw, err := io.ReadAll(io.LimitReader(t.down, listing.MaxBytes+1))
-	switch {
-	case ctx.Err() != nil:
-		t.down.Cancel()
-		return nil, context.Cause(ctx)
-	case err == nil && len(raw) > listing.MaxBytes:
-		err = refuse(syscall.EFBIG, "the listing goes on beyond %d MiB", listing.MaxBytes>>20)
-	}
-	if err != nil {
-		t.down.Cancel()
 		return nil, err
 	}
-	return raw, b.endList(ctx, t)
+	defer s.Warm()
+	t := &transfer{dir: p, format: listing.Lines, down: down}
+	stop := context.AfterFunc(ctx, down.Cancel)
+	defer stop()
+	list := b.reading(t, down)
+	for e, failed := range list.Entries() {
+		if err = failed; err == nil {
+			f(e)
+		}
+	}
+	if err == nil {
+		err = b.endList(ctx, t)
+	}
+	if err != nil {
+		down.Cancel()
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return list, err
 }
 
 // endList waits for the server to say that a listing was complete.
@@ -319,20 +322,11 @@ func (b *Backend) cut(n int) {
 	}
 }
 
-// calibrated lists a directory of a server whose clock is not known yet: where files of it can be asked for their time in
-// UTC (MDTM), they tell how far the clock is off.
-func (l *listed) calibrated(ctx context.Context, s *wire.Session, t *transfer) error {
-	b := l.b
-	raw, err := b.whole(ctx, t)
-	if err != nil {
-		return err
-	}
-	if err := b.calibrate(ctx, s, t, raw); err != nil {
-		return err
-	}
-	_, err = l.take(b.reading(t, bytes.NewReader(raw)))
+// fromMemory yields a listing that has come whole.
+func (l *listed) fromMemory(t *transfer, raw []byte) error {
+	_, err := l.take(l.b.reading(t, bytes.NewReader(raw)))
 	if truncated(t.said) {
-		b.cut(l.count)
+		l.b.cut(l.count)
 	}
 	if err == nil && !l.left {
 		l.ended()
@@ -340,10 +334,34 @@ func (l *listed) calibrated(ctx context.Context, s *wire.Session, t *transfer) e
 	return err
 }
 
-// samples is how many files are asked to learn a server's clock.
-const samples = 8
+const (
+	samples = 8       // files that are asked to learn a server's clock
+	sampled = 4 << 20 // bytes of a listing that may be held for it
+)
 
-func (b *Backend) calibrate(ctx context.Context, s *wire.Session, t *transfer, raw []byte) error {
+// calibrate fetches a listing of a server whose clock is not known yet: where files in it can be asked for their time in UTC (MDTM), they
+// tell how far the clock is off. A listing that is too long for that is returned as far as it has come.
+func (b *Backend) calibrate(ctx context.Context, s *wire.Session, t *transfer) (raw []byte, all bool, err error) {
+	stop := context.AfterFunc(ctx, t.down.Cancel)
+	defer stop()
+	raw, err = io.ReadAll(io.LimitReader(t.down, sampled))
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil && len(raw) == sampled:
+		return raw, false, nil
+	case err == nil:
+		err = b.endList(ctx, t)
+	}
+	if err != nil {
+		t.down.Cancel()
+		return nil, false, err
+	}
+	return raw, true, b.askTimes(ctx, s, t, raw)
+}
+
+// askTimes has files of a listing tell the time.
+func (b *Backend) askTimes(ctx context.Context, s *wire.Session, t *transfer, raw []byte) error {
 	var asked []listing.Sample
 	var commands []string
 	for e, err := range listing.Read(bytes.NewReader(raw), listing.Lines, listing.Options{Now: time.Now()}).Entries() {
@@ -404,22 +422,47 @@ type inflow struct {
 	size   int
 	err    error // io.EOF when all has come
 	more   chan struct{}
+	room   sync.Cond
 }
 
-func newInflow() *inflow { return &inflow{more: make(chan struct{})} }
+func newInflow() *inflow {
+	in := &inflow{more: make(chan struct{})}
+	in.room.L = &in.mu
+	return in
+}
 
-// Write takes what comes; not more than a listing may have.
+// unread is how much of a listing may wait for a slow reader. Beyond that the server waits too.
+const unread = 32 << 20
+
+// Write takes what comes.
 func (in *inflow) Write(p []byte) (int, error) {
 	in.lines += bytes.Count(p, []byte("\n"))
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.size += len(p); in.size > listing.MaxBytes {
-		return 0, refuse(syscall.EFBIG, "the listing goes on beyond %d MiB", listing.MaxBytes>>20)
+	for in.size >= unread && in.err == nil {
+		in.room.Wait()
 	}
+	if in.err != nil {
+		return 0, in.err // nobody reads any more
+	}
+	in.size += len(p)
 	in.chunks = append(in.chunks, bytes.Clone(p))
 	in.wake()
 	return len(p), nil
 }
+
+// leave lets go of whoever waits for a reader that has gone.
+func (in *inflow) leave() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil {
+		in.err = errLeft
+	}
+	in.chunks, in.size = nil, 0
+	in.room.Broadcast()
+}
+
+var errLeft = errors.New("nobody reads the listing any more")
 
 func (in *inflow) wake() {
 	close(in.more)
@@ -435,7 +478,9 @@ func (in *inflow) end(err error) {
 	} else if err == io.EOF {
 		err = fmt.Errorf("the listing broke off: %w", io.ErrUnexpectedEOF)
 	}
-	in.err = err
+	if in.err == nil {
+		in.err = err
+	}
 	in.wake()
 }
 
@@ -467,11 +512,13 @@ func (in *inflow) next(p []byte) (n int, more <-chan struct{}, err error) {
 	for n < len(p) && len(in.chunks) > 0 {
 		k := copy(p[n:], in.chunks[0])
 		n += k
+		in.size -= k
 		if in.chunks[0] = in.chunks[0][k:]; len(in.chunks[0]) == 0 {
 			in.chunks = in.chunks[1:]
 		}
 	}
 	if n > 0 {
+		in.room.Broadcast()
 		return n, nil, nil
 	}
 	return 0, in.more, in.err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/ftp/listing"
 	"pierfs/backends/ftp/wire"
 )
 
@@ -93,10 +94,20 @@ func (b *Backend) whyNoDir(ctx context.Context, s *wire.Session, dir string, err
 	switch {
 	case positive(replies[0]):
 		e.Code, e.Cause, e.Hint = syscall.ENOTDIR, backends.CauseWorkingDirFile, "it is a file; name its directory as workingDir"
-	case len(replies) > 1 && positive(replies[1]):
+	case len(replies) > 1 && positive(replies[1]), b.showsDir(ctx, s, dir):
 		e.Code, e.Cause, e.Hint = syscall.EACCES, backends.CauseWorkingDirPerm, "it is there, but this login may not enter it"
 	}
 	return e
+}
+
+// showsDir reports whether a server without MLST lists a directory under that path.
+func (b *Backend) showsDir(ctx context.Context, s *wire.Session, dir string) (found bool) {
+	pattern := patternOf(dir)
+	if s.Features().MLST || pattern == "" {
+		return false
+	}
+	_, err := b.linesAt(ctx, s, pattern, func(e listing.Entry) { found = found || e.Name == base(dir) && e.IsDir() })
+	return found && err == nil
 }
 
 // step tells whoever listens.

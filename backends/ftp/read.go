@@ -13,6 +13,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/ftp/listing"
 	"pierfs/backends/ftp/wire"
+	"pierfs/backends/netconn"
 	"pierfs/backends/pool"
 )
 
@@ -173,7 +174,7 @@ func (r *reader) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // read fills p.
 func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err error) {
-	for failed := 0; n < len(p); {
+	for failed, came := 0, 0; n < len(p); {
 		if k := r.window.copy(p[n:], off+int64(n)); k > 0 {
 			n += k
 			continue
@@ -189,14 +190,16 @@ func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err erro
 		n += k
 		switch {
 		case k > 0:
-			failed = 0
+			if came += k; came >= netconn.Floor {
+				failed, came = 0, 0
+			}
 		case err == nil:
 		case err == io.EOF:
 			return n, io.EOF
 		case !isBroken(err) || ctx.Err() != nil || failed == resumes:
 			return n, err
 		default:
-			failed++
+			failed, came = failed+1, 0
 		}
 	}
 	return n, nil

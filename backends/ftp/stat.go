@@ -1,8 +1,11 @@
 package ftp
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -19,10 +22,16 @@ import (
 // Stat describes name without following a link, as far as the server tells links. One round trip, where FEAT offers MLST or
 // the server filters what it lists (vsftpd); two, where something looks like a link.
 func (b *Backend) Stat(ctx context.Context, name string) (info backends.Info, err error) {
-	err = b.use(ctx, "stat", name, again, func(ctx context.Context, s *wire.Session) (err error) {
-		info, err = b.stat(ctx, s, name)
-		return err
-	})
+	for trusted := true; trusted; {
+		trusted = !b.patterns() || !b.distrusted(name)
+		err = b.use(ctx, "stat", name, again, func(ctx context.Context, s *wire.Session) (err error) {
+			info, err = b.stat(ctx, s, name)
+			return err
+		})
+		if err == nil || !isBroken(err) || !b.patterns() || !b.distrusted(name) {
+			break
+		}
+	}
 	return info, err
 }
 
@@ -57,6 +66,9 @@ func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backe
 // ask asks q.
 func (b *Backend) ask(ctx context.Context, s *wire.Session, q question) (backends.Info, error) {
 	replies, err := s.Do(ctx, q.commands...)
+	if err != nil && q.nonce != "" && isBroken(err) && ctx.Err() == nil {
+		b.distrust(q.name) // it may be for forged replies that the session broke
+	}
 	if err != nil {
 		return backends.Info{}, err
 	}
@@ -106,11 +118,27 @@ func (b *Backend) question(f wire.Features, name string) question {
 	}
 	q := b.light(name)
 	q.light = false
-	if pattern := patternOf(p); pattern != "" && b.known().echo == echoes {
+	if pattern := patternOf(p); pattern != "" && !b.distrusted(name) {
 		q.nonce = strconv.Itoa(1_000_000 + rand.IntN(1_000_000_000))
 		q.commands = append(q.commands, "STAT -a "+pattern, "REST "+q.nonce, "REST 0")
 	}
 	return q
+}
+
+// distrust has STAT not asked any more in the directory of name.
+func (b *Backend) distrust(name string) {
+	b.learn(func(l *learned) {
+		if l.forged == nil || len(l.forged) >= listedKept {
+			l.forged = make(map[string]bool)
+		}
+		l.forged[parent(name)] = true
+	})
+}
+
+func (b *Backend) distrusted(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.learned.echo != echoes || b.learned.forged[parent(name)]
 }
 
 // tryEcho learns whether REST repeats the number that it is told.
@@ -161,7 +189,7 @@ func (b *Backend) answer(ctx context.Context, s *wire.Session, q question, repli
 	if q.nonce != "" {
 		if listed = replies[4:5]; !repeats(replies[5], q.nonce) {
 			s.Close()
-			b.learn(func(l *learned) { l.echo = silent })
+			b.distrust(q.name)
 			b.o.Logger.Warn("a name in a directory forges replies of the server", "server", b.o.Address, "name", q.name)
 			return backends.Info{}, &backends.Error{Op: "stat", Name: q.name, Code: syscall.EIO, Class: backends.Transient, Err: errors.New("the server's replies are out of step")}
 		}
@@ -213,9 +241,19 @@ func (b *Backend) fromPattern(q question, replies []wire.Reply) (backends.Info, 
 	return backends.Info{}, false
 }
 
-// fromParent looks the name up in the listing of its directory.
-func (b *Backend) fromParent(ctx context.Context, s *wire.Session, q question, size, mtime, dir wire.Reply) (backends.Info, error) {
-	e, err := b.find(ctx, s, q.name)
+// fromParent looks the name up in the listing of its directory: alone, where the server lists by patterns.
+func (b *Backend) fromParent(ctx context.Context, s *wire.Session, q question, size, mtime, dir wire.Reply) (info backends.Info, err error) {
+	var e listing.Entry
+	if pattern := patternOf(q.path); q.nonce == "" && pattern != "" && b.known().pattern {
+		_, err = b.linesAt(ctx, s, pattern, func(other listing.Entry) {
+			if other.Name == base(q.path) {
+				e = other
+			}
+		})
+	}
+	if err == nil && !e.Known.Has(backends.HasType) {
+		e, err = b.find(ctx, s, q.name)
+	}
 	switch {
 	case err != nil && isBroken(err):
 		return backends.Info{}, err
@@ -256,10 +294,15 @@ func (b *Backend) answerFacts(ctx context.Context, s *wire.Session, q question, 
 	if err != nil {
 		return backends.Info{}, err
 	}
+	if !b.sameName(e.Name, q.path) {
+		if err := b.confirm(ctx, s, q, e.Name); err != nil {
+			return backends.Info{}, err
+		}
+	}
 	if len(replies) > 1 {
 		e.Info = refine(e.Info, replies[1], wire.Reply{})
 	}
-	if doubtful(e) && (!isPure(s.Features()) || !e.Known.Has(backends.HasType)) {
+	if doubtful(e) {
 		if e, err = b.settleLink(ctx, s, q, e); err != nil {
 			return backends.Info{}, err
 		}
@@ -267,10 +310,40 @@ func (b *Backend) answerFacts(ctx context.Context, s *wire.Session, q question, 
 	return b.info(q.name, e), nil
 }
 
+// sameName reports whether a reply to MLST repeats the name that it was asked for, or none. Another may be the answer to another
+// question: replies have no numbers in FTP.
+func (b *Backend) sameName(told, p string) bool {
+	asked := strings.ReplaceAll(base(p), "\xff\xff", "\xff")
+	return told == "" || told == asked || told == base(p) || asked == "" || b.known().odd
+}
+
+// confirm asks again, between two that only PWD answers so, after a reply that tells another name: some servers may just
+// spell it their way.
+func (b *Backend) confirm(ctx context.Context, s *wire.Session, q question, told string) error {
+	replies, err := s.Do(ctx, "PWD", q.commands[0], "PWD")
+	if err != nil {
+		return err
+	}
+	if replies[0].Code == 257 && replies[2].Code == 257 && replies[1].Code == 250 {
+		if e, err := listing.One(replies[1].Lines); err == nil && e.Name == told {
+			b.learn(func(l *learned) { l.odd = true })
+			return nil
+		}
+	}
+	s.Close()
+	return &backends.Error{Op: "stat", Name: q.name, Code: syscall.EIO, Class: backends.Transient, Err: fmt.Errorf("the server's replies are out of step: it was asked for %q and tells of %q", q.path, told)}
+}
+
 // doubtful reports whether e may be a link that passes for what it leads to: proftpd (1.3.8) tells of a link the type and identity
-// of what it leads to, with the size, mode and rights of its own.
+// of what it leads to, with the mode and the rights of a file of its own.
 func doubtful(e listing.Entry) bool {
-	return !e.Known.Has(backends.HasType) || e.Known.Has(backends.HasPerm) && e.Mode.Perm() == 0o777 && (e.Mode.IsRegular() || e.IsDir() && e.Known.Has(backends.HasSize))
+	switch {
+	case !e.Known.Has(backends.HasType):
+		return true
+	case !e.HasRights || !e.Known.Has(backends.HasPerm) || e.Mode.Perm() != 0o777:
+		return false
+	}
+	return e.Mode.IsRegular() || e.IsDir() && !strings.ContainsAny(e.Rights, "celm")
 }
 
 // settleLink asks a server that has told the doubtful e what bears the name: LIST shows links. A file is listed alone, by its own
@@ -279,17 +352,46 @@ func (b *Backend) settleLink(ctx context.Context, s *wire.Session, q question, e
 	var found listing.Entry
 	var err error
 	if e.Known.Has(backends.HasType) && e.Mode.IsRegular() {
-		err = b.lines1(ctx, s, q.name, func(e listing.Entry) { found = e })
+		found, err = b.listAlone(ctx, s, q.path)
+		found.Name = base(q.name)
 	} else {
 		found, err = b.find(ctx, s, q.name)
 	}
 	switch {
 	case err != nil && isBroken(err):
 		return e, err
-	case err == nil && found.Known.Has(backends.HasType) && base(found.Name) == base(q.name):
+	case err == nil && found.Known.Has(backends.HasType):
 		return b.asLink(q.name, e, found), nil
 	}
 	return special(e), nil
+}
+
+// listAlone returns what LIST shows of a path that is no directory: one line, with the path or its last element for a name.
+func (b *Backend) listAlone(ctx context.Context, s *wire.Session, p string) (listing.Entry, error) {
+	down, err := s.List(ctx, b.listCommand(p))
+	if err != nil {
+		return listing.Entry{}, err
+	}
+	defer s.Warm()
+	raw, err := io.ReadAll(io.LimitReader(down, 64<<10))
+	if err == nil {
+		_, err = down.End(ctx)
+	}
+	if err != nil || ctx.Err() != nil {
+		down.Cancel()
+		return listing.Entry{}, cmp.Or(context.Cause(ctx), err)
+	}
+	lines := append(append([]string{""}, strings.Split(strings.ReplaceAll(string(raw), "\r", ""), "\n")...), "")
+	list := listing.Status(lines, b.lines())
+	for e, err := range list.Entries() {
+		if err == nil && e.Name == base(p) {
+			return e, nil
+		}
+	}
+	if self, ok := list.Self(); ok && !self.IsDir() {
+		return self, nil
+	}
+	return listing.Entry{}, nil
 }
 
 // asLink is e with the type that a LIST shows of it.

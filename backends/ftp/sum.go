@@ -87,7 +87,7 @@ func (s *sum) compare(r wire.Reply) error {
 			}
 		}
 	}
-	return refuse(syscall.EIO, "the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", strings.Join(r.Lines, " "), s.command, want)
+	return refuse(syscall.EIO, "the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", said(r), s.command, want)
 }
 
 // readBack fetches what was written, in the session of the writer, and compares.

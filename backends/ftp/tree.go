@@ -405,7 +405,7 @@ func (b *Backend) StatFS(ctx context.Context) (room backends.Space, err error) {
 		}
 		n, err := strconv.ParseUint(strings.TrimSpace(replies[0].Lines[0]), 10, 64)
 		if err != nil {
-			return refuse(syscall.EIO, "the server says %q of its space", replies[0].Lines[0])
+			return refuse(syscall.EIO, "the server says %q of its space", said(replies[0]))
 		}
 		room = backends.Space{Total: n, Free: n, Avail: n}
 		return nil

@@ -34,6 +34,11 @@ type writer struct {
 	held *lease        // of the transfer; nil if there is none
 	up   *wire.Upload
 	sum  *sum // of all that was sent; nil where the size must do
+
+	// sent is all that was sent, as long as it is little: a session that turns out to be dead then costs nothing but another.
+	sent     []byte
+	replayed bool // it was sent a second time, or is too much to be
+
 	fail error
 	end  bool // Commit or Abort was called
 }
@@ -228,15 +233,42 @@ func (w *writer) write(ctx context.Context, p []byte) (int, error) {
 		w.size += int64(len(p))
 		return len(p), nil
 	}
-	if err := w.ship(ctx); err != nil {
+	if err := w.push(ctx, p); err != nil {
 		return 0, err
 	}
-	err := w.send(ctx, p)
-	if err == nil {
-		w.size += int64(len(p))
-		return len(p), nil
+	w.size += int64(len(p))
+	w.sent, w.replayed = nil, true
+	return len(p), nil
+}
+
+// push sends what was kept and then p; a second time, if that breaks a session of which nothing was heard yet.
+func (w *writer) push(ctx context.Context, p []byte) error {
+	try := func() error {
+		if err := w.ship(ctx); err != nil {
+			return err
+		}
+		return w.send(ctx, p)
 	}
-	return 0, err
+	err := try()
+	if w.again(ctx, err) {
+		err = try()
+	}
+	return err
+}
+
+// again reports whether all that was sent is kept again, to be sent to another session after err. What has a temporary name
+// may be sent twice; what adds to a file may not.
+func (w *writer) again(ctx context.Context, err error) bool {
+	if err == nil || w.replayed || w.update || w.safe > 0 || ctx.Err() != nil || !isBroken(err) || backends.CauseOf(err) == backends.CauseSilent {
+		return false
+	}
+	w.release(err)
+	w.replayed = true
+	w.kept, w.sent = w.sent, nil
+	if w.sum != nil {
+		w.sum.Reset()
+	}
+	return true
 }
 
 // ship begins the transfer if need be, and sends what was kept.
@@ -248,8 +280,8 @@ func (w *writer) ship(ctx context.Context) error {
 	}
 	kept := w.kept
 	w.kept = nil
-	if len(kept) == 0 {
-		return nil
+	if !w.replayed {
+		w.sent = kept
 	}
 	return w.send(ctx, kept)
 }
@@ -288,6 +320,9 @@ func (w *writer) open(ctx context.Context) error {
 
 // send sends p. Where the transfer breaks the server is asked why.
 func (w *writer) send(ctx context.Context, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
 	w.sum.add(p)
 	stop := context.AfterFunc(ctx, w.up.Cancel)
 	_, err := w.up.Write(p)
@@ -301,7 +336,7 @@ func (w *writer) send(ctx context.Context, p []byte) error {
 	_, _, said := w.up.End(ctx)
 	w.release(said)
 	if refused, ok := errors.AsType[*wire.Refusal](said); ok {
-		return refused
+		return w.whyNotTaken(ctx, refused)
 	}
 	return err
 }
@@ -327,9 +362,15 @@ func (w *writer) settle(ctx context.Context) error {
 	if w.update && w.size == w.safe || !w.update && w.made && w.up == nil && len(w.kept) == 0 {
 		return nil // an APPE of nothing breaks sessions of TLS on every server (measured), and would do nothing
 	}
-	err := w.ship(ctx)
-	if err == nil {
-		err = w.confirm(ctx)
+	try := func() error {
+		if err := w.push(ctx, nil); err != nil {
+			return err
+		}
+		return w.confirm(ctx)
+	}
+	err := try()
+	if w.again(ctx, err) {
+		err = try()
 	}
 	if err != nil {
 		return w.failed(w.whyNotTaken(ctx, err))
@@ -345,7 +386,12 @@ func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
 	}
 	var why error
 	err := w.b.use(ctx, "commit", w.name, again, func(ctx context.Context, s *wire.Session) error {
-		why = w.b.why(ctx, s, w.place(), refused, syscall.EACCES, file)
+		why = w.b.why(ctx, s, w.place(), refused, syscall.EACCES, func(i backends.Info) syscall.Errno {
+			if r, ok := errors.AsType[*wire.Refusal](refused); ok && r.Reply.Code < 500 {
+				return meaningOf(r.Reply).code // it was begun and not finished: the disk may be full, which vsftpd says no better than by 451
+			}
+			return file(i)
+		})
 		return nil
 	})
 	if err != nil {
@@ -357,14 +403,14 @@ func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
 func (w *writer) confirm(ctx context.Context) error {
 	before := w.up.Before
 	_, answers, err := w.up.End(ctx)
-	said := before()
+	told := before()
 	if err != nil {
 		w.release(err)
 		return err
 	}
 	defer w.held.Session().Warm()
-	if w.update && len(said) > 0 {
-		if n, ok := sizeOf(said[0]); ok && n != w.safe {
+	if w.update && len(told) > 0 {
+		if n, ok := sizeOf(told[0]); ok && n != w.safe {
 			return refuse(syscall.ESTALE, "somebody else has changed it: it had %d bytes and not %d", n, w.safe)
 		}
 	}
@@ -381,7 +427,7 @@ func (w *writer) confirm(ctx context.Context) error {
 			return refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, w.size)
 		}
 	} else if n, ok := sizeOf(size); !ok || n != w.size {
-		return refuse(syscall.EIO, "the server says %q of the %d bytes written", strings.Join(size.Lines, " "), w.size)
+		return refuse(syscall.EIO, "the server says %q of the %d bytes written", said(size), w.size)
 	}
 	if len(answers) > 1 {
 		return w.sum.compare(answers[1])

@@ -5,7 +5,7 @@
 // Promises. No more than Options.Max sessions are open at a time. Where there may be two or more, one is never lent for
 // content, so that a long transfer never stands before a question. A login that the server refuses because it bears no more
 // lowers the number to what is open, for 30 seconds at first and up to 5 minutes; those who ask wait for a session to come
-// back, and hold nothing while they wait. A login that is refused for any other reason is an error for everybody who waits
+// back, and hold nothing while they wait. Where none is open there is nothing to wait for, and it is an error. A login that is refused for any other reason is an error for everybody who waits
 // for it, and is not repeated. Who holds a session and does not need it at the moment parks it: it is taken away as soon as
 // somebody else would have to wait. Every wait ends with its context, and after Options.Wait.
 //
@@ -388,11 +388,17 @@ func (p *Pool[S]) welcome(s S) {
 func (p *Pool[S]) refused(err error) {
 	others := p.open()
 	if p.isLimit(err, others) {
-		p.bears = others
-		p.pause = min(max(firstPause, 2*p.pause), longestPause)
-		p.tryAgain = time.Now().Add(p.pause + rand.N(p.pause/4))
-		p.full = err
-		return // those who wait go on waiting: for what is open to come back, or for the next try
+		p.bears, p.full = others, err
+		if others > 0 {
+			p.pause = min(max(firstPause, 2*p.pause), longestPause)
+			p.tryAgain = time.Now().Add(p.pause + rand.N(p.pause/4))
+			return // what is open comes back
+		}
+		// Nobody of ours is there to wait for, and whoever repeats knows how long to pause, but for a password.
+		if p.tryAgain = time.Now(); backends.CauseOf(err) == backends.CauseAuth {
+			p.tryAgain = p.tryAgain.Add(firstPause + rand.N(firstPause/4))
+		}
+		err = limitReached(err)
 	}
 	// Somebody's first login waits for nothing but this one. While others are open, only who has waited longest is told.
 	for i, w := range p.waiting {
@@ -420,6 +426,19 @@ func (p *Pool[S]) isLimit(err error, others int) bool {
 	}
 	p.refusals++
 	return p.refusals < doubts
+}
+
+// limitReached is err as those get it for whom there is no session at all.
+func limitReached(err error) error {
+	e := backends.Error{Op: "connect", Code: syscall.EIO, Err: err}
+	if told, ok := errors.AsType[*backends.Error](err); ok {
+		e = *told
+	}
+	e.Class, e.Cause = backends.Transient, backends.CauseTooManySessions
+	if e.Hint == "" {
+		e.Hint = "others use up the sessions that the server grants this login"
+	}
+	return &e
 }
 
 // Session returns what is lent.

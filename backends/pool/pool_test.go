@@ -272,6 +272,22 @@ func TestLimitIsLearned(t *testing.T) {
 	})
 }
 
+// Where no session is open there is nothing to wait for: whoever repeats decides when.
+func TestFullServerIsAnErrorWhereNothingIsOpen(t *testing.T) {
+	s := &server{refuse: tooMany}
+	run(t, s, Options[*session]{}, func(t *testing.T, p *Pool[*session]) {
+		for range 3 {
+			begun := time.Now()
+			_, err := p.Take(t.Context(), Meta)
+			if backends.CauseOf(err) != backends.CauseTooManySessions || backends.ClassOf(err) != backends.Transient || time.Since(begun) > time.Second {
+				t.Errorf("got %v after %v, want a transient error at once", err, time.Since(begun))
+			}
+		}
+		s.is(func(s *server) { s.refuse = nil })
+		take(t, p, Meta).Release()
+	})
+}
+
 // The pause before one more is tried doubles, up to five minutes.
 func TestLimitIsTriedLessAndLess(t *testing.T) {
 	s := &server{bears: 1, full: tooMany}

@@ -1,0 +1,594 @@
+package ftp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/integration/link"
+	"pierfs/integration/servers"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// noise is n bytes that look like nothing.
+func noise(n int, seed uint64) []byte {
+	p := make([]byte, n)
+	source := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	source.Read(p)
+	return p
+}
+
+// put uploads content as the cache does.
+func put(ctx context.Context, b *Backend, name string, content []byte) (backends.Info, error) {
+	w, err := b.Create(ctx, name, backends.WriteMode{TempName: name + ".temp", Perm: 0o644})
+	if err != nil {
+		return backends.Info{}, err
+	}
+	for off := 0; off < len(content); off += 1 << 20 {
+		if _, err := w.WriteAt(ctx, content[off:min(off+1<<20, len(content))], int64(off)); err != nil {
+			w.Abort()
+			return backends.Info{}, err
+		}
+	}
+	return w.Commit(ctx, backends.Commit{Size: int64(len(content))})
+}
+
+func get(ctx context.Context, b *Backend, name string) ([]byte, error) {
+	r, err := b.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var content bytes.Buffer
+	p := make([]byte, 300_000)
+	for off := int64(0); ; {
+		n, err := r.ReadAt(ctx, p, off)
+		content.Write(p[:n])
+		off += int64(n)
+		if err == io.EOF {
+			return content.Bytes(), nil
+		}
+		if err != nil {
+			return content.Bytes(), err
+		}
+	}
+}
+
+// onServer is what the server has under name, as its machine sees it.
+func onServer(t *testing.T, s *servers.FTP, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(s.Dir, name))
+	ok(t, err)
+	return string(content)
+}
+
+// leftOvers are the names in the server's directory beside the wanted.
+func leftOvers(t *testing.T, s *servers.FTP, wanted ...string) (rest []string) {
+	t.Helper()
+	entries, err := os.ReadDir(s.Dir)
+	ok(t, err)
+	for _, e := range entries {
+		if !strings.Contains(" "+strings.Join(wanted, " ")+" ", " "+e.Name()+" ") {
+			rest = append(rest, e.Name())
+		}
+	}
+	return rest
+}
+
+// Over TLS 1.3 libraries lose such uploads on vsftpd: their closing resets the connection while tickets lie unread in it.
+func TestManyLongUploadsArrive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow")
+	}
+	s := servers.NewFTP(t, way{servers.Vsftpd, servers.Explicit, tls.VersionTLS13}.options())
+	b := connect(t, s, servers.Explicit, Options{})
+	content := noise(8<<20, 1)
+	for i := range 20 {
+		_, err := put(t.Context(), b, fmt.Sprint("file", i), content)
+		ok(t, err)
+	}
+	for i := range 20 {
+		if onServer(t, s, fmt.Sprint("file", i)) != string(content) {
+			t.Errorf("file%d arrived changed", i)
+		}
+	}
+}
+
+// A transfer of nothing over TLS makes no handshake by itself, which breaks every server's session.
+func TestEmptyFilesTravelOverTLS(t *testing.T) {
+	for _, w := range ways() {
+		if w.mode == servers.Plain {
+			continue
+		}
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			b := connect(t, s, w.mode, Options{})
+			for i := range 5 {
+				name := fmt.Sprint("file", i)
+				info, err := put(t.Context(), b, name, nil)
+				ok(t, err)
+				if info.Size != 0 {
+					t.Errorf("Commit says %+v", info)
+				}
+				content, err := get(t.Context(), b, name)
+				ok(t, err)
+				if len(content) != 0 {
+					t.Errorf("%d bytes came of an empty file", len(content))
+				}
+				u, err := b.Update(t.Context(), name)
+				ok(t, err)
+				_, err = u.Commit(t.Context(), backends.Commit{})
+				ok(t, err)
+			}
+		})
+	}
+}
+
+// proftpd wants each data connection to resume the session of its own control connection.
+func TestSessionsDoNotShareTLS(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		w := way{servers.ProFTPD, servers.Explicit, version}
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			b := connect(t, s, w.mode, Options{MaxSessions: 4})
+			content := noise(2<<20, 3)
+			var group errgroup.Group
+			for i := range 6 {
+				group.Go(func() error {
+					name := fmt.Sprint("file", i)
+					if _, err := put(t.Context(), b, name, content); err != nil {
+						return err
+					}
+					came, err := get(t.Context(), b, name)
+					if err == nil && !bytes.Equal(came, content) {
+						err = errors.New(name + " came back changed")
+					}
+					return err
+				})
+			}
+			ok(t, group.Wait())
+			if s.Sessions(t) < 2 {
+				t.Errorf("%d sessions, want 2 at least", s.Sessions(t))
+			}
+		})
+	}
+}
+
+// pure-ftpd lists 10,000 entries of a directory, and says so in its last reply only.
+func TestCutListingIsIncomplete(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			for i := range 12_000 {
+				ok(t, os.WriteFile(filepath.Join(s.Dir, fmt.Sprintf("entry%05d", i)), nil, 0o644))
+			}
+			b := connect(t, s, servers.Plain, Options{})
+			n := 0
+			for _, err := range b.List(t.Context(), "") {
+				ok(t, err)
+				n++
+			}
+			limit := b.Caps().ListLimit
+			if kind == servers.PureFTPd && (n >= 12_000 || limit == 0 || n < limit) {
+				t.Errorf("%d entries of 12,000 with ListLimit %d pass for all", n, limit)
+			}
+			if kind != servers.PureFTPd && (n != 12_000 || limit != 0) {
+				t.Errorf("%d entries, ListLimit %d, want 12,000 and none", n, limit)
+			}
+			_, err := b.Stat(t.Context(), "entry11999")
+			ok(t, err)
+		})
+	}
+}
+
+// A server without room costs an error, never the file that was there.
+func TestFullServerKeepsTheOldFile(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind, Size: 4 << 20})
+			b := connect(t, s, servers.Plain, Options{Login: Login{SocketTimeout: 3 * time.Second}})
+			_, err := put(t.Context(), b, "file", []byte("old"))
+			ok(t, err)
+			_, err = put(t.Context(), b, "file", noise(8<<20, 1))
+			if err == nil {
+				t.Fatal("8 MiB went into 4 MiB")
+			}
+			code := backends.Errno(err) // vsftpd, pure-ftpd and proftpd say 451, pyftpdlib 426 or nothing at all
+			if code != syscall.ENOSPC && code != syscall.EIO && (kind != servers.PyFTPdlib || code != syscall.ETIMEDOUT) {
+				t.Errorf("got %v (%v), want ENOSPC or EIO", code, err)
+			}
+			if got := onServer(t, s, "file"); got != "old" {
+				t.Errorf("the file holds %d bytes, want the old 3", len(got))
+			}
+			if rest := leftOvers(t, s, "file"); len(rest) > 0 {
+				t.Errorf("left over: %q", rest)
+			}
+			_, err = put(t.Context(), b, "file", []byte("new"))
+			ok(t, err)
+		})
+	}
+}
+
+// A connection that breaks at any point of an upload leaves the old file or the new one, whole.
+func TestCutUploadLeavesOldOrNew(t *testing.T) {
+	for _, w := range []way{{servers.Vsftpd, servers.Plain, 0}, {servers.ProFTPD, servers.Explicit, tls.VersionTLS13}} {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			l := link.New(t, link.Options{})
+			b := connect(t, s, w.mode, Options{Login: Login{Address: s.Through(t, l)}})
+			content := noise(1<<20, 7)
+			old := noise(1000, 8)
+			for _, after := range []int64{0, 10, 100, 300, 1000, 5000, 100_000, 900_000, 1<<20 + 200, 1<<20 + 400} {
+				_, err := put(t.Context(), b, "file", old)
+				for range 20 {
+					if err == nil {
+						break
+					}
+					_, err = put(t.Context(), b, "file", old)
+				}
+				ok(t, err)
+				l.CutAfter(link.ToServer, after)
+				_, err = put(t.Context(), b, "file", content)
+				l.CutAfter(link.ToServer, -1)
+				got := onServer(t, s, "file")
+				switch {
+				case err == nil && got != string(content):
+					t.Errorf("cut after %d bytes: success, and the file holds %d bytes", after, len(got))
+				case err != nil && got == string(content) && backends.ClassOf(err) != backends.Lost:
+					t.Errorf("cut after %d bytes: %v (%v), and the file is the new one", after, err, backends.ClassOf(err))
+				case got != string(content) && got != string(old):
+					t.Errorf("cut after %d bytes: the file holds %d bytes, neither the old nor the new", after, len(got))
+				}
+			}
+		})
+	}
+}
+
+// A download that breaks goes on where it was, if the file is still the same.
+func TestBrokenDownloadGoesOn(t *testing.T) {
+	for _, w := range []way{{servers.Vsftpd, servers.Plain, 0}, {servers.PureFTPd, servers.Explicit, tls.VersionTLS13}} {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			l := link.New(t, link.Options{})
+			b := connect(t, s, w.mode, Options{Login: Login{Address: s.Through(t, l)}})
+			content := noise(6<<20, 5)
+			ok(t, os.WriteFile(filepath.Join(s.Dir, "file"), content, 0o644))
+			r, err := b.Open(t.Context(), "file")
+			ok(t, err)
+			defer r.Close()
+			p := make([]byte, 1<<20)
+			for off := int64(0); off < 6<<20; off += 1 << 20 {
+				_, err := r.ReadAt(t.Context(), p, off)
+				if err != nil && err != io.EOF {
+					t.Fatalf("at %d: %v", off, err)
+				}
+				if !bytes.Equal(p, content[off:off+1<<20]) {
+					t.Fatalf("at %d: other bytes", off)
+				}
+				l.Cut()
+			}
+			_, err = r.ReadAt(t.Context(), p, 0)
+			ok(t, err)
+			ok(t, os.WriteFile(filepath.Join(s.Dir, "file"), content[1:], 0o644))
+			l.Cut()
+			if _, err = r.ReadAt(t.Context(), p, 2<<20); backends.Errno(err) != syscall.ESTALE {
+				t.Errorf("after the file changed: got %v, want ESTALE", err)
+			}
+		})
+	}
+}
+
+// Files that are open and not read keep nobody from anything, however few sessions the server bears.
+func TestOpenFilesHoldNoSession(t *testing.T) {
+	for _, most := range []int{1, 2} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{})
+			b := connect(t, s, servers.Plain, Options{MaxSessions: most})
+			content := noise(3<<20, 9)
+			var open []backends.Reader
+			for i := range 8 {
+				name := fmt.Sprint("file", i)
+				ok(t, os.WriteFile(filepath.Join(s.Dir, name), content, 0o644))
+				r, err := b.Open(t.Context(), name)
+				ok(t, err)
+				defer r.Close()
+				open = append(open, r)
+			}
+			p := make([]byte, 100_000)
+			for off := int64(0); off < 3<<20; off += 1_000_000 {
+				for i, r := range open {
+					n, err := r.ReadAt(t.Context(), p, off)
+					if err != nil && err != io.EOF || !bytes.Equal(p[:n], content[off:off+int64(n)]) {
+						t.Fatalf("file%d at %d: %d bytes, %v", i, off, n, err)
+					}
+				}
+				for info, err := range b.List(t.Context(), "") {
+					ok(t, err)
+					_, err = b.Stat(t.Context(), info.Name) // while the listing is under way
+					ok(t, err)
+				}
+			}
+		})
+	}
+}
+
+// Reads arrive out of order; the transfer goes on all the same.
+func TestReadsOutOfOrderNeedNoNewTransfer(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	b := connect(t, s, servers.Plain, Options{})
+	content := noise(8<<20, 4)
+	ok(t, os.WriteFile(filepath.Join(s.Dir, "file"), content, 0o644))
+	r, err := b.Open(t.Context(), "file")
+	ok(t, err)
+	defer r.Close()
+	var group errgroup.Group
+	for i := range 64 {
+		group.Go(func() error {
+			off := int64(i^1) * (128 << 10)
+			p := make([]byte, 128<<10)
+			_, err := r.ReadAt(t.Context(), p, off)
+			if err == io.EOF {
+				err = nil
+			}
+			if err == nil && !bytes.Equal(p, content[off:off+128<<10]) {
+				err = fmt.Errorf("other bytes at %d", off)
+			}
+			return err
+		})
+	}
+	ok(t, group.Wait())
+	transfers := 0
+	for _, command := range s.Commands(t) {
+		if strings.HasPrefix(command, "RETR") {
+			transfers++
+		}
+	}
+	if transfers > 8 {
+		t.Errorf("64 reads in a row took %d transfers", transfers)
+	}
+}
+
+// A session that the server has closed in the meantime is replaced, and nobody notices.
+func TestDeadSessionsAreReplaced(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		if kind == servers.PyFTPdlib {
+			continue // one process for all: its sessions cannot be ended one by one
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			b := connect(t, s, servers.Plain, Options{})
+			for i := range 5 {
+				_, err := put(t.Context(), b, "file", []byte("text"))
+				ok(t, err)
+				s.KillSessions(t)
+				switch i {
+				case 0:
+					_, err = b.Stat(t.Context(), "file")
+				case 1:
+					_, err = get(t.Context(), b, "file")
+				case 2:
+					for _, failed := range b.List(t.Context(), "") {
+						err = failed
+					}
+				case 3:
+					_, err = put(t.Context(), b, "other", []byte("text"))
+				case 4:
+					err = b.Mkdir(t.Context(), "dir", 0o755)
+				}
+				if err != nil {
+					t.Errorf("call %d after the server closed its sessions: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// A limit of the server is learned, and costs nobody an error.
+func TestServerOfFewSessions(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind, MaxClients: 2})
+			b := connect(t, s, servers.Plain, Options{MaxSessions: 8})
+			content := noise(1<<20, 2)
+			var group errgroup.Group
+			for i := range 12 {
+				group.Go(func() error {
+					name := fmt.Sprint("file", i)
+					if _, err := put(t.Context(), b, name, content); err != nil {
+						return err
+					}
+					came, err := get(t.Context(), b, name)
+					if err == nil && !bytes.Equal(came, content) {
+						err = errors.New(name + " came back changed")
+					}
+					return err
+				})
+			}
+			ok(t, group.Wait())
+		})
+	}
+}
+
+// The working directory may be named, and what is wrong with it is told.
+func TestWorkingDirectory(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			b := connect(t, s, servers.Plain, Options{})
+			ok(t, b.Mkdir(t.Context(), "in box", 0o755))
+			ok(t, b.Mkdir(t.Context(), "in box/deep", 0o755))
+			_, err := put(t.Context(), b, "in box/deep/file", []byte("text"))
+			ok(t, err)
+			for _, dir := range []string{"in box/deep", "~/in box/deep", "in box/../in box/deep/", strings.TrimSuffix(s.Root, "/") + "/in box/deep"} {
+				in := connect(t, s, servers.Plain, Options{WorkingDir: dir})
+				if content, err := get(t.Context(), in, "file"); string(content) != "text" {
+					t.Errorf("workingDir %q: %q, %v", dir, content, err)
+				}
+			}
+			for dir, want := range map[string]backends.Cause{"nowhere": backends.CauseWorkingDir, "in box/deep/file": backends.CauseWorkingDirFile} {
+				in := connect(t, s, servers.Plain, Options{WorkingDir: dir})
+				if _, err := in.Stat(t.Context(), ""); backends.CauseOf(err) != want {
+					t.Errorf("workingDir %q: got %v (%q), want %q", dir, err, backends.CauseOf(err), want)
+				}
+			}
+		})
+	}
+}
+
+// Probe tells each step, in order.
+func TestProbeTellsItsSteps(t *testing.T) {
+	for _, w := range []way{{servers.Vsftpd, servers.Plain, 0}, {servers.ProFTPD, servers.Explicit, tls.VersionTLS13}} {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			var names []string
+			b := connect(t, s, w.mode, Options{Step: func(step Step) {
+				names = append(names, step.Name)
+				if step.Err != nil {
+					t.Errorf("%s: %v", step.Name, step.Err)
+				}
+				if step.Name == "passive" && step.Passive.Port() == 0 {
+					t.Errorf("passive tells no port: %+v", step)
+				}
+			}})
+			ok(t, b.Probe(t.Context()))
+			t.Log(names)
+			want := "banner auth features workingDir passive data list"
+			if w.mode != servers.Plain {
+				want = "banner tls auth features workingDir passive data list"
+			}
+			if got := strings.Join(names, " "); !strings.HasSuffix(got, want) {
+				t.Errorf("steps %q, want %q at the end", got, want)
+			}
+		})
+	}
+}
+
+// Uploads are verified beyond their size where that is wanted.
+func TestUploadsAreVerified(t *testing.T) {
+	for _, verify := range []string{"hash", "readback"} {
+		t.Run(verify, func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: servers.ProFTPD})
+			b := connect(t, s, servers.Plain, Options{Verify: verify})
+			content := noise(3<<20, 6)
+			_, err := put(t.Context(), b, "file", content)
+			ok(t, err)
+			if onServer(t, s, "file") != string(content) {
+				t.Error("it arrived changed")
+			}
+			t.Log(s.Commands(t)[len(s.Commands(t))-12:])
+		})
+	}
+}
+
+// Links are told from what they lead to, and where they lead.
+func TestLinksAreLinks(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		if kind == servers.PyFTPdlib {
+			continue // it follows links and tells nothing of them
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			in := func(name string) string { return filepath.Join(s.Dir, name) }
+			ok(t, os.WriteFile(in("file"), []byte("text"), 0o644))
+			ok(t, os.WriteFile(in("open"), []byte("text"), 0o777))
+			ok(t, os.Chmod(in("open"), 0o777))
+			ok(t, os.Mkdir(in("dir"), 0o755))
+			for name, target := range map[string]string{"flink": "file", "dlink": "dir", "long": "dir/../file", "olink": "open"} {
+				ok(t, os.Symlink(target, in(name)))
+			}
+			for _, listed := range []bool{false, true} {
+				b := connect(t, s, servers.Plain, Options{})
+				if listed {
+					for info, err := range b.List(t.Context(), "") {
+						ok(t, err)
+						if link := strings.HasSuffix(info.Name, "link") || info.Name == "long"; link != (info.Mode&os.ModeSymlink != 0) {
+							t.Errorf("the listing says %+v", info)
+						}
+					}
+				}
+				for name, want := range map[string]os.FileMode{"flink": os.ModeSymlink, "dlink": os.ModeSymlink, "long": os.ModeSymlink, "olink": os.ModeSymlink, "open": 0, "file": 0, "dir": os.ModeDir} {
+					info, err := b.Stat(t.Context(), name)
+					ok(t, err)
+					if info.Mode.Type() != want {
+						t.Errorf("listed %v: stat %s says %v, want %v", listed, name, info.Mode, want)
+					}
+				}
+				for name, want := range map[string]string{"flink": "file", "dlink": "dir", "long": "dir/../file"} {
+					if got, err := b.Readlink(t.Context(), name); got != want || err != nil {
+						t.Errorf("listed %v: readlink %s: got %q, %v, want %q", listed, name, got, err, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// LIST tells minutes and days where MDTM tells seconds: both are the same version.
+func TestListedTimesAgreeWithStat(t *testing.T) {
+	for _, zone := range []string{"UTC", "America/St_Johns"} {
+		t.Run(zone, func(t *testing.T) {
+			o := servers.FTPOptions{Zone: zone}
+			if zone != "UTC" {
+				o.Config = append(o.Config, "use_localtime=YES") // MDTM is then wrong by the zone as well: nothing tells the truth
+			}
+			s := servers.NewFTP(t, o)
+			b := connect(t, s, servers.Plain, Options{})
+			times := map[string]time.Time{}
+			for name, age := range map[string]time.Duration{"hour": time.Hour, "day": 26 * time.Hour, "month": 30 * 24 * time.Hour, "years": 20000 * time.Hour} {
+				when := time.Now().Add(-age).Truncate(time.Second)
+				times[name] = when
+				ok(t, os.WriteFile(filepath.Join(s.Dir, name), nil, 0o644))
+				ok(t, os.Chtimes(filepath.Join(s.Dir, name), when, when))
+			}
+			for info, err := range b.List(t.Context(), "") {
+				ok(t, err)
+				stat, err := b.Stat(t.Context(), info.Name)
+				ok(t, err)
+				if !stat.SameVersion(info) || stat.TimeUnit != 0 {
+					t.Errorf("%s: stat says %v, list %v to the %v", info.Name, stat.ModTime, info.ModTime, info.TimeUnit)
+				}
+				if zone == "UTC" && !stat.ModTime.Equal(times[info.Name]) {
+					t.Errorf("%s: stat says %v, want %v", info.Name, stat.ModTime, times[info.Name])
+				}
+			}
+		})
+	}
+}
+
+// Whoever can make a file there can forge the end of vsftpd's reply to STAT, and replies to what follows.
+func TestForgedRepliesAreNotBelieved(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	ok(t, os.WriteFile(filepath.Join(s.Dir, "victim"), []byte("12345"), 0o644))
+	ok(t, os.Symlink("victim", filepath.Join(s.Dir, "x\r\n213 End of status\r\n350 Restart position accepted (0).\r\n350 x\r\n213 999")))
+	b := connect(t, s, servers.Plain, Options{MaxSessions: 1})
+	for range 6 {
+		info, err := b.Stat(t.Context(), "victim")
+		if err == nil && info.Size != 5 {
+			t.Errorf("the size is %d, want 5", info.Size)
+		}
+		if err != nil {
+			t.Errorf("stat: %v", err)
+		}
+		_, err = b.Stat(t.Context(), "nothing")
+		if backends.Errno(err) != syscall.ENOENT {
+			t.Errorf("stat of nothing: %v", err)
+		}
+	}
+	info, err := b.Stat(t.Context(), "victim")
+	ok(t, err)
+	if info.Size != 5 || !info.Mode.IsRegular() {
+		t.Errorf("in the end stat says %+v", info)
+	}
+}
