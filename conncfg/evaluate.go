@@ -351,7 +351,7 @@ func (e *evaluation) way() {
 			e.find(Warning, name, &problem{CodeIgnored, "means nothing for a proxy, only for an SSH host", "leave it out"}, s.text, "via")
 		}
 	}
-	if t.Via.Kind == ViaSSH && !e.written("viaPassword", "viaKeyFile") {
+	if t.Via.Kind == ViaSSH && !e.written("viaPassword", "viaKeyFile") && !t.SSH.Agent {
 		e.find(Warning, "via", &problem{CodeNoCredential, "leads through an SSH host, and nothing proves who logs in there", `write viaKeyFile = "/path" or viaPassword = { file = "/path" }`}, via.text, "viaPassword", "viaKeyFile")
 	}
 	if t.FTP.Active && t.Via.Kind != "" {
