@@ -156,7 +156,10 @@ func (f *fake) session(conn net.Conn) {
 			c.data.Close()
 		}
 	}()
-	io.WriteString(c, f.greeting)
+	f.mu.Lock()
+	greeting := f.greeting
+	f.mu.Unlock()
+	io.WriteString(c, greeting)
 	for {
 		line, err := c.r.ReadString('\n')
 		if err != nil {
@@ -190,6 +193,13 @@ func (f *fake) heard(verb string) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// greets changes the greeting of sessions that have not begun.
+func (f *fake) greets(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.greeting = text
 }
 
 func (f *fake) options() Options {

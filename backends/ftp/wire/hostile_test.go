@@ -353,7 +353,7 @@ func TestUploadsTellHowTheyEnd(t *testing.T) {
 	} {
 		for _, banner := range []string{"220 fake\r\n", "220 (vsFTPd 3.0.3)\r\n"} {
 			f := newFake(t, map[string]answer{"STOR": test.stor})
-			f.greeting = banner
+			f.greets(banner)
 			s := logIn(t, f.options())
 			_, err := store(t.Context(), s, "STOR /f", test.content, "SIZE /f")
 			if test.code == 0 {
@@ -379,7 +379,7 @@ func TestOneByOneUnlessSequential(t *testing.T) {
 			stor <- c.r.Buffered()
 			c.say("226 done")
 		}})
-		f.greeting = banner
+		f.greets(banner)
 		s := logIn(t, f.options())
 		replies, err := store(t.Context(), s, "STOR /f", []byte("x"), "SIZE /f", "NOOP")
 		if err != nil || len(replies) != 2 || replies[0].Code != 213 || replies[1].Code != 200 {
@@ -444,7 +444,7 @@ func TestEarlyCloseComesBackIntoStep(t *testing.T) {
 			taken <- err
 			c.say("426 oh")
 		}})
-		f.greeting = "220 (vsFTPd 3.0.3)\r\n"
+		f.greets("220 (vsFTPd 3.0.3)\r\n")
 		s := logIn(t, f.options())
 		u, err := s.Store(t.Context(), "STOR /f", "SIZE /f")
 		ok(t, err)
@@ -680,7 +680,7 @@ func TestSecretsAndEscapes(t *testing.T) {
 // TestLoginCauses: what keeps a login from working is told apart.
 func TestLoginCauses(t *testing.T) {
 	type change func(*fake, *Options)
-	greeting := func(text string) change { return func(f *fake, _ *Options) { f.greeting = text } }
+	greeting := func(text string) change { return func(f *fake, _ *Options) { f.greets(text) } }
 	hastily := func(f *fake, o *Options) { o.ConnectTimeout, o.SocketTimeout = short, short }
 	explicit := func(_ *fake, o *Options) { o.TLS = &TLS{} }
 	implicit := func(_ *fake, o *Options) { o.TLS = &TLS{Implicit: true} }
@@ -704,7 +704,7 @@ func TestLoginCauses(t *testing.T) {
 		"hangs up":           {map[string]answer{"PASS": closes}, nil, backends.CauseConnLost, backends.Transient},
 		"no account":         {map[string]answer{"PASS": says("332 account?")}, nil, backends.CauseAccount, backends.Refused},
 		"wants TLS":          {map[string]answer{"USER": says("534 secure first")}, nil, backends.CauseTLSRequired, backends.Refused},
-		"hides it":           {map[string]answer{"USER": says("530 secure first"), "FEAT": says("211-F\r\n AUTH TLS\r\n211 End")}, []change{hiding}, backends.CauseTLSRequired, backends.Refused},
+		"hides it":           {map[string]answer{"USER": says("530 secure first"), "AUTH": says("234 go")}, []change{hiding}, backends.CauseTLSRequired, backends.Refused},
 		"AUTH refused":       {map[string]answer{"AUTH": says("500 what?")}, []change{explicit}, backends.CauseTLSRefused, backends.Refused},
 		"AUTH later":         {map[string]answer{"AUTH": says("431 later")}, []change{explicit}, backends.CauseTLSRefused, backends.Transient},
 		"injected":           {map[string]answer{"AUTH": says("234 go\r\n230 welcome")}, []change{explicit}, backends.CauseTLSRefused, backends.Refused},
@@ -717,11 +717,9 @@ func TestLoginCauses(t *testing.T) {
 			o := f.options()
 			var last Step
 			o.Step = func(s Step) { last = s }
-			f.mu.Lock() // no session before all is set
 			for _, change := range test.changes {
 				change(f, &o)
 			}
-			f.mu.Unlock()
 			_, err := Dial(t.Context(), o)
 			failed(t, err, test.class)
 			e, _ := errors.AsType[*backends.Error](err)
@@ -749,7 +747,7 @@ func TestLoginIsPatient(t *testing.T) {
 		"a line feed alone": {"SYST": func(c *control, _ string) { io.WriteString(c, "215 UNIX\n") }},
 	} {
 		f := newFake(t, answers)
-		f.greeting = "120 in a moment\r\n220 now\r\n"
+		f.greets("120 in a moment\r\n220 now\r\n")
 		o := f.options()
 		o.Account = func() (string, error) { return "bills", nil }
 		s := logIn(t, o)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -215,7 +216,7 @@ func (v *virtual) opening() (string, error) {
 
 // closing tells the library of the final reply; it knows 226 only for a good one.
 func (v *virtual) closing() (string, error) {
-	reply, err := v.t.final()
+	reply, err := v.t.final(context.Background()) // End watches its own context
 	switch {
 	case err != nil:
 		return "", err

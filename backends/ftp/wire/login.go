@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +22,7 @@ func (s *Session) login(ctx context.Context) error {
 		return err
 	}
 	begun := s.begin()
-	if err := s.authenticate(); err != nil {
+	if err := s.authenticate(ctx); err != nil {
 		return s.o.ended("auth", begun, "", err)
 	}
 	s.o.ended("auth", begun, "user "+s.o.Username, nil)
@@ -138,6 +137,8 @@ func (s *Session) noGreeting(err error) error {
 	const secret = "the server speaks TLS from the first byte: set protocol = \"FTPS\" with useImplicit = true; port 990 as a rule"
 	e := brokeOff(s.conn, err, "the server hung up before it said who it is: it may be full, or have banned this machine")
 	switch {
+	case s.tls != nil && s.tls.wanted.Load() && e.Cause == backends.CauseConnLost: // TLS 1.3 tells late
+		return noClientCert(err)
 	case bytes.HasPrefix(b, []byte("SSH-")):
 		return foreign(backends.CauseWrongProtocol, "an SSH server listens on this port: check port, or set protocol = \"SFTP\"", "%w", err)
 	case len(b) > 0 && (b[0] == recordAlert || b[0] == recordHandshake):
@@ -203,13 +204,13 @@ func (s *Session) cut(err error, hint string) error {
 			Hint: "this is no sound FTP server: check port and protocol"}
 	}
 	if s.tls != nil && s.tls.wanted.Load() && !isTimeout(s.conn.Broken()) {
-		return refused(backends.CauseClientCert, err, "the server asks for a certificate of ours: set clientCertFile and clientKeyFile")
+		return noClientCert(err)
 	}
 	return brokeOff(s.conn, err, hint)
 }
 
 // authenticate names user, password and account as far as the server wants them.
-func (s *Session) authenticate() error {
+func (s *Session) authenticate(ctx context.Context) error {
 	reply, err := s.say1("USER " + s.o.Username)
 	if err != nil {
 		return s.cut(err, "the server hung up when it was told the user")
@@ -224,18 +225,31 @@ func (s *Session) authenticate() error {
 		return nil
 	}
 	e := s.denied("USER", reply)
-	if s.tls == nil && e.Class == backends.Refused && (reply.Code != 530 || s.offersTLS()) {
+	if s.tls == nil && e.Class == backends.Refused && (reply.Code != 530 || s.offersTLS(ctx)) {
 		e.Cause, e.Hint = backends.CauseTLSRequired, "the server refuses the user before any password was sent: it may want TLS (protocol = \"FTPS\"), or not allow this user"
 	}
 	return e
 }
 
-// offersTLS asks a server that has refused a user in the clear whether it could do better.
-func (s *Session) offersTLS() bool {
-	reply, err := s.say1("FEAT")
-	return err == nil && slices.ContainsFunc(reply.Lines, func(line string) bool {
-		return strings.HasPrefix(strings.ToUpper(strings.TrimSpace(line)), "AUTH TLS")
+// offersTLS asks a server that has refused a user in the clear whether it could do better, on a connection of its own: vsftpd
+// hangs up when it refuses so.
+func (s *Session) offersTLS(ctx context.Context) bool {
+	o := s.o
+	o.Step, o.Logger = nil, nil
+	offers := false
+	other, err := o.connect(ctx, func(s *Session, ctx context.Context) error {
+		if err := s.greet(ctx); err != nil {
+			return err
+		}
+		s.begin()
+		reply, err := s.say1("AUTH TLS")
+		offers = err == nil && reply.good()
+		return err
 	})
+	if err == nil {
+		other.conn.Close()
+	}
+	return offers
 }
 
 func (s *Session) password() error {

@@ -332,7 +332,7 @@ func (s *security) explain(t *tap, err error) error {
 		e.Err = fmt.Errorf("the server speaks %s, and %s is the least that is wanted", tls.VersionName(offered), tls.VersionName(s.config.MinVersion))
 		e.Hint = "have the server updated; if that cannot be, allowWeakTLS with sslProtocol of its version"
 	case s.wanted.Load() && len(b) > 0:
-		e.Cause, e.Hint = backends.CauseClientCert, "the server asks for a certificate of ours: set clientCertFile and clientKeyFile"
+		return noClientCert(err)
 	case len(b) == 0 || t.Broken() != nil:
 		return brokeOff(t.Conn, err, "the server broke off in the TLS handshake: it may not speak TLS here, or want another version")
 	default:
@@ -340,6 +340,11 @@ func (s *security) explain(t *tap, err error) error {
 	}
 	return e
 }
+
+const certHint = "the server asks for a certificate of ours: set clientCertFile and clientKeyFile"
+
+// noClientCert is a server that broke off after it had asked for a certificate and got none.
+func noClientCert(err error) error { return refused(backends.CauseClientCert, err, certHint) }
 
 // alerted tells what the server's alert means.
 func (s *security) alerted(e *backends.Error, alert byte) {
@@ -349,7 +354,7 @@ func (s *security) alerted(e *backends.Error, alert byte) {
 		e.Err = fmt.Errorf("the server does not speak %s or later: %w", tls.VersionName(s.config.MinVersion), e.Err)
 		e.Hint = "set sslProtocol to a version that the server speaks; TLS1.2 is the least without allowWeakTLS"
 	case alertCertificateRequired:
-		e.Cause, e.Hint = backends.CauseClientCert, "the server asks for a certificate of ours: set clientCertFile and clientKeyFile"
+		e.Cause, e.Hint = backends.CauseClientCert, certHint
 	case alertHandshakeFailure, alertInsufficientSecurit:
 		e.Cause, e.Hint = backends.CauseAlgorithms, "no cipher is common to both sides: the server may be old (allowWeakTLS), or ask for a certificate of ours"
 	default:

@@ -10,12 +10,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // transfer is one command with a data connection, and what is sent with it.
 type transfer struct {
 	s      *Session
-	ctx    context.Context // of the call under way: opening, then End
+	ctx    context.Context // of the opening
 	data   *data
 	ahead  bool // the data connection was opened before it was needed
 	upload bool
@@ -160,13 +161,13 @@ func (t *transfer) stale() bool {
 }
 
 // final waits for the final reply.
-func (t *transfer) final() (Reply, error) {
+func (t *transfer) final(ctx context.Context) (Reply, error) {
 	select {
 	case <-t.gone:
 		return Reply{}, errCanceled
 	default:
 	}
-	if err := t.s.wait(t.ctx, t.main.done); err != nil {
+	if err := t.s.wait(ctx, t.main.done); err != nil {
 		return Reply{}, err
 	}
 	if t.main.reply.Code == 421 {
@@ -256,7 +257,7 @@ func (d *Download) Read(p []byte) (int, error) {
 // so does any other error.
 func (d *Download) End(ctx context.Context) (Reply, error) {
 	t := d.t
-	stop := context.AfterFunc(ctx, func() { t.data.kill(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { t.s.kill(context.Cause(ctx)) })
 	defer stop()
 	if !d.atEnd() {
 		d.Cancel()
@@ -266,9 +267,8 @@ func (d *Download) End(ctx context.Context) (Reply, error) {
 		return Reply{}, refuse("transfer", syscall.EINVAL, errCanceled)
 	}
 	defer t.s.finish(t)
-	t.ctx = ctx
 	said := guarded(d.body.Close)
-	reply, err := t.final()
+	reply, err := t.final(ctx)
 	switch {
 	case err != nil:
 		return reply, lost("transfer", false, err)
@@ -346,7 +346,8 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 		if err != nil {
 			return nil, err
 		}
-		if t.eager = s.Features().Sequential; t.eager {
+		t.eager = s.Features().Sequential && s.Idle() < hot
+		if s.Features().Sequential {
 			t.behind = newExchanges(behind)
 		} else {
 			t.later = behind
@@ -360,6 +361,10 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 		}
 	}
 }
+
+// hot is how long a session is taken for alive without a word of the server. One that has been silent for longer is asked for
+// its consent first, when another session can still take its place.
+const hot = 5 * time.Second
 
 // agreed returns when n more bytes may be written.
 func (u *Upload) agreed(n int64) error {
@@ -421,12 +426,11 @@ func (u *Upload) End(ctx context.Context) (Reply, []Reply, error) {
 		return Reply{}, nil, refuse("transfer", syscall.EINVAL, errCanceled)
 	}
 	defer t.s.finish(t)
-	t.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { t.s.kill(context.Cause(ctx)) })
 	defer stop()
 	t.ending.Store(true)
 	said := u.loan.end()
-	reply, err := t.final()
+	reply, err := t.final(ctx)
 	if err != nil {
 		return reply, nil, lost("transfer", true, err)
 	}
