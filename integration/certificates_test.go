@@ -107,6 +107,7 @@ func TestMountURLOfFTP(t *testing.T) {
 		"stranger":     {"ftps", implicit, nil, 77},
 		"another":      {"ftpes", explicit, []string{"--trust-cert", trust.Fingerprint(implicit.Certificate.X509)}, 77},
 		"wrong mode":   {"ftps", explicit, []string{"--ca", explicit.Authority.File}, 76},
+		"needs TLS":    {"ftp", explicit, nil, 76},
 		"host key":     {"ftpes", explicit, []string{"--host-key", trust.Fingerprint(explicit.Certificate.X509)}, 64},
 		"ca of nobody": {"ftpes", explicit, []string{"--ca", "/dev/null"}, 78},
 	} {

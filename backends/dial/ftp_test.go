@@ -114,6 +114,8 @@ func TestTestTellsCausesOfFTPApart(t *testing.T) {
 		{"wrong password", but(onPlain, func(t *conncfg.Target) { t.Password = conncfg.NewSecret("wrong") }), "auth", backends.CauseAuth},
 		{"no directory", but(onPlain, func(t *conncfg.Target) { t.WorkingDir += "/nowhere" }), "workingDir", backends.CauseWorkingDir},
 		{"a file as directory", but(onPlain, func(t *conncfg.Target) { t.WorkingDir += "/file" }), "workingDir", backends.CauseWorkingDirFile},
+		{"a directory that may not be entered", but(onPlain, func(t *conncfg.Target) { t.WorkingDir += "/closed" }), "workingDir", backends.CauseWorkingDirPerm},
+		{"TLS wanted by the server", but(onExplicit, func(t *conncfg.Target) { t.Protocol = conncfg.FTP }), "auth", backends.CauseTLSRequired},
 		{"FTPS on a server without", but(onPlain, func(t *conncfg.Target) { t.Protocol, t.TLS = conncfg.FTPS, onExplicit.TLS }), "tls", backends.CauseTLSRefused},
 		{"explicit on implicit", but(onImplicit, func(t *conncfg.Target) { t.TLS.Implicit = false; t.ConnectTimeout = 2 * time.Second }), "banner", backends.CauseTLSMode},
 		{"implicit on explicit", but(onExplicit, func(t *conncfg.Target) { t.TLS.Implicit = true }), "tls", backends.CauseTLSMode},
