@@ -445,6 +445,35 @@ func TestLoginIsLearned(t *testing.T) {
 	}
 }
 
+// A file that was given away, or that was somebody else's before we wrote into it, says nothing of who we are.
+func TestLoginIsNotLearnedFromFilesOfOthers(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{User: "root"})
+	b := connect(t, s, Options{})
+	works(t, b)
+	ctx := t.Context()
+	content := []byte("content")
+	write := func(w backends.Writer, err error, off int64, a backends.Attr) {
+		t.Helper()
+		ok(t, err)
+		_, err = w.WriteAt(ctx, content, off)
+		ok(t, err)
+		_, err = w.Commit(ctx, backends.Commit{Size: off + int64(len(content)), Attr: a})
+		ok(t, err)
+		if c := b.Caps(); !c.HasLogin || c.UID != 0 || c.GID != 0 {
+			t.Errorf("root is taken for %d:%d (%v)", c.UID, c.GID, c.HasLogin)
+		}
+	}
+	uid, gid := uint32(4711), uint32(4712)
+	w, err := b.Create(ctx, "given", backends.WriteMode{TempName: ".temp", Perm: 0o644})
+	write(w, err, 0, backends.Attr{UID: &uid, GID: &gid})
+	w, err = b.Update(ctx, "given")
+	write(w, err, int64(len(content)), backends.Attr{})
+	w, err = b.Create(ctx, "given", backends.WriteMode{Perm: 0o644}) // in place
+	write(w, err, 0, backends.Attr{})
+	w, err = b.Create(ctx, "kept", backends.WriteMode{TempName: ".temp", Perm: 0o644})
+	write(w, err, 0, backends.Attr{})
+}
+
 func TestNoSFTP(t *testing.T) {
 	s := servers.NewSSHD(t, servers.SSHOptions{Config: []string{"ForceCommand /bin/echo welcome"}})
 	refuses(t, connect(t, s, Options{}), backends.Refused, backends.CauseNoSFTP)

@@ -426,7 +426,9 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 		w.cleanUp(ctx)
 		return backends.Info{}, w.told("commit", err)
 	}
-	w.b.learnOwner(info)
+	if made := w.temp != "" || w.fresh; made && c.Attr.UID == nil && c.Attr.GID == nil {
+		w.b.learnOwner(info)
+	}
 	if w.temp == "" {
 		return info, nil
 	}
