@@ -17,7 +17,7 @@ func newFTP(t *testing.T, change func(*backends.Caps)) *rig {
 }
 
 // The reasons why more of go-fuse's tests do not pass where the protocol knows no links.
-var posixStreamSkips = map[string]string{
+var posixStreamOdd = map[string]string{
 	"Link":             "FTP has no hard links: EPERM",
 	"LinkUnlinkRename": "as Link",
 	"SymlinkReadlink":  "FTP cannot make symbolic links: EPERM",
@@ -25,15 +25,15 @@ var posixStreamSkips = map[string]string{
 }
 
 func TestPosixOfAServerThatCanOnlyStream(t *testing.T) {
-	skips := maps.Clone(posixSkips)
-	maps.Copy(skips, posixStreamSkips)
-	posix(t, newFTP(t, nil), skips)
+	odd := maps.Clone(posixOdd)
+	maps.Copy(odd, posixStreamOdd)
+	posix(t, newFTP(t, nil), odd)
 }
 
 func TestPosixOfAServerThatKeepsNoAttributes(t *testing.T) {
-	skips := maps.Clone(posixSkips)
-	maps.Copy(skips, posixStreamSkips)
-	posix(t, newFTP(t, func(c *backends.Caps) { c.SetPerm, c.SetTimes = false, false }), skips)
+	odd := maps.Clone(posixOdd)
+	maps.Copy(odd, posixStreamOdd)
+	posix(t, newFTP(t, func(c *backends.Caps) { c.SetPerm, c.SetTimes = false, false }), odd)
 }
 
 // TestFilesOfAServerThatCanOnlyStream: what programs do to a mount whose server knows transfers only, and that the server has it.

@@ -13,9 +13,6 @@ cd "$(dirname "$0")/.."
 
 readonly fuzztime=${FUZZTIME:-5s}
 
-# Tests of go-fuse's posixtest that skip themselves: two fail on bare ext4 too, two want extended attributes, which SFTP
-# does not have.
-readonly may_skip='TestPosix/(FcntlFlockLocksFile|OpenSymlinkRace|XAttr|XAttrLarge) '
 if [ "$(id -u)" != 0 ]; then
 	echo "integration/test.sh: mounts and servers need root" >&2
 	exit 77
@@ -140,7 +137,7 @@ gotest() {
 	if [ $status != 0 ]; then
 		grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|^\?|^PASS$|^ok ' "$log" | tail -n 400 || true
 	fi
-	if grep -E '^\s*--- SKIP' "$log" | grep -vE "$may_skip"; then
+	if grep -E '^\s*--- SKIP' "$log"; then
 		echo "FAIL: a skipped test proves nothing"
 		status=1
 	fi
