@@ -125,6 +125,41 @@ func TestOpenThatCutsSendsNothing(t *testing.T) {
 	only()
 }
 
+// TestReplacedFileKeepsModeAndOwner: a new content comes as a new file, and must not be seen to: where the server lets us, it
+// is given to whom the old one belonged.
+func TestReplacedFileKeepsModeAndOwner(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{User: "root"}, nil)
+	behind := filepath.Join(s.behind, "report")
+	if err := errors.Join(os.WriteFile(behind, []byte("old"), 0o600), os.Chown(behind, 4711, 4712), os.Chmod(behind, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	for _, script := range []string{`echo new > report`, `sed -i s/new/newer/ report`, `echo more >> report`, `truncate -s 3 report`, `cp --remove-destination report copy; cp copy report`} {
+		sh(t, s.mount, script)
+		if got := sh(t, s.behind, `stat -c '%u:%g %a' report`); got != "4711:4712 640\n" {
+			t.Errorf("after %s the server's file is of %s, want 4711:4712 640", script, got)
+		}
+	}
+	has(t, behind, []byte("new"))
+}
+
+// TestUploadsInPlace: with tempName "none" the target itself is written, for servers that allow no rename.
+func TestUploadsInPlace(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{Requests: true}, daemon.Fields{"tempName": "none"})
+	content := random(1, 100_000)
+	for range 2 { // made, and replaced
+		if err := put(filepath.Join(s.mount, "report"), content); err != nil {
+			t.Fatal(err)
+		}
+		has(t, filepath.Join(s.behind, "report"), content)
+		content = random(2, 50_000)
+	}
+	if requests := s.server.Requests(t); strings.Contains(requests, "rename") || !strings.Contains(requests, "report") {
+		t.Errorf("the server was asked:\n%s", requests)
+	}
+}
+
 // TestWhatNoServerCanDoIsRefused: programs ask for it, and go on without it if the refusal is one that they know.
 func TestWhatNoServerCanDoIsRefused(t *testing.T) {
 	t.Parallel()
