@@ -32,17 +32,23 @@ func (m mode) String() string {
 	return fmt.Sprintf("%v/%v/%s", m.kind, m.tls, strings.TrimPrefix(tls.VersionName(m.version), "TLS "))
 }
 
-// everywhere runs f on every server in every mode, session reuse demanded where the server can.
+// everywhere runs f on every server in every mode, session reuse demanded where the server can; only in two modes with -short.
 func everywhere(t *testing.T, f func(t *testing.T, m mode)) {
 	for _, kind := range servers.FTPKinds() {
 		for _, how := range servers.FTPModes(kind) {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-				if m := (mode{kind, how, version}); how != servers.Plain || version == tls.VersionTLS12 {
-					t.Run(m.String(), func(t *testing.T) { f(t, m) })
+				m := mode{kind, how, version}
+				if how == servers.Plain && version != tls.VersionTLS12 || testing.Short() && m.rare() {
+					continue
 				}
+				t.Run(m.String(), func(t *testing.T) { f(t, m) })
 			}
 		}
 	}
+}
+
+func (m mode) rare() bool {
+	return m.tls == servers.Implicit || m.tls == servers.Explicit && m.version == tls.VersionTLS12
 }
 
 func (m mode) start(t testing.TB) *servers.FTP {

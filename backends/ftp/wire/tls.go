@@ -60,6 +60,8 @@ func newSecurity(o *TLS, address string) (*security, error) {
 		InsecureSkipVerify: true, // verify does it, and tells fingerprints
 		VerifyConnection:   s.verify,
 		Time:               s.now,
+
+		DynamicRecordSizingDisabled: true, // whole files are sent, not pages that somebody waits to see
 	}
 	if o.ServerName != "" {
 		s.config.ServerName = o.ServerName

@@ -2,12 +2,21 @@
 // opens data connections ahead of need, and moves content. It knows replies, not what they mean for a file: that is for the
 // package above.
 //
-// A Session is used by one goroutine at a time; Close alone may come from another. Whatever makes the order of commands and
-// replies doubtful (a stray reply, a reply that is too long, a data connection that broke without a reply, a context that
-// ended in mid-dialogue) spoils the Session: Healthy is false from then on, and its owner closes it. Nothing is ever read
-// from a Session whose order is in doubt.
+// A Session is used by one goroutine at a time; Close, and Cancel of a transfer, may come from another. Whatever makes the order
+// of commands and replies doubtful (a stray reply, one that is too long or answers another command, a data connection that
+// broke without a reply, a context that ended in mid-dialogue) spoils the Session: Healthy is false from then on, and its
+// owner closes it. Nothing is ever read from a Session whose order is in doubt.
 //
-// Every wait has a deadline: ConnectTimeout for each step of a login, SocketTimeout without progress for everything else.
+// Every wait has a deadline: ConnectTimeout for each step of a login and for a data connection, SocketTimeout without progress
+// for everything else. Passwords reach no error and no log; what a server says is quoted.
+//
+// One goroutine of a Session reads replies and gives them to the exchanges in its queue, which is in the order of the commands
+// written; so a server that hangs up is known at once, and a data connection can be opened ahead beside other commands. A
+// transfer is an exchange with a data connection. The library, jlaffaye/ftp, runs RETR, STOR and APPE on a control connection
+// that is not there (library.go); everything else is done without it, and the reasons stand there.
+//
+// Locks: Session.writing is taken before Session.mu; data.mu is a leaf, and so are those of security and resumption. No lock is
+// held over the network but writing, over a write that the Watch of netconn bounds.
 package wire
 
 import (
