@@ -15,7 +15,9 @@ import (
 type faces struct {
 	mu     sync.Mutex
 	seen   map[string]face
-	listed map[string]time.Time
+	listed map[string]time.Time // to their end, or found too long to be remembered
+	long   map[string]bool      // of listed: those that are too long
+	asked  map[string]time.Time // when a pattern was asked for in a directory
 }
 
 type face struct {
@@ -26,9 +28,11 @@ type face struct {
 
 const (
 	facesKept  = 32 << 10
+	listKept   = facesKept / 2 // entries of one directory that are remembered
 	listedKept = 1024
 	fileLife   = time.Minute     // of a file's mode and owner; its size and time are asked for each time
 	restLife   = 5 * time.Second // of everything else
+	longLife   = time.Hour       // before a directory that was too long is listed for its faces again
 )
 
 func (f *faces) note(name string, info backends.Info, target string) {
@@ -48,6 +52,51 @@ func (f *faces) complete(dir string) {
 		f.listed = make(map[string]time.Time)
 	}
 	f.listed[dir] = time.Now()
+	delete(f.long, dir)
+}
+
+// worthListing reports whether dir should be listed rather than asked for a pattern: it was asked for one a moment ago, and a
+// pattern costs the server as much.
+func (f *faces) worthListing(dir string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.long[dir] && time.Since(f.listed[dir]) < longLife {
+		return false
+	}
+	if time.Since(f.asked[dir]) < fileLife {
+		return true
+	}
+	if f.asked == nil || len(f.asked) >= listedKept {
+		f.asked = make(map[string]time.Time)
+	}
+	f.asked[dir] = time.Now()
+	return false
+}
+
+// tooLong notes that dir has more entries than can be remembered.
+func (f *faces) tooLong(dir string) {
+	f.complete(dir)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.long == nil || len(f.long) >= listedKept {
+		f.long = make(map[string]bool)
+	}
+	f.long[dir] = true
+}
+
+// move notes that from is called to now.
+func (f *faces) move(from, to string) {
+	f.mu.Lock()
+	was, known := f.seen[from]
+	f.mu.Unlock()
+	f.forget(to)
+	f.forget(from)
+	if known && was.info.Mode.IsRegular() {
+		was.info.Name = base(to)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.seen[to] = was
+	}
 }
 
 // get returns what was shown of name, if that is worth anything still.
@@ -67,7 +116,7 @@ func (f *faces) missing(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, there := f.seen[name]
-	return !there && time.Since(f.listed[parent(name)]) < fileLife
+	return !there && !f.long[parent(name)] && time.Since(f.listed[parent(name)]) < fileLife
 }
 
 // target returns where the link name leads, if a listing has just shown it.

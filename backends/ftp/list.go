@@ -201,7 +201,12 @@ func (l *listed) take(list *listing.Listing) (doubts []listing.Entry, err error)
 
 // ended notes that the listing was complete.
 func (l *listed) ended() {
-	if limit := l.b.Caps().ListLimit; (limit == 0 || l.count < limit) && l.b.patterns() {
+	limit := l.b.Caps().ListLimit
+	switch {
+	case !l.b.patterns():
+	case l.count > listKept:
+		l.b.faces.tooLong(l.dir)
+	case limit == 0 || l.count < limit:
 		l.b.faces.complete(l.dir)
 	}
 }

@@ -592,3 +592,55 @@ func TestForgedRepliesAreNotBelieved(t *testing.T) {
 		t.Errorf("in the end stat says %+v", info)
 	}
 }
+
+// A question that makes vsftpd read the whole directory is asked a few times a minute, however many files are made, read,
+// changed and removed there.
+func TestWorkInADirectoryReadsItFewTimes(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	b := connect(t, s, servers.Plain, Options{})
+	ctx := t.Context()
+	ok(t, b.Mkdir(ctx, "dir", 0o755))
+	const files = 100
+	for i := range files {
+		name := fmt.Sprintf("dir/file%d", i)
+		if _, err := b.Stat(ctx, name); backends.Errno(err) != syscall.ENOENT {
+			t.Fatalf("stat of what is not there yet: %v", err)
+		}
+		_, err := put(ctx, b, name, []byte("text"))
+		ok(t, err)
+		info, err := b.Stat(ctx, name)
+		ok(t, err)
+		if info.Size != 4 || info.Mode != 0o644 || !info.Known.Has(backends.HasPerm|backends.HasOwner|backends.HasModTime) {
+			t.Fatalf("stat says %+v", info)
+		}
+		info, err = b.SetAttr(ctx, name, backends.Attr{Perm: new(os.FileMode(0o600))})
+		ok(t, err)
+		if info.Mode != 0o600 {
+			t.Fatalf("setattr says %+v", info)
+		}
+		ok(t, b.Rename(ctx, name, name+".new", backends.NoReplace))
+		info, err = b.Stat(ctx, name+".new")
+		ok(t, err)
+		if info.Mode != 0o600 || info.Name != base(name)+".new" {
+			t.Fatalf("stat after the renaming says %+v", info)
+		}
+		if i%2 == 0 {
+			ok(t, b.Remove(ctx, name+".new"))
+		}
+	}
+	costly := 0
+	for _, command := range s.Commands(t) {
+		if strings.HasPrefix(command, "STAT") || strings.HasPrefix(command, "LIST") {
+			costly++
+		}
+	}
+	if costly > 10 {
+		t.Errorf("work on %d files had the server read the directory %d times, at most 10 are allowed", files, costly)
+	}
+	ok(t, os.WriteFile(filepath.Join(s.Dir, "dir", "other"), []byte("by others"), 0o640))
+	info, err := b.Stat(ctx, "dir/other")
+	ok(t, err)
+	if info.Size != 9 || info.Mode != 0o640 {
+		t.Errorf("of what others made stat says %+v", info)
+	}
+}

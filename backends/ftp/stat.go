@@ -44,16 +44,16 @@ func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backe
 	if f.MLST {
 		return b.ask(ctx, s, b.question(f, name))
 	}
-	face, known := b.faces.get(name)
-	if known && face.Mode.Type()&^os.ModeDir == 0 || b.faces.missing(name) {
-		info, err := b.ask(ctx, s, b.light(name))
-		switch {
-		case err == nil && known && info.Mode.Type() == face.Mode.Type():
-			return b.withFace(info, face), nil
-		case err != nil && (!known || isBroken(err)):
+	if info, err, ok := b.fromFace(ctx, s, name); ok {
+		return info, err
+	}
+	if name != "" && b.faces.worthListing(parent(name)) {
+		if err := b.look(ctx, s, parent(name)); isBroken(err) {
+			return backends.Info{}, err
+		}
+		if info, err, ok := b.fromFace(ctx, s, name); ok {
 			return info, err
 		}
-		b.faces.forget(name) // it is not what it was
 	}
 	if b.known().echo == untried {
 		if err := b.tryEcho(ctx, s); err != nil {
@@ -61,6 +61,42 @@ func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backe
 		}
 	}
 	return b.ask(ctx, s, b.question(f, name))
+}
+
+// fromFace answers from what a listing has shown and SIZE, MDTM and CWD tell, if they agree; else ok is false.
+func (b *Backend) fromFace(ctx context.Context, s *wire.Session, name string) (info backends.Info, failed error, ok bool) {
+	face, known := b.faces.get(name)
+	if !known && !b.faces.missing(name) || known && face.Mode.Type()&^os.ModeDir != 0 {
+		return info, nil, false
+	}
+	info, err := b.ask(ctx, s, b.light(name))
+	switch {
+	case err == nil && known && info.Mode.Type() == face.Mode.Type():
+		return b.withFace(info, face), nil, true
+	case err != nil && (!known || isBroken(err)):
+		return info, err, true
+	}
+	b.faces.forget(name) // it is not what it was
+	return info, nil, false
+}
+
+// look lists dir to remember what it shows.
+func (b *Backend) look(ctx context.Context, s *wire.Session, dir string) error {
+	n := 0
+	err := b.lines1(ctx, s, dir, func(e listing.Entry) {
+		if n++; n <= listKept && e.Known.Has(backends.HasType) {
+			b.info(join(dir, e.Name), e)
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case n > listKept:
+		b.faces.tooLong(dir)
+	case n > 0: // of nothing it is not known whether there is a directory
+		b.faces.complete(dir)
+	}
+	return nil
 }
 
 // ask asks q.

@@ -155,8 +155,7 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 	if from == "" || to == "" {
 		return seam("rename", from, refuse(syscall.EBUSY, "it is the working directory"))
 	}
-	defer b.faces.forget(to)
-	return b.change(ctx, "rename", from, func(ctx context.Context, s *wire.Session) error {
+	return b.use(ctx, "rename", from, once, func(ctx context.Context, s *wire.Session) error {
 		if err := errors.Join(keeps(s.Features(), from), keeps(s.Features(), to)); err != nil {
 			return err
 		}
@@ -167,6 +166,10 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		}
 		rnfr, rnto := "RNFR "+b.path(from), "RNTO "+b.path(to)
 		replies, err := s.Do(ctx, rnfr, rnto)
+		if err != nil {
+			b.faces.forget(from)
+			b.faces.forget(to)
+		}
 		if len(replies) > 0 {
 			if err := granted(rnfr, replies[0]); err != nil {
 				return b.why(ctx, s, from, err, syscall.ENOENT, func(backends.Info) syscall.Errno { return syscall.EACCES })
@@ -175,7 +178,11 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		if err != nil {
 			return err
 		}
-		return b.whyRename(ctx, s, from, to, granted(rnto, replies[1]))
+		if err := granted(rnto, replies[1]); err != nil {
+			return b.whyRename(ctx, s, from, to, err)
+		}
+		b.faces.move(from, to)
+		return nil
 	})
 }
 
@@ -239,6 +246,9 @@ func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) 
 		info, err = b.setAttr(ctx, s, name, attr)
 		return err
 	})
+	if err == nil {
+		b.own(name, info)
+	}
 	return info, err
 }
 
@@ -265,6 +275,9 @@ func (b *Backend) setAttr(ctx context.Context, s *wire.Session, name string, att
 		return was, err
 	}
 	q := b.question(s.Features(), name)
+	if !q.mlst && was.Mode.IsRegular() {
+		q = b.light(name)
+	}
 	replies, err := s.Do(ctx, append(sets, q.commands...)...)
 	for i, command := range sets[:min(len(sets), len(replies))] {
 		if refused := granted(command, replies[i]); refused != nil {
@@ -274,7 +287,21 @@ func (b *Backend) setAttr(ctx context.Context, s *wire.Session, name string, att
 	if err != nil {
 		return was, err
 	}
-	return b.answer(ctx, s, q, replies[len(sets):])
+	info, err := b.answer(ctx, s, q, replies[len(sets):])
+	if err == nil && q.light {
+		info = b.withFace(info, was)
+		if attr.Perm != nil {
+			info.Mode, info.Known = info.Mode.Type()|*attr.Perm, info.Known|backends.HasPerm
+		}
+	}
+	return info, err
+}
+
+// own remembers what is known of a file that we have changed.
+func (b *Backend) own(name string, i backends.Info) {
+	if b.patterns() && i.Mode.IsRegular() && i.Known.Has(backends.HasPerm) {
+		b.faces.note(name, i, "")
+	}
 }
 
 // whySet says what the refusal of an attribute means, and remembers what the server does not know at all.

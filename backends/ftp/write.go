@@ -487,6 +487,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	w.b.faces.forget(w.name)
 	if err == nil {
 		w.b.learnOwner(info)
+		w.b.own(w.name, info)
 	}
 	return info, err
 }
