@@ -239,6 +239,22 @@ func TestPortsOutsideOfTheRecordedRangeAreTold(t *testing.T) {
 	}
 }
 
+// The server opens the data connections where the definition says so.
+func TestActiveModeIsSpoken(t *testing.T) {
+	for _, mode := range []servers.TLSMode{servers.Plain, servers.Explicit} {
+		s := servers.NewFTP(t, servers.FTPOptions{TLS: mode})
+		place := targetFTP(t, s, mode, "data")
+		place.FTP.Active = true
+		if _, last, err := tested(t, place, dial.Options{}); err != nil {
+			t.Errorf("%v: step %q, %v", mode, last.Name, err)
+		}
+		active := slices.ContainsFunc(s.Commands(t), func(c string) bool { return strings.HasPrefix(c, "EPRT") || strings.HasPrefix(c, "PORT") })
+		if passive := slices.ContainsFunc(s.Commands(t), func(c string) bool { return strings.HasPrefix(c, "EPSV") || strings.HasPrefix(c, "PASV") }); passive || !active {
+			t.Errorf("%v: the server was asked %q", mode, s.Commands(t))
+		}
+	}
+}
+
 // front forwards connections from an address of its own to address: a firewall that lets the control connection through,
 // and nothing else.
 func front(t *testing.T, address string) (host string, port int) {
