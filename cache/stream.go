@@ -33,6 +33,11 @@ const (
 	// skipMax.
 	skipMin = 1 << 20
 	skipMax = 16 << 20
+	// maxTransfers is how many files are streamed at a time in one tree: FTP servers bear few sessions, and one that is taken
+	// from a transfer costs a new one. While others wait, a file's turn ends after turnBytes or turnTime.
+	maxTransfers = 3
+	turnBytes    = 4 << 20
+	turnTime     = time.Second
 	// tieLength is how much of what is known of a file is compared when it is found longer: is it the same, grown?
 	tieLength = 4 << 10
 )
@@ -137,15 +142,62 @@ func (f *File) pump() {
 	f.stream.pumping = true
 	go func() { // ends when nothing is wanted, or with the Tree, whose backend is closed then
 		defer f.tree.work.Done()
+		turn := transferTurn{tree: f.tree}
+		defer turn.give()
 		buf := make([]byte, streamStep)
 		for {
+			turn.take()
 			into, r := f.next()
 			if into == nil {
 				return
 			}
 			f.landStream(into, f.fetchStream(into, r, buf))
+			turn.used(r.Len())
 		}
 	}()
+}
+
+// transferTurn is one file's part in the transfers of a Tree.
+type transferTurn struct {
+	tree  *Tree
+	taken bool
+	began time.Time
+	bytes int64
+}
+
+// take waits for a turn, unless there is one or the Tree is closed.
+func (t *transferTurn) take() {
+	if t.taken {
+		return
+	}
+	select {
+	case t.tree.transfers <- struct{}{}:
+		t.taken = true
+	default:
+		t.tree.waiting.Add(1)
+		defer t.tree.waiting.Add(-1)
+		select {
+		case t.tree.transfers <- struct{}{}: // who waits longest comes first
+			t.taken = true
+		case <-t.tree.ctx.Done():
+		}
+	}
+	t.began, t.bytes = time.Now(), 0
+}
+
+// used notes that n bytes were asked for, and lets others go first if that is enough.
+func (t *transferTurn) used(n int64) {
+	t.bytes += n
+	if t.tree.waiting.Load() > 0 && (t.bytes >= turnBytes || time.Since(t.began) >= turnTime) {
+		t.give()
+	}
+}
+
+func (t *transferTurn) give() {
+	if t.taken {
+		<-t.tree.transfers
+		t.taken = false
+	}
 }
 
 // next decides what the pump reads next; nil if nothing is wanted, and then the pump has ended.
@@ -166,9 +218,9 @@ func (f *File) next() (into *spool.File, r spool.Range) {
 // for, what somebody else waits for, and what is likely to be wanted. The caller holds mu.
 func (f *File) choose() (*spool.File, spool.Range) {
 	s, skip := &f.stream, f.tree.pace.skip()
-	onward := func(off int64) bool { return off >= s.at && off-s.at <= skip }
+	onward := func(off, sure int64) bool { return off >= s.at && off-s.at <= max(skip, sure) }
 	step := func(into *spool.File, from, to int64) (*spool.File, spool.Range) {
-		if onward(from) {
+		if onward(from, 0) {
 			from = s.at
 		}
 		return into, spool.Range{Off: from, End: min(to, from+streamStep, f.base.Size)}
@@ -176,12 +228,13 @@ func (f *File) choose() (*spool.File, spool.Range) {
 	var near *want
 	var nearest int64
 	for _, w := range s.wants {
-		if off, ok := missingIn(w.into, w.r, 0); ok && onward(off) && (near == nil || off < nearest) {
+		// What lies before it is as good as wanted if its reader goes on through it: the kernel asks ahead out of order.
+		if off, ok := missingIn(w.into, w.r, 0); ok && onward(off, w.sure) && (near == nil || off < nearest) {
 			near, nearest = w, off
 		}
 	}
 	if near != nil {
-		return step(near.into, nearest, nearest+waitedStep)
+		return near.into, spool.Range{Off: s.at, End: min(nearest+waitedStep, s.at+streamStep, f.base.Size)}
 	}
 	if len(s.wants) > 0 {
 		first := s.wants[0]
@@ -192,22 +245,22 @@ func (f *File) choose() (*spool.File, spool.Range) {
 		begin := f.jump(first, off)
 		return first.into, spool.Range{Off: begin, End: min(off+waitedStep, begin+streamStep, f.base.Size)}
 	}
-	if s.into == nil {
+	if s.into == nil || f.tree.waiting.Load() > 0 { // nobody waits here, and somebody does elsewhere
 		return nil, spool.Range{}
 	}
 	if off, ok := missingIn(s.into, s.duty, s.at); ok {
 		return step(s.into, off, off+streamStep)
 	}
 	off, ok := missingIn(s.into, s.ahead, s.at)
-	if !ok || !onward(off) {
+	if !ok || !onward(off, 0) {
 		off, ok = missingIn(s.into, s.ahead, 0)
 	}
 	switch {
 	case !ok:
 		return nil, spool.Range{}
-	case !onward(off) && off > s.ahead.Off+s.ahead.Len()/2: // not yet worth a transfer
+	case !onward(off, 0) && off > s.ahead.Off+s.ahead.Len()/2: // not yet worth a transfer
 		return nil, spool.Range{}
-	case !onward(off):
+	case !onward(off, 0):
 		s.duty = spool.Range{Off: off, End: off + max(s.ahead.Len(), streamPiece)}
 	}
 	return step(s.into, off, off+streamStep)

@@ -112,10 +112,12 @@ type Tree struct {
 	moves  uint64                   // counts renames of what may be a directory; see era
 	closed bool
 
-	small       atomic.Int64 // bytes of small files held in memory, at most smallFiles
-	copied      atomic.Int64 // bytes in the cache directory, at most Options.CacheSize and a window
-	pace        pace         // of a server that can only stream
-	aheads      atomic.Int64 // fetches ahead of readers under way, at most maxAheads
+	small       atomic.Int64  // bytes of small files held in memory, at most smallFiles
+	copied      atomic.Int64  // bytes in the cache directory, at most Options.CacheSize and a window
+	pace        pace          // of a server that can only stream
+	transfers   chan struct{} // holds a token for each file that is being streamed; see transferTurn
+	waiting     atomic.Int64  // files that wait to be
+	aheads      atomic.Int64  // fetches ahead of readers under way, at most maxAheads
 	quarantined atomic.Int64
 	cutListing  atomic.Bool // it was told that the server cuts listings
 	lastError   atomic.Pointer[error]
@@ -138,7 +140,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	t := &Tree{
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
-		busy: map[string]chan struct{}{},
+		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers),
 	}
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
