@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -298,15 +300,13 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
 	t := f.tree
 	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
-		if j.from, err = f.whereToAppend(ctx, j); err != nil {
-			return err
-		}
-		if j.from == j.size && !t.Caps().RandomWrite {
-			info, _, err = t.send(ctx, j.name, j.pending) // nothing is left to be sent
-			return err
-		}
-		w, err := t.backend.Update(ctx, j.name)
+		w, err := f.openToAppend(ctx, j)
 		if err != nil {
+			return err
+		}
+		if j.from == j.size && !t.Caps().RandomWrite { // nothing is left to be sent
+			w.Abort()
+			info, _, err = t.send(ctx, j.name, j.pending)
 			return err
 		}
 		j.begun = true
@@ -318,6 +318,33 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		j.begun = false
 	}
 	return info, err
+}
+
+// openToAppend opens the file of j to change it, and sets where to begin. On a server that can only append, opening asks for the
+// size and sends nothing else, so that it may go on beside our own question.
+func (f *File) openToAppend(ctx context.Context, j *job) (w backends.Writer, err error) {
+	t := f.tree
+	if t.Caps().RandomWrite {
+		if j.from, err = f.whereToAppend(ctx, j); err != nil {
+			return nil, err
+		}
+		return t.backend.Update(ctx, j.name)
+	}
+	var opening sync.WaitGroup
+	var refused error
+	opening.Go(func() { w, refused = t.backend.Update(ctx, j.name) })
+	j.from, err = f.whereToAppend(ctx, j)
+	opening.Wait()
+	switch {
+	case err == nil && refused == nil && j.from == j.base.Size:
+		return w, nil
+	case refused == nil:
+		w.Abort() // nothing was written
+	}
+	if err = cmp.Or(err, refused); err != nil {
+		return nil, err
+	}
+	return t.backend.Update(ctx, j.name) // what it found may still have been growing then
 }
 
 // whereToAppend returns where the end of j goes on the server: behind its base, or, where nothing can be written twice, behind
