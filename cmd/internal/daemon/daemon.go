@@ -357,6 +357,10 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAn
 		case m == nil:
 			answer.Added = append(answer.Added, label(w))
 			t.start = append(t.start, w)
+		case m.failed(): // what it failed of may be mended without another word: a file's mode, a directory in its way
+			answer.Changed = append(answer.Changed, label(w))
+			t.stop = append(t.stop, m)
+			t.start = append(t.start, w)
 		case m.want.same(w), m.serving() && !d.differs(ctx, m, w):
 			answer.Unchanged++
 		default:

@@ -95,6 +95,24 @@ func TestDefinitionWithErrorsKeepsTheMount(t *testing.T) {
 	}
 }
 
+// TestMendedWithoutAWord: what keeps a connection from being mounted need not be in its text.
+func TestMendedWithoutAWord(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	file := filepath.Join(s.dirs.Config, "connections", "one.toml")
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.apply()
+	s.wantState("one", control.StateFailed)
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.apply()
+	s.wantState("one", control.StateReady)
+}
+
 func TestChangedFilesAreNoticed(t *testing.T) {
 	s := newStage(t)
 	s.start()

@@ -548,6 +548,13 @@ func (m *mount) serving() bool {
 	return m.tree != nil
 }
 
+// failed reports whether m could not be mounted, and waits to be tried again.
+func (m *mount) failed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == control.StateFailed
+}
+
 // status returns m as it stands.
 func (m *mount) status() control.Connection {
 	called := m.d.called(m.want)
