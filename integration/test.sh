@@ -45,6 +45,8 @@ packages() {
 		tar tar
 		perl perl-base
 		nsenter util-linux
+		unshare util-linux
+		setpriv util-linux
 		mount mount
 		ps procps
 		curl curl
