@@ -57,6 +57,8 @@ type spare struct {
 	ready   chan struct{}
 	channel *channel
 	err     error
+
+	unwanted bool // to be given back when it is ready, unless somebody wants it by then; guarded by Session.mu
 }
 
 // drop gives a spare back that is ready; who opens one looks after the others.
@@ -73,6 +75,9 @@ func (p *spare) drop(why error) {
 // Warm opens the next data connection in the background. It costs nothing if there is one, or a transfer under way.
 func (s *Session) Warm() {
 	s.mu.Lock()
+	if s.spare != nil {
+		s.spare.unwanted = false
+	}
 	if s.spare != nil || s.cause != nil || s.current != nil || s.closed {
 		s.mu.Unlock()
 		return
@@ -86,6 +91,9 @@ func (s *Session) Warm() {
 			p.channel, p.err = s.open(ctx)
 		}
 		s.mu.Lock()
+		if s.spare == p && p.unwanted {
+			s.spare = nil
+		}
 		unwanted := s.spare != p
 		close(p.ready)
 		s.mu.Unlock()
@@ -96,11 +104,22 @@ func (s *Session) Warm() {
 	s.mu.Unlock()
 }
 
-// Cool gives back the data connection that Warm has opened, and the server's port with it.
+// Cool gives back the data connection that Warm has opened, and the server's port with it. One that is still being opened is
+// given back when it stands: two at a time would be one too many for a server.
 func (s *Session) Cool() {
 	s.mu.Lock()
 	p := s.spare
-	s.spare = nil
+	if p == nil {
+		s.mu.Unlock()
+		return
+	}
+	select {
+	case <-p.ready:
+		s.spare = nil
+	default:
+		p.unwanted = true
+		p = nil
+	}
 	s.mu.Unlock()
 	if p != nil {
 		p.drop(errCanceled)
@@ -132,6 +151,9 @@ func (s *Session) Passive(ctx context.Context) (Channel, error) {
 func (s *Session) channel(ctx context.Context) (c *channel, ahead bool, err error) {
 	s.mu.Lock()
 	p := s.spare
+	if p != nil {
+		p.unwanted = false
+	}
 	s.mu.Unlock()
 	if p != nil {
 		select {

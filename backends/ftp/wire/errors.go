@@ -23,6 +23,7 @@ type Refusal struct {
 	Command string // without any secret
 	Reply   Reply
 	Before  []Reply // to the commands of Prepend, where a transfer was refused
+	Hint    string  // the way out, for a person, where this package knows more than the reply tells
 }
 
 // Error quotes the server: its words may hold anything.

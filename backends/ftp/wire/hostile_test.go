@@ -532,6 +532,24 @@ func TestStaleSpare(t *testing.T) {
 	}
 }
 
+// TestOneSpareAtATime: a data connection that is given back while it is being opened, and wanted again, is one.
+func TestOneSpareAtATime(t *testing.T) {
+	s, f := session(t, nil)
+	for range 50 {
+		s.Warm()
+		s.Cool()
+		if got, err := retrieve(t.Context(), s, "/f", 0); string(got) != "0123456789" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		s.Warm()
+		s.Cool()
+		s.Warm()
+	}
+	if len(f.heard("PASV")) > 0 || s.Features().PASV {
+		t.Error("EPSV was taken for broken")
+	}
+}
+
 // TestActive: the server connects to us; nobody else may.
 func TestActive(t *testing.T) {
 	retr := func(local string) answer {

@@ -235,6 +235,16 @@ func TestGivenUpAtOnce(t *testing.T) {
 	})
 }
 
+// TestNoTickets: proftpd demands that sessions are resumed, and gives no tickets before TLS 1.3. The refusal says what to do.
+func TestNoTickets(t *testing.T) {
+	server := servers.NewFTP(t, servers.FTPOptions{Kind: servers.ProFTPD, TLS: servers.Explicit, MaxTLS: tls.VersionTLS12})
+	s := logIn(t, options(t, server, servers.Explicit, server.Address()))
+	_, err := store(t.Context(), s, "STOR "+server.Root+"/f", []byte("x"))
+	if refusal, refused := errors.AsType[*Refusal](err); !refused || refusal.Reply.Code != 425 || !strings.Contains(refusal.Hint, "TLSSessionTickets") {
+		t.Errorf("%v, want 425 and a hint", err)
+	}
+}
+
 // TestManyUploads: 20 uploads of 8 MiB over TLS 1.3 to vsftpd, which loses those whose data connection is reset.
 func TestManyUploads(t *testing.T) {
 	if testing.Short() {

@@ -26,10 +26,11 @@ import (
 
 // security is the TLS of one session: its configuration, and the certificates that it has been shown.
 type security struct {
-	o       *TLS
-	address string
-	config  *tls.Config
-	roots   *x509.CertPool // nil for the system's
+	o        *TLS
+	address  string
+	config   *tls.Config
+	sessions resumption
+	roots    *x509.CertPool // nil for the system's
 
 	wanted atomic.Bool // the server has asked for a certificate of ours
 
@@ -54,7 +55,7 @@ func newSecurity(o *TLS, address string) (*security, error) {
 		ServerName:         host, // also of an address: without it Go would look for sessions by port
 		MinVersion:         max(o.MinVersion, tls.VersionTLS12),
 		MaxVersion:         tls.VersionTLS13,
-		ClientSessionCache: new(resumption),
+		ClientSessionCache: &s.sessions,
 		// vsftpd and pure-ftpd answer a first guess of X25519 with another question, which costs a round trip.
 		CurvePreferences:   []tls.CurveID{tls.CurveP256, tls.CurveP384, tls.CurveP521},
 		InsecureSkipVerify: true, // verify does it, and tells fingerprints
@@ -112,6 +113,11 @@ func (r *resumption) Put(_ string, session *tls.ClientSessionState) {
 	if session != nil {
 		r.last = session
 	}
+}
+
+func (r *resumption) empty() bool {
+	_, some := r.Get("")
+	return !some
 }
 
 // authorities reads a PEM file or a directory of such; nil for "".

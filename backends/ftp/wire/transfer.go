@@ -131,7 +131,11 @@ func (t *transfer) opened(ctx context.Context) error {
 
 // refusal is the reply to x as an error.
 func (t *transfer) refusal(x *exchange) error {
-	return &Refusal{Command: x.command, Reply: x.reply, Before: t.asked()}
+	r := &Refusal{Command: x.command, Reply: x.reply, Before: t.asked()}
+	if (r.Reply.Code == 425 || r.Reply.Code == 522) && t.s.tls != nil && t.s.tls.sessions.empty() {
+		r.Hint = "the server may want data connections to resume the TLS session, and gives no ticket to do so with: have its operator give tickets (proftpd: TLSSessionTickets on) or allow TLS 1.3"
+	}
+	return r
 }
 
 // asked returns the replies to the commands in front.
