@@ -428,7 +428,7 @@ func (f *farConn) Write(p []byte) (n int, err error) {
 	defer f.writing.Unlock()
 	for n < len(p) {
 		part := append(make([]byte, 0, piece), p[n:min(len(p), n+piece)]...) // the writer may be left alone with it
-		if err := f.hand(part); err != nil {
+		if err := f.hand(part, f.writeBy.Passed()); err != nil {
 			return n, err
 		}
 		n += len(part)
@@ -437,16 +437,16 @@ func (f *farConn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// CloseWrite tells the server that nothing more is coming.
+// CloseWrite tells the server that nothing more is coming. As with a socket, the deadline of Writes is not its own: crypto/tls
+// leaves one behind that has passed when it has said its last word.
 func (f *farConn) CloseWrite() error {
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	return f.hand(nil)
+	return f.hand(nil, nil)
 }
 
-// hand gives p to the writer and waits for it to be written.
-func (f *farConn) hand(p []byte) error {
-	passed := f.writeBy.Passed()
+// hand gives p to the writer and waits for it to be written, or for passed.
+func (f *farConn) hand(p []byte, passed <-chan struct{}) error {
 	select {
 	case f.pieces <- p:
 	case <-passed:

@@ -137,6 +137,7 @@ func TestJumpCarriesBothWays(t *testing.T) {
 		if n, err := conn.Write(content); err != nil || n != len(content) {
 			t.Errorf("Write = %d, %v", n, err)
 		}
+		conn.SetWriteDeadline(time.Unix(1, 0)) // as crypto/tls does behind its last word
 		if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			t.Errorf("CloseWrite: %v", err)
 		}
