@@ -13,7 +13,6 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/backendtest"
 	"pierfs/backends/charset"
-	"pierfs/backends/jail"
 	"pierfs/backends/mem"
 )
 
@@ -43,11 +42,6 @@ func TestContract(t *testing.T) {
 			}, backendtest.Options{Refused: refused(e)})
 		})
 	}
-	t.Run("behind the jail", func(t *testing.T) {
-		backendtest.Run(t, func(t *testing.T) backends.Backend {
-			return jail.New(charset.New(mem.New(mem.Options{}), byName(t, "windows-1252")), jail.Options{})
-		}, backendtest.Options{Confined: true, Refused: refused(byName(t, "windows-1252"))})
-	})
 }
 
 // refused are the names and links of the suite that e cannot write.
