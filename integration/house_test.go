@@ -39,7 +39,7 @@ var houseRooms = map[string][]string{
 	"backends/jail":        {"backends"},
 	"backends/mem":         {"backends"},
 	"backends/backendtest": {"backends"},
-	"backends/dial": {"backends", "backends/sftp", "backends/ftp", "backends/pool", "backends/retry", "backends/meter", "backends/jail", "backends/charset",
+	"backends/dial": {"backends", "backends/netconn", "backends/sftp", "backends/ftp", "backends/pool", "backends/retry", "backends/meter", "backends/jail", "backends/charset",
 		"conncfg", "conncfg/trust"},
 
 	"cache":         {"cache/...", "backends", "backends/retry"},

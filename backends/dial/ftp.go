@@ -14,7 +14,11 @@ import (
 )
 
 func connectFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) {
-	options, giveBack := optionsFTP(t, o), func() {}
+	way, err := wayTo(t, o)
+	if err != nil {
+		return nil, err
+	}
+	options, giveBack := optionsFTP(t, o, way), func() {}
 	if step == nil {
 		options.Sessions, giveBack = o.Shared.borrow(t)
 	} else { // a test logs in by itself
@@ -23,9 +27,10 @@ func connectFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) 
 	b, err := ftp.New(options)
 	if err != nil {
 		giveBack()
+		way.close()
 		return nil, err
 	}
-	return &protocolFTP{b, t, giveBack}, nil
+	return &protocolFTP{b, t, way, giveBack}, nil
 }
 
 // protocolFTP is a Backend that gives its sessions back, and whose Probe tells what the definition knows beside what the
@@ -33,10 +38,12 @@ func connectFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) 
 type protocolFTP struct {
 	*ftp.Backend
 	target   conncfg.Target
+	way      way
 	giveBack func() // may be called twice
 }
 
 func (b *protocolFTP) Close() error {
+	defer b.way.close()
 	defer b.giveBack()
 	return b.Backend.Close()
 }
@@ -70,7 +77,12 @@ func hintPorts(t conncfg.Target, err error) error {
 
 // scanFTPS returns the server's own certificate.
 func scanFTPS(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
-	chain, err := ftp.ScanCertificate(ctx, optionsFTP(t, o))
+	way, err := wayTo(t, o)
+	if err != nil {
+		return trust.Identity{}, err
+	}
+	defer way.close()
+	chain, err := ftp.ScanCertificate(ctx, optionsFTP(t, o, way))
 	if err != nil {
 		return trust.Identity{}, err
 	}
@@ -86,7 +98,7 @@ func scanFTP(context.Context, conncfg.Target, Options) (trust.Identity, error) {
 	}
 }
 
-func optionsFTP(t conncfg.Target, o Options) ftp.Options {
+func optionsFTP(t conncfg.Target, o Options, w way) ftp.Options {
 	return ftp.Options{
 		Login: ftp.Login{
 			Address:        t.Address(),
@@ -98,6 +110,7 @@ func optionsFTP(t conncfg.Target, o Options) ftp.Options {
 			PlainNames:     !isUTF8(t),
 			ConnectTimeout: t.ConnectTimeout,
 			SocketTimeout:  t.SocketTimeout,
+			DialContext:    w.dial,
 			Logger:         o.Logger,
 		},
 		WorkingDir:  t.WorkingDir,

@@ -10,15 +10,40 @@ import (
 )
 
 func connectSFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) {
-	options := optionsSFTP(t, o)
+	way, err := wayTo(t, o)
+	if err != nil {
+		return nil, err
+	}
+	options := optionsSFTP(t, o, way)
 	if step != nil {
 		options.Step = func(s sftp.Step) { step(Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: s.Err}) }
 	}
-	return sftp.New(options)
+	b, err := sftp.New(options)
+	if err != nil {
+		way.close()
+		return nil, err
+	}
+	return &protocolSFTP{b, way}, nil
+}
+
+// protocolSFTP is a Backend that gives up the way to its server.
+type protocolSFTP struct {
+	*sftp.Backend
+	way way
+}
+
+func (b *protocolSFTP) Close() error {
+	defer b.way.close()
+	return b.Backend.Close()
 }
 
 func scanSFTP(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
-	kind, blob, _, err := sftp.ScanHostKey(ctx, optionsSFTP(t, o))
+	way, err := wayTo(t, o)
+	if err != nil {
+		return trust.Identity{}, err
+	}
+	defer way.close()
+	kind, blob, _, err := sftp.ScanHostKey(ctx, optionsSFTP(t, o, way))
 	return trust.Identity{Key: trust.HostKey{Type: kind, Blob: blob}}, err
 }
 
@@ -29,11 +54,16 @@ func scanVia(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, 
 	return scanSFTP(ctx, direct, o)
 }
 
-func optionsSFTP(t conncfg.Target, o Options) sftp.Options {
+// knownHosts are the files that tell which host keys to believe.
+func knownHosts(t conncfg.Target, o Options) []string {
 	files := slices.Clone(o.KnownHostsFiles)
 	if t.SSH.KnownHostsFile != "" {
 		files = append(files, t.SSH.KnownHostsFile)
 	}
+	return files
+}
+
+func optionsSFTP(t conncfg.Target, o Options, w way) sftp.Options {
 	return sftp.Options{
 		Address:          t.Address(),
 		Username:         t.Username,
@@ -46,11 +76,12 @@ func optionsSFTP(t conncfg.Target, o Options) sftp.Options {
 		AgentSocket:      t.SSH.AgentSocket,
 		LegacyAlgorithms: t.SSH.LegacyAlgorithms,
 		HostKey:          t.SSH.HostKey,
-		KnownHostsFiles:  files,
+		KnownHostsFiles:  knownHosts(t, o),
 		Trusted:          o.trusted,
 		WorkingDir:       t.WorkingDir,
 		ConnectTimeout:   t.ConnectTimeout,
 		SocketTimeout:    t.SocketTimeout,
+		Dial:             w.dial,
 		Logger:           o.Logger,
 	}
 }
