@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"context"
 
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pierfs/backends"
@@ -21,8 +23,9 @@ import (
 // fake is an FTP server that does what a test wants. What a test leaves open is answered as by a sound one.
 type fake struct {
 	t        testing.TB
-	listener net.Listener
-	greeting string // with CR LF; "" says nothing
+	listener net.Listener  // nil for one in memory
+	dialed   chan net.Conn // data connections of one in memory
+	greeting string        // with CR LF; "" says nothing
 	answers  map[string]answer
 	tls      *tls.Config // implicit
 
@@ -53,6 +56,9 @@ func (c *control) say(format string, args ...any) {
 
 // accept takes the data connection.
 func (c *control) accept() net.Conn {
+	if c.f.listener == nil {
+		return <-c.f.dialed
+	}
 	conn, err := c.data.Accept()
 	if err != nil {
 		return nullConn{}
@@ -70,6 +76,9 @@ func (nullConn) Write(p []byte) (int, error) { return 0, net.ErrClosed }
 func (nullConn) Close() error                { return nil }
 
 func (c *control) listen() (port int) {
+	if c.f.listener == nil {
+		return 1
+	}
 	if c.data == nil {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -126,6 +135,43 @@ func newFake(t testing.TB, answers map[string]answer) *fake {
 		f.work.Wait()
 	})
 	return f
+}
+
+// inMemory runs use on a session with a server in memory, in a bubble where time passes when everybody waits.
+func inMemory(t *testing.T, answers map[string]answer, use func(t *testing.T, s *Session)) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{t: t, dialed: make(chan net.Conn, 1), greeting: "220 fake\r\n", answers: answers, open: make(map[net.Conn]bool)}
+		var first sync.Once
+		o := Options{Address: "fake:21", Username: "u", Password: func() (string, error) { return canary, nil }, ConnectTimeout: time.Minute, SocketTimeout: time.Minute}
+		o.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			here, there := net.Pipe()
+			f.keep(there)
+			control := false
+			first.Do(func() { control = true })
+			if control {
+				f.work.Go(func() { f.session(there) })
+				return here, nil
+			}
+			select {
+			case f.dialed <- there:
+				return here, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		s, err := Dial(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(t, s)
+		s.Close()
+		f.mu.Lock()
+		for conn := range f.open {
+			conn.Close()
+		}
+		f.mu.Unlock()
+		f.work.Wait()
+	})
 }
 
 func (f *fake) keep(conn net.Conn) {
@@ -218,15 +264,6 @@ func session(t testing.TB, answers map[string]answer) (*Session, *fake) {
 	t.Helper()
 	f := newFake(t, answers)
 	return logIn(t, f.options()), f
-}
-
-// hasty is session with a SocketTimeout that is soon over.
-func hasty(t testing.TB, answers map[string]answer) (*Session, *fake) {
-	t.Helper()
-	f := newFake(t, answers)
-	o := f.options()
-	o.SocketTimeout = short
-	return logIn(t, o), f
 }
 
 // silent answers nothing.

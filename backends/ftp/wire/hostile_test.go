@@ -162,7 +162,7 @@ func TestSilenceEnds(t *testing.T) {
 			if _, err := io.WriteString(conn, "x"); err != nil {
 				return
 			}
-			time.Sleep(short / 10)
+			time.Sleep(time.Second)
 		}
 	}
 	noEnd := func(c *control, _ string) { c.say("150 soon"); c.send("abc") }
@@ -171,50 +171,50 @@ func TestSilenceEnds(t *testing.T) {
 			if _, err := io.WriteString(c, "2"); err != nil {
 				return
 			}
-			time.Sleep(short / 10)
+			time.Sleep(time.Second)
 		}
 	}
-	read := func(s *Session) error { _, err := retrieve(t.Context(), s, "/f", 0); return err }
+	read := func(ctx context.Context, s *Session) error { _, err := retrieve(ctx, s, "/f", 0); return err }
 	for name, test := range map[string]struct {
 		answers map[string]answer
-		call    func(s *Session) error
+		call    func(ctx context.Context, s *Session) error
 		class   backends.Class
 	}{
-		"a command":     {map[string]answer{"NOOP": silent}, func(s *Session) error { _, err := s.Do(t.Context(), "NOOP"); return err }, backends.Lost},
-		"a reply drips": {map[string]answer{"NOOP": dripped}, func(s *Session) error { _, err := s.Do(t.Context(), "NOOP"); return err }, backends.Lost},
+		"a command":     {map[string]answer{"NOOP": silent}, func(ctx context.Context, s *Session) error { _, err := s.Do(ctx, "NOOP"); return err }, backends.Lost},
+		"a reply drips": {map[string]answer{"NOOP": dripped}, func(ctx context.Context, s *Session) error { _, err := s.Do(ctx, "NOOP"); return err }, backends.Lost},
 		"EPSV":          {map[string]answer{"EPSV": silent}, read, backends.Lost},
 		"RETR":          {map[string]answer{"RETR": silent}, read, backends.Transient},
 		"content":       {map[string]answer{"RETR": stall}, read, backends.Transient},
 		"content drips": {map[string]answer{"RETR": drip}, read, backends.Transient},
 		"226":           {map[string]answer{"RETR": noEnd}, read, backends.Transient},
-		"STOR": {map[string]answer{"STOR": silent}, func(s *Session) error {
-			_, err := store(t.Context(), s, "STOR /f", []byte("x"))
+		"STOR": {map[string]answer{"STOR": silent}, func(ctx context.Context, s *Session) error {
+			_, err := store(ctx, s, "STOR /f", []byte("x"))
 			return err
 		}, backends.Lost},
-		"226 of STOR": {map[string]answer{"STOR": func(c *control, _ string) { c.say("150 go"); io.Copy(io.Discard, c.accept()) }}, func(s *Session) error {
-			_, err := store(t.Context(), s, "STOR /f", []byte("x"))
+		"226 of STOR": {map[string]answer{"STOR": func(c *control, _ string) { c.say("150 go"); io.Copy(io.Discard, c.accept()) }}, func(ctx context.Context, s *Session) error {
+			_, err := store(ctx, s, "STOR /f", []byte("x"))
 			return err
 		}, backends.Lost},
-		"nobody reads": {map[string]answer{"STOR": func(c *control, _ string) { c.say("150 go"); c.accept() }}, func(s *Session) error {
-			_, err := store(t.Context(), s, "STOR /f", make([]byte, 16<<20))
+		"nobody reads": {map[string]answer{"STOR": func(c *control, _ string) { c.say("150 go"); c.accept() }}, func(ctx context.Context, s *Session) error {
+			_, err := store(ctx, s, "STOR /f", make([]byte, 16<<20))
 			return err
 		}, backends.Lost},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s, _ := hasty(t, test.answers)
-			begun := time.Now()
-			err := test.call(s)
-			failed(t, err, test.class)
-			if code := backends.Errno(err); code != syscall.ETIMEDOUT {
-				t.Errorf("%v: %v, want ETIMEDOUT", err, code)
-			}
-			if took := time.Since(begun); took > 5*time.Second {
-				t.Errorf("took %v", took)
-			}
-			if s.Healthy() && name != "content" && name != "content drips" {
-				t.Error("still healthy")
-			}
+			inMemory(t, test.answers, func(t *testing.T, s *Session) {
+				begun := time.Now()
+				err := test.call(t.Context(), s)
+				failed(t, err, test.class)
+				if code := backends.Errno(err); code != syscall.ETIMEDOUT {
+					t.Errorf("%v: %v, want ETIMEDOUT", err, code)
+				}
+				if took := time.Since(begun); took > 3*time.Minute {
+					t.Errorf("took %v", took)
+				}
+				if s.Healthy() {
+					t.Error("still healthy")
+				}
+			})
 		})
 	}
 }
@@ -799,25 +799,19 @@ func TestManyCommands(t *testing.T) {
 
 // TestBlockedPassive: a port that nobody can reach is told as such, within the connect timeout.
 func TestBlockedPassive(t *testing.T) {
-	f := newFake(t, nil)
-	o := f.options()
-	o.ConnectTimeout = time.Second
-	control := true
-	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if control {
-			control = false
-			return new(net.Dialer).DialContext(ctx, network, address)
+	inMemory(t, nil, func(t *testing.T, s *Session) {
+		s.o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			<-ctx.Done() // as packets that are dropped
+			return nil, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
 		}
-		<-ctx.Done() // as packets that are dropped
-		return nil, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
-	}
-	s := logIn(t, o)
-	_, err := s.Retrieve(t.Context(), "/f", 0)
-	if backends.CauseOf(err) != backends.CausePassiveBlocked || backends.Errno(err) != syscall.ETIMEDOUT {
-		t.Errorf("%v (%s)", err, backends.CauseOf(err))
-	}
-	do(t, s, "NOOP")
-	if errors.Is(err, netconn.ErrSilent) {
-		t.Error("told as silence")
-	}
+		begun := time.Now()
+		_, err := s.Retrieve(t.Context(), "/f", 0)
+		if backends.CauseOf(err) != backends.CausePassiveBlocked || backends.Errno(err) != syscall.ETIMEDOUT || errors.Is(err, netconn.ErrSilent) {
+			t.Errorf("%v (%s)", err, backends.CauseOf(err))
+		}
+		if took := time.Since(begun); took != s.o.ConnectTimeout {
+			t.Errorf("took %v", took)
+		}
+		do(t, s, "NOOP")
+	})
 }
