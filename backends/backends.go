@@ -149,7 +149,8 @@ type WriteMode struct {
 	Perm os.FileMode
 
 	// Exclusive makes Create fail with EEXIST if name exists. Where Caps().Exclusive says so, this is decided by the
-	// server: an empty file then stands under name from Create on, which Abort removes.
+	// server: an empty file then stands under name from Create on, which Abort removes. What bears ClaimName(TempName) on
+	// the way belongs to the caller as TempName does.
 	Exclusive bool
 }
 

@@ -25,6 +25,18 @@ func CheckName(op, name string) error {
 	return nil
 }
 
+// ClaimName returns a second temporary name beside temp, by which an exclusive Create may be known: a Backend that can make
+// links makes the empty file there and gives it the name by a link, which it takes away when the server has answered. If the
+// answer is lost, whoever repeats the call finds both and can prove that they are one file, or that they are not. "" if temp
+// leaves no room for it.
+func ClaimName(temp string) string {
+	claim := temp + "~"
+	if temp == "" || len(claim)-strings.LastIndexByte(claim, '/')-1 > MaxElement {
+		return ""
+	}
+	return claim
+}
+
 // CheckElement returns 0 if element may be one element of a name, ENAMETOOLONG beyond MaxElement bytes, and EINVAL for
 // "", ".", "..", a slash, and NUL, which ends an OpenSSH session (measured with 9.2). It is asked for names in both
 // directions: what a server lists is no more to be trusted than what a program asks for.

@@ -148,6 +148,7 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		return nil, err
 	}
 	w := &writer{handle: handle{backend: b, name: name}, mode: mode}
+	defer b.forgetClaim(w) // unless the reply is lost
 	err := b.call(ctx, "create", name, func() syscall.Errno {
 		w.era = b.era
 		if !b.caps.RandomWrite {
@@ -158,7 +159,18 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	if err != nil {
 		return nil, err
 	}
+	w.answered = true
 	return w, nil
+}
+
+// forgetClaim takes the second name from an exclusive creation that was answered; see backends.ClaimName.
+func (b *Backend) forgetClaim(w *writer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	claim := backends.ClaimName(w.mode.TempName)
+	if dir, element, code := b.parent(claim); code == 0 && w.answered && w.claim != nil && dir.children[element] == w.claim {
+		b.detach(dir, element)
+	}
 }
 
 // Update opens a file to change it in place.
@@ -192,6 +204,7 @@ type writer struct {
 	appending bool // each write must be where the last ended
 	begun     bool // something was written
 	claim     *inode
+	answered  bool // the caller knows that the claim was made
 	next      int64
 	failed    syscall.Errno
 }
@@ -227,6 +240,10 @@ func (w *writer) create() syscall.Errno {
 	if w.mode.Exclusive && b.caps.Exclusive {
 		w.claim = b.newInode(b.newPerm(w.mode.Perm, 0o644))
 		b.attach(dir, element, w.claim)
+		if claim := backends.ClaimName(w.mode.TempName); claim != "" && b.caps.Link {
+			dir, element, _ := b.parent(claim) // the one of the temporary name
+			b.attach(dir, element, w.claim)
+		}
 	}
 	return 0
 }

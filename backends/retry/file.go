@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"pierfs/backends"
 )
@@ -203,14 +204,14 @@ func (r *reader) Close() error {
 	return r.current.Close()
 }
 
-// Create repeats what did not reach the server, and also what was lost: the temporary name is begun afresh. Only an
-// Exclusive one whose reply was lost cannot be repeated: an empty file under the name may be ours or another's, and two
-// programs must never both win. It ends with EIO then, unless the name is still free.
+// Create repeats what did not reach the server, and also what was lost: the temporary name is begun afresh. An Exclusive one
+// whose reply was lost is repeated if the name is still free, or if what bears it can be proven to be ours (see
+// backends.ClaimName). An empty file that may be ours or another's ends it with EIO: two programs must never both win.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
 	unsure := false
 	w, err := ask(ctx, b, "create", name, func(ctx context.Context) (backends.Writer, error) {
 		if unsure {
-			if err := b.stillFree(ctx, name); err != nil {
+			if err := b.freeAgain(ctx, name, mode); err != nil {
 				return nil, err
 			}
 		}
@@ -225,19 +226,78 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	return &writer{Writer: w, backend: b, name: name, temp: mode.TempName}, nil
 }
 
-// stillFree returns nil if nothing bears the name of an exclusive Create whose reply was lost.
-func (b *Backend) stillFree(ctx context.Context, name string) error {
+// freeAgain returns nil if nothing bears the name of an exclusive Create whose reply was lost, or nothing does any more because
+// it was ours and is removed.
+func (b *Backend) freeAgain(ctx context.Context, name string, mode backends.WriteMode) error {
 	info, err := b.Backend.Stat(ctx, name)
+	claim := backends.ClaimName(mode.TempName)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil
+		return b.removeIfAny(ctx, claim)
 	case err != nil:
 		return err
 	case info.Size > 0 || !info.Mode.IsRegular():
-		return exists("create", name) // ours would be an empty file
+		return taken(name) // ours would be an empty file
 	}
-	return failure("create", name, syscall.EIO, backends.Final, backends.CauseConnLost,
-		errors.New("the connection was lost, and an empty file is there now that may be ours or another's"))
+	switch ours, known, err := b.sameFile(ctx, claim, name); {
+	case err != nil:
+		return err
+	case !known:
+		return failure("create", name, syscall.EIO, backends.Final, backends.CauseConnLost,
+			errors.New("the connection was lost, and an empty file is there now that may be ours or another's"))
+	case !ours:
+		return taken(name)
+	}
+	if err := b.removeIfAny(ctx, name); err != nil {
+		return err
+	}
+	return b.removeIfAny(ctx, claim)
+}
+
+// taken is what an exclusive Create gets whose reply was lost, and whose name is another's. Its cause tells the caller that
+// something may be left under the temporary names.
+func taken(name string) error {
+	return failure("create", name, syscall.EEXIST, backends.Final, backends.CauseConnLost, nil)
+}
+
+// sameFile reports whether name is another name of the file claim, which is ours to change; known is false if that cannot be
+// found out. A file of which the other name follows two changes of the time is the same. Without the claim, where there are
+// links, the server never came to give it another name.
+func (b *Backend) sameFile(ctx context.Context, claim, name string) (same, known bool, err error) {
+	if claim == "" || !b.Caps().SetTimes {
+		return false, false, nil
+	}
+	for _, mark := range []time.Time{time.Unix(1e9, 0), time.Unix(1e9+86400, 0)} {
+		_, err := b.Backend.SetAttr(ctx, claim, backends.Attr{ModTime: &mark, AccTime: &mark})
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return false, b.Caps().Link, nil
+		case err != nil && backends.ClassOf(err) == backends.Final:
+			return false, false, nil
+		case err != nil:
+			return false, false, err
+		}
+		info, err := b.Backend.Stat(ctx, name)
+		if err != nil {
+			return false, false, err
+		}
+		if !info.ModTime.Equal(mark) {
+			return false, true, nil
+		}
+	}
+	return true, true, nil
+}
+
+// removeIfAny removes name, which may be absent.
+func (b *Backend) removeIfAny(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	err := b.Backend.Remove(ctx, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // writer reports progress, and finds out what became of a Commit whose reply was lost.

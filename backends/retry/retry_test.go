@@ -701,8 +701,12 @@ func TestExclusiveCreateNeverWinsTwice(t *testing.T) {
 		want  syscall.Errno
 	}{
 		{"nothing happened", func(*mem.Backend) {}, false, 0},
-		{"ours happened", func(*mem.Backend) {}, true, syscall.EIO},
-		{"another's happened", func(s *mem.Backend) { s.WriteFile("file", nil) }, false, syscall.EIO},
+		{"ours happened", func(*mem.Backend) {}, true, 0},
+		{"another's happened", func(s *mem.Backend) { s.WriteFile("file", nil) }, false, syscall.EEXIST},
+		{"another's happened after our claim", func(s *mem.Backend) {
+			s.Delete("file")
+			s.WriteFile("file", nil)
+		}, true, syscall.EEXIST},
 		{"another's content", func(s *mem.Backend) { s.WriteFile("file", []byte("x")) }, false, syscall.EEXIST},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -724,12 +728,33 @@ func TestExclusiveCreateNeverWinsTwice(t *testing.T) {
 				_, err := s.b.Create(s.Context(), "file", mode)
 				if c.want == 0 {
 					s.ok(err)
+					if names, _ := s.server.Names(""); !slices.Equal(slices.Sorted(slices.Values(names)), []string{".temp", "file"}) {
+						s.Errorf("the server has %q", names)
+					}
 					return
 				}
 				s.fails(err, c.want, backends.Final)
 			})
 		})
 	}
+}
+
+// TestExclusiveCreateWithoutLinksStaysUnknown: nothing tells an empty file of ours from another's.
+func TestExclusiveCreateWithoutLinksStaysUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := true
+		server := mem.New(mem.Options{Change: func(c *backends.Caps) { c.Link = false }, After: func(_ context.Context, op, name string) error {
+			if op == "create" && first {
+				first = false
+				return lost(op, name)
+			}
+			return nil
+		}})
+		s := &bed{T: t, server: server, b: retry.New(server, policy, retry.Options{})}
+		defer s.b.Close()
+		_, err := s.b.Create(s.Context(), "file", backends.WriteMode{TempName: ".temp", Exclusive: true})
+		s.fails(err, syscall.EIO, backends.Final)
+	})
 }
 
 func TestOfflineFailsAtOnceAndComesBackByItself(t *testing.T) {

@@ -104,6 +104,7 @@ type Backend struct {
 	connect func(context.Context) (*session, error)
 
 	hidden   atomic.Uint64
+	linkless atomic.Bool // the server offers links, and its files have none
 	specials specials
 
 	mu      sync.Mutex
@@ -174,6 +175,7 @@ func (b *Backend) Caps() backends.Caps {
 	defer b.mu.Unlock()
 	c := b.caps
 	c.Hidden = b.hidden.Load()
+	c.Link = c.Link && !b.linkless.Load()
 	return c
 }
 

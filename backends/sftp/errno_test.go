@@ -124,3 +124,65 @@ func TestRefusalsThroughBreakingConnections(t *testing.T) {
 		})
 	}
 }
+
+// TestExclusiveCreationLeavesAProof: when the answer to an exclusive creation is lost, and the name was made, it is a link of
+// the claim; see backends.ClaimName. When it is answered no claim is left.
+func TestExclusiveCreationLeavesAProof(t *testing.T) {
+	for answered, uncut := int64(0), false; !uncut; answered++ {
+		var first *cutter
+		r := newRig(t, Options{}, func(p *process) io.ReadWriteCloser {
+			channel := &cutter{process: p}
+			channel.left.Store(-1)
+			if first == nil {
+				first = channel
+			}
+			return channel
+		})
+		works(t, r.Backend)
+		first.left.Store(answered)
+		w, err := r.Create(t.Context(), "lock", backends.WriteMode{TempName: ".temp", Perm: 0o640, Exclusive: true})
+		if uncut = first.left.Load() > 0; uncut {
+			first.left.Store(-1) // nor is what follows
+		}
+		lock, absent := os.Lstat(r.path("lock"))
+		claim, unproven := os.Lstat(r.path(backends.ClaimName(".temp")))
+		switch {
+		case err == nil && (absent != nil || lock.Size() != 0 || lock.Mode().Perm() != 0o640):
+			t.Errorf("cut after %d answers: the name is %v, %v; want an empty file", answered, lock, absent)
+		case err == nil:
+			if _, err := w.Commit(t.Context(), backends.Commit{}); err != nil && !uncut {
+				break // the connection was cut in between
+			} else if got := entries(t, r, ""); err != nil || len(got) != 1 {
+				t.Errorf("cut after %d answers: commit says %v, and there are %q, want lock alone", answered, err, got)
+			}
+		case backends.ClassOf(err) == backends.Final:
+			t.Errorf("cut after %d answers: %v", answered, err)
+		case absent == nil && (unproven != nil || !os.SameFile(lock, claim)):
+			t.Errorf("cut after %d answers: the name was made, and nothing proves it: %v", answered, unproven)
+		}
+		ok(t, r.Close())
+	}
+}
+
+// TestExclusiveCreationWithoutLinks: a server may offer links for files that can have none.
+func TestExclusiveCreationWithoutLinks(t *testing.T) {
+	refused := 0
+	b, _ := scripted(t, Options{}, func(kind byte, p *parser) ([]byte, bool) {
+		switch {
+		case kind == typeExtended && p.text() == extHardlink:
+			refused++
+			return statusReply(statusFailure), true
+		case kind == typeLstat && p.text() == "/base/file":
+			return statusReply(statusNoSuchFile), true
+		}
+		return nil, false
+	})
+	for range 2 {
+		w, err := b.Create(t.Context(), "file", backends.WriteMode{TempName: ".temp", Exclusive: true})
+		ok(t, err)
+		ok(t, w.Abort())
+	}
+	if refused != 1 || b.Caps().Link {
+		t.Errorf("%d links were asked for, want one; Caps.Link = %v, want false", refused, b.Caps().Link)
+	}
+}

@@ -103,21 +103,20 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	there := f.add(pathFrame(typeLstat, s.path(name)))
 	open := f.add(openFrame(s.path(place), flags, perm))
 	open.late = w.undoLate(place, flags&openExcl != 0)
-	var guard *call
+	held := func() error { return nil }
 	if mode.Exclusive && w.temp != "" {
-		guard = f.add(openFrame(s.path(name), flags, perm))
-		guard.late = w.undoLate(name, true)
+		held = w.holdName(f, perm)
 	}
 	f.send(urgent)
 	f.wait(ctx)
 
-	var err, guarded error
+	var err error
 	w.handle, err = open.reply.handle()
-	if guard != nil {
-		w.guard, guarded = guard.reply.handle()
-		w.fresh = guarded == nil
-	}
+	guarded := held()
 	was, absent := there.reply.info("")
+	if _, linkless := errors.AsType[*noLink](guarded); linkless && failed(absent, statusNoSuchFile) {
+		guarded = w.holdWithoutLink(ctx, perm)
+	}
 	if mode.Exclusive && w.temp == "" {
 		w.fresh = err == nil
 		guarded = err
@@ -138,6 +137,80 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	}
 	w.turn <- struct{}{}
 	return w, nil
+}
+
+// holdName adds to f what makes the writer's name an empty file of its own, if it is free; the func that it returns tells
+// after the flight whether it is. Where there are links the name is made as one of the claim's (see backends.ClaimName), so
+// that a lost answer leaves a proof behind.
+func (w *writer) holdName(f *flight, perm attrs) (held func() error) {
+	claim := backends.ClaimName(w.temp)
+	if claim == "" || !w.m.offers(extHardlink) || w.b.linkless.Load() {
+		return w.openName(f, perm)
+	}
+	made := f.add(openFrame(w.s.path(claim), openWrite|openCreate|openExcl, perm))
+	made.late = w.undoLate(claim, true)
+	link := f.add(extendedFrame(extHardlink, w.s.path(claim), w.s.path(w.name)))
+	link.late = func(r reply) {
+		if r.status() == nil {
+			w.removeSoon("", w.name)
+		}
+	}
+	return func() error {
+		err := link.reply.status()
+		w.fresh = err == nil
+		handle, _ := made.reply.handle()
+		switch {
+		case lostReply(err):
+			return err // the claim stays, as the proof
+		case err == nil, handle != "":
+			w.removeSoon(handle, claim)
+		}
+		if err != nil && handle != "" {
+			return &noLink{err}
+		}
+		return err
+	}
+}
+
+// noLink is the refusal of a name as a link, though the claim could be made.
+type noLink struct{ error }
+
+func (e *noLink) Unwrap() error { return e.error }
+
+// openName adds to f what makes the writer's name an empty file by itself.
+func (w *writer) openName(f *flight, perm attrs) (held func() error) {
+	guard := f.add(openFrame(w.s.path(w.name), openWrite|openCreate|openExcl, perm))
+	guard.late = w.undoLate(w.name, true)
+	return func() (err error) {
+		w.guard, err = guard.reply.handle()
+		w.fresh = err == nil
+		return err
+	}
+}
+
+// holdWithoutLink is for a name that seemed to be free and was refused as a link: some file systems have none, and are not
+// asked for one again. That is noted before anything else: should this answer be lost, no claim proves anything.
+func (w *writer) holdWithoutLink(ctx context.Context, perm attrs) error {
+	w.b.linkless.Store(true)
+	f := w.m.flight()
+	held := w.openName(f, perm)
+	f.send(urgent)
+	f.wait(ctx)
+	err := held()
+	if err != nil && !lostReply(err) {
+		w.b.linkless.Store(false) // somebody was faster, or nothing at all can be made there
+	}
+	return err
+}
+
+// removeSoon closes a handle, if it is not "", and removes a name with the next flight.
+func (w *writer) removeSoon(handle, name string) {
+	f := w.m.flight()
+	if handle != "" {
+		f.add(pathFrame(typeClose, handle))
+	}
+	f.add(pathFrame(typeRemove, w.s.path(name)))
+	f.sendLazily()
 }
 
 // lostReply reports whether err says that there is no answer.
