@@ -72,22 +72,29 @@ func (l *litter) write() error {
 
 // removeTemp removes what an upload may have left on the server under a temporary name, later if not now.
 func (t *Tree) removeTemp(ctx context.Context, temp string) {
-	err := t.backend.Remove(ctx, temp)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.leave(temp, err)
+	for _, name := range t.reserved(temp) {
+		if err := t.backend.Remove(ctx, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.remember(name, err)
+		}
 	}
 }
 
 // leave remembers a temporary name that may be left on the server because of err, and has it removed later.
 func (t *Tree) leave(temp string, err error) {
+	for _, name := range t.reserved(temp) {
+		t.remember(name, err)
+	}
+}
+
+func (t *Tree) remember(name string, err error) {
 	t.mu.Lock()
 	room := len(t.litter.names) < maxLitter
 	if room {
-		t.litter.names[temp] = struct{}{}
+		t.litter.names[name] = struct{}{}
 		t.warn("the list of temporary files on the server", t.litter.write())
 	}
 	t.mu.Unlock()
-	t.log.Warn("a temporary file may be left on the server", "name", temp, "remembered", room, "err", err)
+	t.log.Warn("a temporary file may be left on the server", "name", name, "remembered", room, "err", err)
 	t.sweep()
 }
 

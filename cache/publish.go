@@ -251,7 +251,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	w, temp, claimed := j.writer, j.temp, j.claim || j.writer != nil
 	j.writer, j.temp, j.waited = nil, "", w != nil
 	if w == nil {
-		temp = t.tempName(j.name)
+		temp = t.tempName(j.name, j.claim)
 		var err error
 		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Exclusive: j.claim})
 		if err != nil {

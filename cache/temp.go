@@ -18,8 +18,9 @@ const (
 	freedFor = 10 * time.Minute
 )
 
-// tempName returns a new temporary name beside name and reserves it; "" if the connection has none.
-func (t *Tree) tempName(name string) string {
+// tempName returns a new temporary name beside name and reserves it; "" if the connection has none. For an exclusive creation
+// the second name by which it may be known (backends.ClaimName) is reserved as well, and shares the first one's fate.
+func (t *Tree) tempName(name string, exclusive bool) string {
 	if t.options.TempName == TempNone {
 		return ""
 	}
@@ -28,14 +29,28 @@ func (t *Tree) tempName(name string) string {
 	with := func(base string) string {
 		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
 	}
-	if over := len(with(base)) - backends.MaxElement; over > 0 {
+	if over := len(with(base)) + len("~") - backends.MaxElement; over > 0 { // with room for backends.ClaimName
 		base = base[:max(0, len(base)-over)]
 	}
 	temp := join(parent(name), with(base))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.temps[temp] = time.Time{}
+	if claim := backends.ClaimName(temp); exclusive && claim != "" {
+		t.temps[claim] = time.Time{}
+	}
 	return temp
+}
+
+// reserved returns the names that are reserved together with temp.
+func (t *Tree) reserved(temp string) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	claim := backends.ClaimName(temp)
+	if freed, ok := t.temps[claim]; ok && freed.IsZero() {
+		return []string{temp, claim}
+	}
+	return []string{temp}
 }
 
 // freeTemp ends the reservation of a temporary name. Listings that began before it still hide the name.
@@ -43,9 +58,12 @@ func (t *Tree) freeTemp(temp string) {
 	if temp == "" {
 		return
 	}
+	names := t.reserved(temp)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.temps[temp] = time.Now()
+	for _, name := range names {
+		t.temps[name] = time.Now()
+	}
 	if len(t.temps) <= maxFreed {
 		return
 	}

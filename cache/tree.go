@@ -648,7 +648,7 @@ func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backen
 		}
 		return nil, "", nil
 	}
-	temp := t.tempName(name)
+	temp := t.tempName(name, true)
 	w, err := t.backend.Create(ctx, name, backends.WriteMode{TempName: temp, Perm: perm, Exclusive: true})
 	if err != nil {
 		t.notCreated(ctx, temp, err)

@@ -10,7 +10,7 @@ type excuse uint8
 
 const (
 	none     excuse = iota
-	nameless        // of those on files that were removed, or replaced, while they were open, and of exclusive creations
+	nameless        // of those on files that were removed, or replaced, while they were open
 	everything
 )
 
@@ -28,9 +28,6 @@ func (o *Options) excuse() excuse {
 func (w *World) bears(o Op, e excuse) bool {
 	if e != nameless {
 		return e == everything
-	}
-	if o.claims() {
-		return true
 	}
 	f, ok := w.open[fd{o.Hand, o.Slot}]
 	if o.Kind == Copy {

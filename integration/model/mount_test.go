@@ -72,7 +72,7 @@ func (s *stage) options(t *testing.T) Options {
 	}
 	return Options{
 		Dir: dir, Backing: filepath.Join(s.server.Dir, "run"), Command: serving(t, ""),
-		Seed: *seed, Processes: 8, Duration: *duration, Temporary: regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}$`),
+		Seed: *seed, Processes: 8, Duration: *duration, Temporary: regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}~?$`),
 	}
 }
 

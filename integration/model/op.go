@@ -89,12 +89,6 @@ func (o Op) patience(limit time.Duration) time.Duration {
 	return limit
 }
 
-// claims reports whether o creates a file exclusively. If the connection breaks at that very moment, nobody can tell whose
-// the empty file is that stands there afterwards: docs/SEMANTICS.md says EIO.
-func (o Op) claims() bool {
-	return o.Kind == Open && o.Flags&(syscall.O_CREAT|syscall.O_EXCL) == syscall.O_CREAT|syscall.O_EXCL || o.Kind == Put || o.Kind == Take
-}
-
 // String tells the operation as a line of a trace.
 func (o Op) String() string {
 	var b strings.Builder

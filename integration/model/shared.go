@@ -106,7 +106,7 @@ func (s *shared) do(t *tree, o Op) (a Answer, refused bool, err error) {
 	case err != nil:
 	case a.Hung:
 		err = s.failure(t, o, "it did not return in time")
-	case slices.Contains(outage, a.Err) && (s.o.Outages || s.o.Blinks && o.claims() && a.Call == "open"):
+	case slices.Contains(outage, a.Err) && s.o.Outages:
 		t.failed++
 		refused = true
 	}
