@@ -87,7 +87,7 @@ func TestStreamIsReadInOneTransfer(t *testing.T) {
 	})
 }
 
-// TestKernelReadsOutOfOrder: read-ahead of the kernel comes in pieces that overtake each other.
+// TestStreamBearsReadsOutOfOrder: read-ahead of the kernel comes in pieces that overtake each other.
 func TestStreamBearsReadsOutOfOrder(t *testing.T) {
 	w := newStream(t, nil)
 	const size = 16 << 20
@@ -125,7 +125,49 @@ func TestSmallReadsFetchLargePieces(t *testing.T) {
 	w.must(f.Close(w.Context(), false))
 }
 
-// TestTwoReadersFarApart: who reads a file in two places in turn does not jump for each read.
+// TestStreamsTakeTurns: no more files are streamed at a time than a server bears sessions, and all get their part.
+func TestStreamsTakeTurns(t *testing.T) {
+	w := newStream(t, nil)
+	const files, size = 8, 12 << 20
+	for i := range files {
+		w.give(fmt.Sprint(i), strings.Repeat(fmt.Sprint(i), size))
+	}
+	var under, most atomic.Int64
+	w.server.SetFault(func(_ context.Context, op, _ string) error {
+		if op == "readat" {
+			if n := under.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+		}
+		return nil
+	})
+	w.server.SetAfter(func(_ context.Context, op, _ string) error {
+		if op == "readat" {
+			under.Add(-1)
+		}
+		return nil
+	})
+	before := w.server.Calls()["retr"]
+	var all sync.WaitGroup
+	for i := range files {
+		f := w.open(fmt.Sprint(i), reading)
+		all.Go(func() {
+			if w.read(f) != strings.Repeat(fmt.Sprint(i), size) {
+				t.Errorf("file %d is not what the server has", i)
+			}
+			w.must(f.Close(w.Context(), false))
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n > 3 {
+		t.Errorf("%d files were streamed at a time", n)
+	}
+	if n := w.server.Calls()["retr"] - before; n != files {
+		t.Errorf("%d transfers for %d files", n, files)
+	}
+}
+
+// TestTwoReadersFarApartDoNotFight: who reads a file in two places in turn does not jump for each read.
 func TestTwoReadersFarApartDoNotFight(t *testing.T) {
 	w := newStream(t, nil)
 	const size = 128 << 20
@@ -250,6 +292,20 @@ func TestStreamedFileOutlivesItsName(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestFileTooLargeToBeKeptCanBeRemoved(t *testing.T) {
+	w := newStream(t, func(so *mem.Options, to *cache.Options) { to.CacheSize = 1 << 20 })
+	const size = 64 << 20
+	w.give("f", strings.Repeat("x", size))
+	f := w.open("f", reading)
+	w.part(f, strings.Repeat("x", 4096), 0)
+	w.must(w.tree.Remove(w.Context(), "f"))
+	w.lacks("f")
+	if _, err := f.ReadAt(w.Context(), make([]byte, 4096), size-4096); backends.Errno(err) != syscall.ESTALE {
+		t.Errorf("the end of a file that is gone: %v, want ESTALE", err)
+	}
+	w.must(f.Close(w.Context(), false))
 }
 
 func TestBrokenTransferGoesOn(t *testing.T) {
