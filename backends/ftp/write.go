@@ -486,7 +486,9 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	w.release(nil)
 	w.b.faces.forget(w.name)
 	if err == nil {
-		w.b.learnOwner(info)
+		if w.temp != "" { // made by us, and not only written to
+			w.b.learnOwner(info)
+		}
 		w.b.own(w.name, info)
 	}
 	return info, err
@@ -532,7 +534,9 @@ func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info,
 		commands = append(commands, "RNFR "+b.path(w.temp), "RNTO "+b.path(w.name), "SIZE "+b.path(w.temp))
 	}
 	q := b.question(s.Features(), w.name)
-	if !q.mlst && b.Caps().HasLogin {
+	face, known := b.faces.get(w.name)
+	known = known && w.temp == ""
+	if !q.mlst && (known || w.temp != "" && b.Caps().HasLogin) {
 		q = b.light(w.name) // its mode and owner are known
 	}
 	look := len(commands)
@@ -555,6 +559,9 @@ func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info,
 	}
 	info, err := b.answer(ctx, s, q, replies[look:])
 	if err == nil && q.light {
+		if known {
+			info = b.withFace(info, face)
+		}
 		info = w.ours(info, attr, sets, replies)
 	}
 	switch {
@@ -570,14 +577,17 @@ func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info,
 		Err: errors.New("the server has taken the content, and then does not show it with its size")}
 }
 
-// ours adds what is known of a file that we have just made: its owner, and the mode that the server has agreed to.
+// ours adds what is known of a file that we have just written: the mode that the server has agreed to, and the owner of one that
+// we have made.
 func (w *writer) ours(info backends.Info, attr backends.Attr, sets []string, replies []wire.Reply) backends.Info {
-	caps := w.b.Caps()
-	info.UID, info.GID = caps.UID, caps.GID
-	info.Known |= backends.HasOwner
+	if w.temp != "" {
+		caps := w.b.Caps()
+		info.UID, info.GID = caps.UID, caps.GID
+		info.Known |= backends.HasOwner
+	}
 	for i, command := range sets {
 		if strings.HasPrefix(command, "SITE CHMOD") && positive(replies[i]) {
-			info.Mode |= *attr.Perm
+			info.Mode = info.Mode.Type() | *attr.Perm
 			info.Known |= backends.HasPerm
 		}
 	}

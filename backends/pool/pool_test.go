@@ -261,7 +261,7 @@ func TestLimitIsLearned(t *testing.T) {
 		if err := <-third; err != nil {
 			t.Error(err)
 		}
-		first = take(t, p, Meta)
+		take(t, p, Meta) // and keeps it
 		s.is(func(s *server) { s.bears = 4 })
 		begun := time.Now()
 		take(t, p, Meta).Release() // comes when one more is tried
