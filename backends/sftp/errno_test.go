@@ -186,3 +186,20 @@ func TestExclusiveCreationWithoutLinks(t *testing.T) {
 		t.Errorf("%d links were asked for, want one; Caps.Link = %v, want false", refused, b.Caps().Link)
 	}
 }
+
+// TestExclusiveCreationTellsWhyNothingCanBeMade: what the server says of a link of a claim that could not be made is no reason.
+func TestExclusiveCreationTellsWhyNothingCanBeMade(t *testing.T) {
+	b, _ := scripted(t, Options{}, func(kind byte, p *parser) ([]byte, bool) {
+		switch {
+		case kind == typeExtended && p.text() == extHardlink, kind == typeLstat && p.text() == "/base/file":
+			return statusReply(statusNoSuchFile), true
+		case kind == typeOpen:
+			return statusReply(statusPermissionDenied), true
+		}
+		return nil, false
+	})
+	_, err := b.Create(t.Context(), "file", backends.WriteMode{TempName: ".temp", Exclusive: true})
+	if backends.Errno(err) != syscall.EACCES {
+		t.Errorf("got %v, want EACCES", err)
+	}
+}

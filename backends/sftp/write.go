@@ -158,17 +158,20 @@ func (w *writer) holdName(f *flight, perm attrs) (held func() error) {
 	return func() error {
 		err := link.reply.status()
 		w.fresh = err == nil
-		handle, _ := made.reply.handle()
+		handle, unmade := made.reply.handle()
 		switch {
 		case lostReply(err):
 			return err // the claim stays, as the proof
-		case err == nil, handle != "":
+		case err == nil, unmade == nil:
 			w.removeSoon(handle, claim)
 		}
-		if err != nil && handle != "" {
-			return &noLink{err}
+		switch {
+		case err == nil:
+			return nil
+		case unmade != nil:
+			return unmade // why there was nothing to link
 		}
-		return err
+		return &noLink{err}
 	}
 }
 
