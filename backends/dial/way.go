@@ -126,8 +126,8 @@ func throughSSH(t conncfg.Target, o Options, dial dialFunc) (way, error) {
 
 // viaHints are the way out where the host in between is at fault: other fields than for a server.
 var viaHints = map[backends.Cause]string{
-	backends.CauseHostKeyUnknown: "compare the fingerprint with what the operator of the SSH host in via tells, then write it into viaHostKey",
-	backends.CauseHostKeyChanged: "do not connect before the operator of the SSH host in via has confirmed the new fingerprint; then write it into viaHostKey",
+	backends.CauseHostKeyUnknown: "compare the fingerprint with what the operator of the SSH host in via tells, then `pierfs trust NAME FINGERPRINT`, or write it into viaHostKey",
+	backends.CauseHostKeyChanged: "do not connect before the operator of the SSH host in via has confirmed the new fingerprint; then `pierfs trust NAME FINGERPRINT`, or write it into viaHostKey",
 	backends.CauseAuth:           "check the user in via, and viaPassword or viaKeyFile; nothing is tried again by itself, so that no account is locked",
 	backends.CauseAuthMethod:     "give the connection what the SSH host in via asks for: viaPassword, viaKeyFile, or both",
 	backends.CauseKeyFile:        "check viaKeyFile",

@@ -479,7 +479,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	target.MountPoint = dir
 	answer := control.MountAnswer{Findings: warnings}
 	if answer.Trusted, err = d.reachable(ctx, target, q.TrustNew); err != nil {
-		return control.MountAnswer{}, unnamed(err)
+		return control.MountAnswer{}, unnamed(target, err)
 	}
 	m, err := d.startAdHoc(Want{Name: dir, Enabled: true, AdHoc: true, Dir: dir,
 		Resolve: func(context.Context) (conncfg.Target, []conncfg.Finding) { return target, warnings }})
@@ -497,16 +497,20 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 }
 
 // unnamed gives the way out of a host key or certificate that is not believed, for a server that no definition names.
-func unnamed(err error) error {
+func unnamed(target conncfg.Target, err error) error {
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok {
 		return err
 	}
+	hostKey := "--host-key FINGERPRINT"
+	if target.Via.Kind == conncfg.ViaSSH {
+		hostKey += ", or -o viaHostKey=FINGERPRINT if it is the host in between"
+	}
 	switch e.Code {
 	case control.HostKeyUnknown:
-		return e.WithHint("compare the fingerprint with what the server's operator tells, then mount with --host-key FINGERPRINT; --trust-new trusts whatever it shows")
+		return e.WithHint("compare the fingerprint with what the server's operator tells, then mount with %s; --trust-new trusts whatever it shows", hostKey)
 	case control.HostKeyChanged:
-		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with --host-key FINGERPRINT")
+		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with %s", hostKey)
 	case control.CertUnknown:
 		return e.WithHint("mount with --ca FILE of the authority that signed it; or compare the fingerprint with what the server's operator tells, then mount with --trust-cert FINGERPRINT; --trust-new trusts whatever it shows")
 	case control.CertChanged:
