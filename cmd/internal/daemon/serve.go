@@ -403,7 +403,7 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 	}
 	for _, m := range mounts {
 		if n := m.openSoon(); n > 0 && !q.Force {
-			return control.MountAnswer{}, control.Errorf(control.Busy, "%d files are open on %s", n, m.want.Dir).
+			return control.MountAnswer{}, control.Errorf(control.Busy, "programs have files open on %s: %d", m.want.Dir, n).
 				WithHint("see who has them with `fuser -vm %s`; --force gives programs %v and then cuts them", m.want.Dir, unmountWithin)
 		}
 	}
