@@ -211,7 +211,8 @@ func (c *channel) since(begun time.Time) *channel {
 // nobody listens (as behind routers that know PASV only).
 var errNoEPSV = errors.New("EPSV does not work")
 
-// passive asks the server for a port and connects to it. The host that a reply names is not believed: it would let a server have us connect to anybody.
+// passive asks the server for a port and connects to it. The host that a reply names is not believed: it would let a server
+// have us connect to anybody.
 func (s *Session) passive(ctx context.Context, command string, parse func(string) (host string, port uint16, err error)) (*channel, error) {
 	reply, err := s.ask(ctx, command)
 	if err != nil {
@@ -229,7 +230,8 @@ func (s *Session) passive(ctx context.Context, command string, parse func(string
 		}
 		return nil, noChannel(syscall.EIO, err, "the server gives no port for data: it may have none left, or want active mode")
 	}
-	c := &channel{Channel: Channel{Command: command, Told: net.JoinHostPort(host, fmt.Sprint(port)), Used: net.JoinHostPort(s.dataHost, fmt.Sprint(port))}}
+	at := func(host string) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
+	c := &channel{Channel: Channel{Command: command, Told: at(host), Used: at(s.dataHost)}}
 	if host != "" && host != s.dataHost {
 		s.o.Logger.Debug("the server names another host for data, which is not used", "server", s.o.Address, "told", c.Told, "used", c.Used)
 	}
@@ -264,12 +266,14 @@ func blocked(ctx context.Context, c *channel, err error) error {
 		told = fmt.Sprintf(" (it said %s)", c.Told)
 	}
 	return noChannel(code, fmt.Errorf("the control connection works, but data cannot be had from %s%s: %w", c.Used, told, err),
-		"a firewall lets the control connection through and not the data: ask the server's operator for its passive ports and have them opened, or try active mode")
+		"a firewall lets the control connection through and not the data: ask the server's operator for its passive ports and "+
+			"have them opened, or try active mode")
 }
 
 func noChannel(code syscall.Errno, err error, hint string) error {
 	// The refusal of EPSV, PASV, EPRT or PORT is none of the command that wanted the connection, so that it is not wrapped.
-	return &backends.Error{Op: "data", Code: code, Class: backends.Transient, Cause: backends.CausePassiveBlocked, Err: errors.New(err.Error()), Hint: hint}
+	return &backends.Error{Op: "data", Code: code, Class: backends.Transient, Cause: backends.CausePassiveBlocked,
+		Err: errors.New(err.Error()), Hint: hint}
 }
 
 // invite listens for the server in active mode.

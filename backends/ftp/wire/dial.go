@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -209,9 +208,12 @@ func unreachable(address string, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Code, e.Cause = syscall.ECONNREFUSED, backends.CauseConnRefused
 		e.Hint = "the machine answers, but nothing listens there: check port, and that the FTP server runs"
+	case errors.Is(err, syscall.ECONNRESET):
+		e.Code, e.Cause = syscall.ECONNRESET, backends.CauseConnLost
+		e.Hint = "something answers at " + address + " and hangs up at once: check what stands between, and that the FTP server runs"
 	case errors.Is(err, context.Canceled):
 		e.Code, e.Cause = syscall.EINTR, ""
-	case isTimeout(err), errors.Is(err, os.ErrDeadlineExceeded), timeout != nil && timeout.Timeout():
+	case isTimeout(err), timeout != nil && timeout.Timeout():
 		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseConnTimeout
 		e.Hint = "no answer from " + address + ": check host, and that no firewall drops the packets"
 	}

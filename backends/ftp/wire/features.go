@@ -36,11 +36,13 @@ func (s *Session) learn() error {
 		said[verb] = replies[i] // of the two OPTS none is looked at
 	}
 	if reply := said["PROT"]; s.tls != nil && !reply.good() {
-		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseTLSRefused, Err: &Refusal{Command: "PROT P", Reply: reply},
+		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseTLSRefused,
+			Err:  &Refusal{Command: "PROT P", Reply: reply},
 			Hint: "the server would send files and listings in the clear, which is not done; have TLS for data allowed there"}
 	}
 	if reply := said["TYPE"]; !reply.good() && reply.Code != 500 && reply.Code != 502 {
-		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol, Err: &Refusal{Command: "TYPE I", Reply: reply},
+		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol,
+			Err:  &Refusal{Command: "TYPE I", Reply: reply},
 			Hint: "the server would change files on the way; binary transfers must be allowed"}
 	}
 	if s.home = "/"; said["PWD"].good() {
