@@ -51,29 +51,38 @@ func TestTreeAgreesWithAMap(t *testing.T) {
 	if testing.Short() {
 		seeds = 2
 	}
-	for seed := range seeds {
-		for _, faults := range []bool{false, true} {
-			t.Run(fmt.Sprint(seed, faults), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					m := &model{world: newWorld(t, nil), random: rand.New(rand.NewPCG(uint64(seed), 7)), names: map[string]*content{}}
-					m.must(m.server.MakeDir("d"))
-					for range steps {
-						if faults && m.random.IntN(3) == 0 {
-							m.oneFault()
-						}
-						m.step()
-						m.server.SetFault(nil)
-						m.server.SetAfter(nil)
-						m.compare()
-						if t.Failed() {
-							t.Fatalf("after %q", m.log)
-						}
-					}
-					m.finish()
+	for server, newWorld := range servers {
+		for seed := range seeds {
+			for _, faults := range []bool{false, true} {
+				t.Run(fmt.Sprint(server, seed, faults), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := &model{world: newWorld(t, nil), random: rand.New(rand.NewPCG(uint64(seed), 7)), names: map[string]*content{}}
+						m.run(steps, faults)
+					})
 				})
-			})
+			}
 		}
 	}
+}
+
+// servers are the kinds of server that a tree must agree with a map on.
+var servers = map[string]func(*testing.T, func(*mem.Options, *cache.Options)) *world{"SFTP": newWorld, "FTP": newStream}
+
+func (m *model) run(steps int, faults bool) {
+	m.must(m.server.MakeDir("d"))
+	for range steps {
+		if faults && m.random.IntN(3) == 0 {
+			m.oneFault()
+		}
+		m.step()
+		m.server.SetFault(nil)
+		m.server.SetAfter(nil)
+		m.compare()
+		if m.Failed() {
+			m.Fatalf("after %q", m.log)
+		}
+	}
+	m.finish()
 }
 
 // oneFault lets one of the next few calls be lost, before or after the server did it, or refused for the moment.
@@ -149,7 +158,7 @@ func (m *model) openOne(name string) {
 	}
 	m.must(err)
 	if c == nil {
-		c = &content{claimed: mode.Exclusive}
+		c = &content{claimed: mode.Exclusive && m.tree.Caps().Exclusive}
 		m.names[name] = c
 	}
 	if mode.Truncate {
@@ -344,38 +353,44 @@ func TestManyProgramsAtOnce(t *testing.T) {
 	if testing.Short() {
 		rounds = 20
 	}
-	for _, faults := range []bool{false, true} {
-		t.Run(fmt.Sprint(faults), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(_ *mem.Options, to *cache.Options) {
-					to.MetadataTTL, to.NegativeTTL = 50*time.Millisecond, 50*time.Millisecond
-					to.Retry.Count, to.Retry.Timeout = 30, time.Minute // so that bad luck alone never spends a budget
+	for server, newWorld := range servers {
+		for _, faults := range []bool{false, true} {
+			t.Run(fmt.Sprint(server, faults), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, func(_ *mem.Options, to *cache.Options) {
+						to.MetadataTTL, to.NegativeTTL = 50*time.Millisecond, 50*time.Millisecond
+						to.Retry.Count, to.Retry.Timeout = 30, time.Minute // so that bad luck alone never spends a budget
+					})
+					w.crowd(rounds, faults)
 				})
-				w.must(w.server.MakeDir("d"))
-				if faults {
-					w.losing()
-				}
-				var programs sync.WaitGroup
-				for i := range 8 {
-					programs.Go(func() { w.program(rand.New(rand.NewPCG(uint64(i), 9)), i, rounds) })
-				}
-				programs.Wait()
-				w.server.SetFault(nil)
-				w.server.SetAfter(nil)
-				for _, dir := range []string{"", "d"} {
-					names, err := w.server.Names(dir)
-					w.must(err)
-					for _, name := range names {
-						if len(name) > 4 {
-							t.Errorf("%q is left on the server", name)
-						}
-					}
-				}
-				w.must(w.tree.Close(w.Context()))
-				w.empty(w.options.Staging, w.options.Quarantine, w.options.Cache)
 			})
-		})
+		}
 	}
+}
+
+func (w *world) crowd(rounds int, faults bool) {
+	w.must(w.server.MakeDir("d"))
+	if faults {
+		w.losing()
+	}
+	var programs sync.WaitGroup
+	for i := range 8 {
+		programs.Go(func() { w.program(rand.New(rand.NewPCG(uint64(i), 9)), i, rounds) })
+	}
+	programs.Wait()
+	w.server.SetFault(nil)
+	w.server.SetAfter(nil)
+	for _, dir := range []string{"", "d"} {
+		names, err := w.server.Names(dir)
+		w.must(err)
+		for _, name := range names {
+			if len(name) > 4 {
+				w.Errorf("%q is left on the server", name)
+			}
+		}
+	}
+	w.must(w.tree.Close(w.Context()))
+	w.empty(w.options.Staging, w.options.Quarantine, w.options.Cache)
 }
 
 // losing loses one call of forty, and delays all of them.

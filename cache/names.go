@@ -439,7 +439,7 @@ func (f *File) held() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.whole != nil, f.base.Size == 0, f.reader != nil && f.compared && !f.tree.streams():
+	case f.whole != nil, !f.tree.streams() && (f.base.Size == 0 || f.reader != nil && f.compared):
 		return true
 	case f.staged == nil && f.copied != nil:
 		return len(f.copied.Missing(0, f.copied.Size())) == 0

@@ -294,6 +294,17 @@ func TestStreamedFileOutlivesItsName(t *testing.T) {
 	}
 }
 
+func TestEmptyStreamedFileOutlivesItsName(t *testing.T) {
+	w := newStream(t, nil)
+	w.give("f", "")
+	f := w.open("f", reading)
+	w.must(w.tree.Remove(w.Context(), "f"))
+	if n, err := f.ReadAt(w.Context(), make([]byte, 10), 0); n != 0 || err != io.EOF {
+		t.Errorf("ReadAt = %d, %v, want EOF", n, err)
+	}
+	w.must(f.Close(w.Context(), false))
+}
+
 func TestFileTooLargeToBeKeptCanBeRemoved(t *testing.T) {
 	w := newStream(t, func(so *mem.Options, to *cache.Options) { to.CacheSize = 1 << 20 })
 	const size = 64 << 20
