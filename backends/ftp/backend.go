@@ -235,16 +235,29 @@ func (b *Backend) use(ctx context.Context, op, name string, r repeat, f func(con
 	}
 	ctx, loosen := b.bind(ctx)
 	defer loosen()
-	for {
+	for lively := 0; ; {
 		l, err := b.take(ctx, pool.Meta, r)
 		if err != nil {
 			return b.seam(op, name, err)
 		}
 		err = f(ctx, l.Session())
-		if stale := b.giveBack(l, err); !stale || r == once || ctx.Err() != nil {
+		if !b.replaced(l, err, &lively) || r == once || ctx.Err() != nil {
 			return b.seam(op, name, err)
 		}
 	}
+}
+
+// replaced gives l back after err and reports whether the next session may do: it had been dead all along, or broke when it had
+// just been used; that is believed once, for the server may have closed it in this moment.
+func (b *Backend) replaced(l *lease, err error, lively *int) bool {
+	broke := err != nil && !l.Made() && !l.Session().Healthy() && isBroken(err) && backends.CauseOf(err) != backends.CauseSilent
+	if b.giveBack(l, err) {
+		return true
+	}
+	if broke {
+		*lively++
+	}
+	return broke && *lively == 1 && b.ctx.Err() == nil
 }
 
 // check returns why nothing can be sent for name.

@@ -37,6 +37,8 @@ type listed struct {
 	yield func(backends.Info, error) bool
 	left  bool // the caller has gone
 	count int
+
+	lively int // sessions that broke though they had been used a moment before
 }
 
 func (l *listed) run(ctx context.Context) error {
@@ -63,7 +65,7 @@ func (l *listed) list(ctx context.Context, held *lease) (stale bool, err error) 
 	b, s := l.b, held.Session()
 	t, err := b.openList(ctx, s, l.dir)
 	if err != nil {
-		return b.giveBack(held, err), err
+		return b.replaced(held, err, &l.lively), err
 	}
 	in := newInflow()
 	if t.format == listing.Lines && !b.known().zone.Known() && s.Features().MDTM {

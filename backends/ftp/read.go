@@ -61,7 +61,7 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 
 // open begins a transfer at off. The first decides which version is read; every other must be of the same.
 func (r *reader) open(ctx context.Context, off int64) error {
-	for {
+	for lively := 0; ; {
 		held, err := r.b.take(ctx, pool.Content, again)
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (r *reader) open(ctx context.Context, off int64) error {
 		began := time.Now()
 		down, version, err := r.b.retrieve(ctx, held.Session(), r.name, off)
 		if err != nil {
-			if stale := r.b.giveBack(held, err); stale && ctx.Err() == nil {
+			if r.b.replaced(held, err, &lively) && ctx.Err() == nil {
 				continue
 			}
 			return r.whyOpen(err)

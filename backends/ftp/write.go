@@ -264,7 +264,7 @@ func (w *writer) again(ctx context.Context, err error) bool {
 	}
 	w.release(err)
 	w.replayed = true
-	w.kept, w.sent = w.sent, nil
+	w.kept, w.sent = append(w.sent, w.kept...), nil // one of them is empty
 	if w.sum != nil {
 		w.sum.Reset()
 	}

@@ -94,6 +94,7 @@ type held[S Session] struct {
 	session S
 	used    time.Time
 	cooled  bool
+	before  bool // it was lent, or idle
 }
 
 // waiter is one who waits. grant is closed when lease or err is set.
@@ -110,6 +111,7 @@ type Lease[S Session] struct {
 	held   *held[S]
 	kind   Kind
 	fresh  bool
+	made   bool   // for whoever holds it now
 	revoke func() // set while parked
 	over   bool
 }
@@ -268,7 +270,8 @@ func (p *Pool[S]) takeIdle(kind Kind) *held[S] {
 
 // lend gives h to w.
 func (p *Pool[S]) lend(w *waiter[S], h *held[S], fresh bool) {
-	w.lease = &Lease[S]{pool: p, held: h, kind: w.kind, fresh: fresh}
+	w.lease = &Lease[S]{pool: p, held: h, kind: w.kind, fresh: fresh, made: !h.before}
+	h.before = true
 	p.lent[w.lease] = struct{}{}
 	if w.kind == Content {
 		p.content++
@@ -381,6 +384,7 @@ func (p *Pool[S]) welcome(s S) {
 			return
 		}
 	}
+	h.before = true
 	p.idle = append(p.idle, h)
 }
 
@@ -446,6 +450,9 @@ func (l *Lease[S]) Session() S { return l.held.session }
 
 // Fresh reports whether the session was used or made within the last seconds, so that it may be taken to be alive.
 func (l *Lease[S]) Fresh() bool { return l.fresh }
+
+// Made reports whether the session was dialled for this lease, so that it cannot have been idle.
+func (l *Lease[S]) Made() bool { return l.made }
 
 // Release gives the session back. It may be called twice.
 func (l *Lease[S]) Release() { l.end(false) }
