@@ -434,7 +434,11 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 		reader.drop()
 		return nil, err
 	}
-	e, compared := t.openedInstead(ctx, name, e, reader)
+	e, compared, err := t.openedInstead(ctx, name, e, reader)
+	if err != nil {
+		reader.drop()
+		return nil, err
+	}
 	f, err := t.joinOrAdd(name, e, now)
 	if err != nil {
 		reader.drop()
@@ -528,29 +532,38 @@ func (a *ahead) hand(f *File, compared bool) error {
 }
 
 // openedInstead returns e as what the reader has opened, and whether that is certain: the name may have been given to another
-// file between the two questions, and a server that tells no identity leaves no way to tell it later from one that grew.
-func (t *Tree) openedInstead(ctx context.Context, name string, e Entry, a *ahead) (Entry, bool) {
+// file between the two questions, and a server that tells no identity leaves no way to tell it later from one that grew. What
+// was opened must then be what the name has by now, without following a link: opening follows one that took the name.
+func (t *Tree) openedInstead(ctx context.Context, name string, e Entry, a *ahead) (Entry, bool, error) {
 	if a == nil || t.streams() {
-		return e, false
+		return e, false, nil
 	}
 	<-a.done
 	if a.err != nil {
-		return e, false
+		return e, false, nil
 	}
 	opened, err := a.reader.Stat(ctx)
-	if err != nil || !opened.Mode.IsRegular() || !opened.Known.Has(backends.HasType|backends.HasSize|backends.HasModTime) {
-		return e, false
+	if err != nil || !opened.Known.Has(backends.HasType|backends.HasSize|backends.HasModTime) {
+		return e, false, nil
 	}
-	opened = t.kept.shown(name, opened)
 	if opened.ID == "" {
 		opened.ID = e.ID
 	}
-	if !opened.SameVersion(e.Info) {
-		e.Size, e.ModTime, e.AccTime, e.ID = opened.Size, opened.ModTime, opened.AccTime, opened.ID
-		e.Version = fingerprint(e.Info)
-		t.attrs.Forget(name) // nobody knows which of the two is the newer
+	if t.kept.shown(name, opened).SameVersion(e.Info) {
+		return e, true, nil
 	}
-	return e, true
+	again, err := t.Refresh(ctx, name)
+	if err == nil {
+		err = openable(name, again.Info)
+	}
+	if err != nil {
+		return e, false, err
+	}
+	opened.ID = again.ID
+	if t.kept.shown(name, opened).SameVersion(again.Info) {
+		return again, true, nil
+	}
+	return again, false, nil
 }
 
 // askReader returns what is known of name if that is fresh and a reader of a server that can only stream says the same: it has

@@ -38,7 +38,8 @@ const openedFor = time.Second
 
 // Open opens name in one round trip. Beside the opening itself the server is asked where the name leads and what is there: a
 // directory can be opened like a file (OpenSSH), and a link may lead out of the working directory. What is there is asked
-// before and after: if both answers are the same, that is what was opened, and the first Stat of it costs nothing.
+// before and, without following a link, after it: if both answers are the same, that is what was opened, and the first Stat
+// of it costs nothing.
 func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error) {
 	var r *reader
 	err := b.do(ctx, "open", name, func(s *session) error {
@@ -68,7 +69,7 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 			m.closeSoon(handle)
 		}
 	}
-	again := f.add(pathFrame(typeStat, path))
+	again := f.add(pathFrame(typeLstat, path))
 	asked := time.Now()
 	f.send(urgent)
 	f.wait(ctx)
