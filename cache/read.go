@@ -110,7 +110,7 @@ func (f *File) readBase(ctx context.Context, reader backends.Reader, p []byte, o
 	switch {
 	case !f.uses(reader):
 		return errElsewhere // it was closed while we read
-	case stale || unsure && unknown == nil && !f.grewOnly(info):
+	case stale || unsure && unknown == nil && !f.grewOnly(ctx, info):
 		f.giveUp(reader)
 		return errElsewhere // opening it again tells whether what bears the name is base
 	case err != nil:
@@ -274,15 +274,19 @@ func (f *File) sameContent(open backends.Info) bool {
 	return open.Known == 0 || f.base.SameVersion(open)
 }
 
-// grewOnly reports whether open is base, or base with something appended: a log that another host writes must not become
-// unreadable by that. Of a server that tells no identity this is asked of the file that was opened as base, or while somebody
-// has had the file open for some time: then a longer one that took its name in that moment can pass for it.
-func (f *File) grewOnly(open backends.Info) bool {
-	base := f.baseInfo()
-	if open.Size > base.Size && !open.ModTime.Before(base.ModTime) && (open.ID == "" || open.ID == base.ID) {
+// grewOnly reports whether open, which an open file tells of itself, is base, or base with something appended: a log that
+// another host writes must not become unreadable by that. What bears the name must then be as long by now, and a file: opening
+// follows links, and another's file behind one would pass for a longer version of this one.
+func (f *File) grewOnly(ctx context.Context, open backends.Info) bool {
+	if f.sameContent(open) {
 		return true
 	}
-	return f.sameContent(open)
+	name, ok := f.Name()
+	if base := f.baseInfo(); !ok || !mayContinue(base, open) {
+		return false
+	}
+	now, err := f.tree.backend.Stat(ctx, name)
+	return err == nil && (now.SameVersion(open) || mayContinue(open, now))
 }
 
 // fetchWhole fetches a small file in one flight, which also closes it at the server. One of many readers fetches; nil means
@@ -310,7 +314,7 @@ func (f *File) fetchWhole(ctx context.Context) error {
 	if err == nil && int64(n) != base.Size {
 		err = f.oddNow(int64(n), base.Size, info.Size)
 	}
-	if err == nil && !f.grewOnly(info) {
+	if err == nil && !f.grewOnly(ctx, info) {
 		err = f.fault("read", errChangedWhileRead)
 	}
 	f.mu.Lock()

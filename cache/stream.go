@@ -425,7 +425,7 @@ func (f *File) stillBase(ctx context.Context) error {
 		return nil
 	case err != nil:
 		return err
-	case f.grewOnly(info), f.ours(name, mark):
+	case f.sameContent(info), mayContinue(f.baseInfo(), info), f.ours(name, mark):
 		return nil
 	case info.ID != "" && info.ID != f.baseInfo().ID:
 		return nil // replaced by another file, of which nothing was read
