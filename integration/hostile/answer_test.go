@@ -35,7 +35,7 @@ func broken(t *testing.T, breach Breach, call call, op Op) {
 	furnish(s)
 	once := target(s)
 	once.RetryCount = 0
-	connectTo(t, s, once, func(c *connection) {
+	connectTo(t, once, func(c *connection) {
 		c.warm()
 		before := s.Asked(op)
 		s.Behave(Manner{Rules: []Rule{breach.Rule(op)}})
@@ -125,7 +125,7 @@ func TestCutWithinAnswer(t *testing.T) {
 				s.Put("file", File{Data: "abc" + strings.Repeat(".", 200)})
 				once := target(s)
 				once.RetryCount = 0
-				connectTo(t, s, once, func(c *connection) {
+				connectTo(t, once, func(c *connection) {
 					c.warm()
 					s.Behave(Manner{Rules: []Rule{CutsWithin(n, test.op)}})
 					for _, call := range calls {
@@ -152,7 +152,7 @@ func (c *connection) recovers() {
 			if err == nil || ctx.Err() != nil {
 				return err
 			}
-			if backends.ClassOf(err) == backends.Refused {
+			if backends.CauseOf(err) == backends.CauseAuth {
 				return err // nobody asks again by himself
 			}
 			pause(ctx)

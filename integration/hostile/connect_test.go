@@ -41,21 +41,23 @@ func target(s *Server) conncfg.Target {
 // connection is a Backend to a hostile server, whose log is kept.
 type connection struct {
 	backends.Backend
-	t   *testing.T
-	s   *Server
-	log *journal
+	t      *testing.T
+	secret string        // that must not be told
+	limit  time.Duration // what a call may take in all
+	log    *journal
 }
 
 // connect runs f with a connection to s. Behind f, whatever the server did, no goroutine of the connection is left, and
 // neither its log nor any error that passed through bounded had the password in it.
 func connect(t *testing.T, s *Server, f func(*connection)) {
 	t.Helper()
-	connectTo(t, s, target(s), f)
+	connectTo(t, target(s), f)
 }
 
-func connectTo(t *testing.T, s *Server, target conncfg.Target, f func(*connection)) {
+func connectTo(t *testing.T, target conncfg.Target, f func(*connection)) {
 	t.Helper()
-	c := &connection{t: t, s: s, log: &journal{}}
+	c := &connection{t: t, secret: target.Password.Reveal(), log: &journal{},
+		limit: target.SocketTimeout * time.Duration(target.RetryCount+1)}
 	// Goroutines inherit labels: those of this connection can be told from those of tests beside it.
 	label := fmt.Sprintf("%s %p", t.Name(), c)
 	pprof.Do(t.Context(), pprof.Labels("connection", label), func(context.Context) {
@@ -68,7 +70,7 @@ func connectTo(t *testing.T, s *Server, target conncfg.Target, f func(*connectio
 		f(c)
 	})
 	c.left(label)
-	if c.log.has(s.Password) {
+	if c.log.has(c.secret) {
 		t.Errorf("the log has the password in it")
 	}
 }
@@ -126,7 +128,7 @@ func labelled(label string) []string {
 // bounded calls f, which must end within the connection's budget, and returns its error, which must have a code.
 func (c *connection) bounded(what string, f func(context.Context) error) error {
 	c.t.Helper()
-	return c.within(limit+slack, what, f)
+	return c.within(c.limit+slack, what, f)
 }
 
 func (c *connection) within(limit time.Duration, what string, f func(context.Context) error) error {
@@ -155,7 +157,7 @@ func (c *connection) within(limit time.Duration, what string, f func(context.Con
 	if errors.Is(err, io.EOF) {
 		c.t.Errorf("%s: whoever asks whether this is the end of the file is told yes: %v", what, err)
 	}
-	if err != nil && strings.Contains(err.Error(), c.s.Password) {
+	if err != nil && strings.Contains(err.Error(), c.secret) {
 		c.t.Errorf("%s: the error has the password in it", what)
 	}
 	return err

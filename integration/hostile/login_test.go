@@ -263,7 +263,7 @@ func TestInterrogation(t *testing.T) {
 			})})
 			once := target(s)
 			once.RetryCount = 0
-			connectTo(t, s, once, func(c *connection) {
+			connectTo(t, once, func(c *connection) {
 				c.refused("stat", func(ctx context.Context) error { return stat(ctx, c) })
 				if n := c.log.size(); n > 64<<10 {
 					t.Errorf("the log has %d bytes of it", n)

@@ -1,7 +1,7 @@
-// Package hostile is an SFTP server that lies, stalls and breaks its protocol, as told. Its manners are values: Manner says
-// how connections are met before and during the login, Rules say which requests are answered otherwise than an honest
-// server would, and the files themselves may claim what is not so. The zero Manner is an honest server with its files in
-// memory.
+// Package hostile is an SFTP server and an FTP server that lie, stall and break their protocols, as told. Their manners are
+// values: Manner and FTPManner say how connections are met before and during the login, Rules say which requests are
+// answered otherwise than an honest server would, and the files themselves may claim what is not so. The zero Manner is an
+// honest server with its files in memory.
 //
 // The tests of this package hold the rows of the threat table that a server or somebody between can bring about: against a
 // Backend as dial makes it, and, where a program or the daemon as a whole could be hurt, through a mount.

@@ -1,0 +1,376 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+)
+
+// A listing as MLSD and as LIST has it, of the names given.
+var listings = map[string]struct {
+	m    FTPManner
+	verb string
+	line func(name string) string
+}{
+	"MLSD": {FTPManner{}, "MLSD", func(name string) string { return "type=file;size=3;modify=20260101000000; " + name + "\r\n" }},
+	"LIST": {FTPManner{Greeting: ListGreeting, Features: ListFeatures()}, "LIST", func(name string) string {
+		return "-rw-r--r--    1 0        0               3 Jan 01  2026 " + name + "\r\n"
+	}},
+}
+
+// lists returns what the Backend lists of dir.
+func (c *connection) lists(dir string) (infos []backends.Info, err error) {
+	c.t.Helper()
+	err = c.within(2*c.limit+slack, "list "+dir, func(ctx context.Context) error {
+		for info, err := range c.List(ctx, dir) {
+			if err != nil {
+				return err
+			}
+			infos = append(infos, info)
+		}
+		return nil
+	})
+	return infos, err
+}
+
+func namesOf(infos []backends.Info) (names []string) {
+	for _, info := range infos {
+		names = append(names, info.Name)
+	}
+	return names
+}
+
+// TestFTPNames is the first row of the threat table: names that no directory can hold are left out of a listing and counted;
+// odd ones are there byte for byte; of two equal ones the first wins; and the listing as a whole goes on.
+func TestFTPNames(t *testing.T) {
+	t.Parallel()
+	odd := []string{"esc\x1b[2Jape", "bell\a", "-rf", "latin1-\xe4", "back\\slash", "del\x7f", "c1-\u009b31m", "...", strings.Repeat("y", 255), "-> not a link", "semi;colon", "a  b"}
+	bad := []string{"../escape", "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "nul\x00byte", strings.Repeat("x", 300), "/", "dir/", "./dot", "cr\rhere"}
+	for how, listing := range listings {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			var b strings.Builder
+			b.WriteString(listing.line("honest-1") + listing.line("twice"))
+			for _, name := range slices.Concat(bad, odd) {
+				b.WriteString(listing.line(name))
+			}
+			b.WriteString(strings.Replace(listing.line("twice"), "3", "4", 1) + listing.line("honest-2"))
+			s := NewFTP(t, listing.m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				c.warm()
+				m := listing.m
+				m.Rules = []FTPRule{FTPSends(b.String(), "226 done", listing.verb)}
+				s.Behave(m)
+				infos, err := c.lists("dir")
+				if err != nil {
+					t.Errorf("list: %v", err)
+				}
+				got := namesOf(infos)
+				want := slices.Concat([]string{"honest-1", "twice", "honest-2"}, odd)
+				slices.Sort(got)
+				slices.Sort(want)
+				if !slices.Equal(got, want) {
+					t.Errorf("the listing has\n%q, want\n%q", got, want)
+				}
+				for _, info := range infos {
+					if info.Size != 3 {
+						t.Errorf("%q has size %d: the second of two equal names has won", info.Name, info.Size)
+					}
+				}
+				if hidden := c.Caps().Hidden; hidden == 0 {
+					t.Error("names were left out and none is counted")
+				}
+				for _, name := range []string{"../escape", "/etc/passwd", "a/../../b", ".", "..", "nul\x00byte", strings.Repeat("x", 300), "a//b", "cr\rhere", "lf\nhere"} {
+					if _, err := c.Stat(t.Context(), name); backends.Errno(err) != syscall.EINVAL && backends.Errno(err) != syscall.ENAMETOOLONG {
+						t.Errorf("stat of %q is answered %v, want EINVAL or ENAMETOOLONG", name, err)
+					}
+				}
+			})
+			if strays := s.strays(); len(strays) > 0 {
+				t.Errorf("the server was asked for what lies outside: %q", strays)
+			}
+		})
+	}
+}
+
+// TestFTPListingIsWhole: a listing that was cut, in a line or between two, that the server calls truncated, or that ends
+// without a word, is never taken for the directory.
+func TestFTPListingIsWhole(t *testing.T) {
+	t.Parallel()
+	for how, listing := range listings {
+		var b strings.Builder
+		for n := range 20 {
+			b.WriteString(listing.line(fmt.Sprintf("name-%d", n)))
+		}
+		whole := b.String()
+		for name, rule := range map[string]FTPRule{
+			"cut in a name, 226":        FTPSends(whole[:len(whole)-5], "226 done", listing.verb),
+			"cut in facts, 226":         FTPSends(whole[:len(whole)-len(listing.line("name-19"))+10], "226 done", listing.verb),
+			"cut before the line end":   FTPSends(whole[:len(whole)-2], "226 done", listing.verb),
+			"426":                       FTPSends(whole, "426 broken", listing.verb),
+			"451":                       FTPSends(whole, "451 disk", listing.verb),
+			"550":                       FTPSends(whole, "550 no", listing.verb),
+			"no word":                   FTPSends(whole, "", listing.verb),
+			"hangs up":                  FTPOn(func(x *FTPExchange) { FTPSends(whole[:100], "", listing.verb)(x); x.Cut() }, listing.verb),
+			"550 in place of a listing": FTPReplies("550 no", listing.verb),
+			"425":                       FTPReplies("425 no", listing.verb),
+		} {
+			t.Run(how+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				s := NewFTP(t, listing.m)
+				furnishFTP(s)
+				connectFTP(t, s, func(c *connection) {
+					c.warm()
+					m := listing.m
+					m.Rules = []FTPRule{rule}
+					s.Behave(m)
+					infos, err := c.lists("dir")
+					if err == nil {
+						t.Errorf("%d names, and no error", len(infos))
+					}
+					s.Behave(listing.m)
+					c.recovers()
+					c.settles("list", func(ctx context.Context) error {
+						names, err := list(ctx, c, "dir")
+						if err == nil && len(names) != 2 {
+							err = untrue("names %q", names)
+						}
+						return err
+					})
+				})
+			})
+		}
+	}
+}
+
+// TestTruncatedFTPListing: what a server calls truncated, or cuts at its round number, is known to be a part only.
+func TestTruncatedFTPListing(t *testing.T) {
+	t.Parallel()
+	line := listings["MLSD"].line
+	many := func(n int) string {
+		var b strings.Builder
+		for n := range n {
+			b.WriteString(line(fmt.Sprintf("name-%d", n)))
+		}
+		return b.String()
+	}
+	for name, test := range map[string]struct {
+		greeting, final string
+		n               int
+	}{
+		"said":   {"", "226 Output truncated to 500 matches", 500},
+		"unsaid": {"220---------- Welcome to Pure-FTPd ----------\r\n220 ready", "226 10000 matches total", 9_998},
+		"both":   {"220---------- Welcome to Pure-FTPd ----------\r\n220 ready", "226 Output truncated to 10000 matches", 9_998},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := FTPManner{Greeting: test.greeting}
+			if test.greeting != "" {
+				m.Features = append(MLSTFeatures(), "ESTP", "SPSV")
+			}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				c.warm()
+				m.Rules = []FTPRule{FTPSends(many(test.n), test.final, "MLSD")}
+				s.Behave(m)
+				infos, err := c.lists("dir")
+				if err == nil && len(infos) == test.n && c.Caps().ListLimit != test.n {
+					t.Errorf("%d names, no error, and a ListLimit of %d", len(infos), c.Caps().ListLimit)
+				}
+			})
+		})
+	}
+}
+
+// TestFTPFacts: MLSD in all its dialects says what is so, or that it is not known.
+func TestFTPFacts(t *testing.T) {
+	t.Parallel()
+	file, dir, link := os.FileMode(0), os.ModeDir, os.ModeSymlink
+	for line, want := range map[string]struct {
+		mode os.FileMode
+		size int64 // -1 where it must not be believed
+	}{
+		"type=file;size=3; x":                       {file, 3},
+		"Type=File;Size=3; x":                       {file, 3},
+		"TYPE=DIR; x":                               {dir, -1},
+		"Type=Dir;Size=4096; x":                     {dir, -1},
+		"type=OS.unix=slink:target;size=6; x":       {link, -1},
+		"type=OS.unix=symlink;size=1000; x":         {link, -1},
+		"type=OS.UNIX=slink:/etc/passwd;size=11; x": {link, -1},
+		";;type=file;;size=3;; x":                   {file, 3},
+		"size=3;type=file;perm=adfrw;unknown=1; x":  {file, 3},
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			s := NewFTP(t, FTPManner{Rules: []FTPRule{FTPSends(line+"\r\n", "226 done", "MLSD")}})
+			furnishFTP(s)
+			kind := map[os.FileMode]uint32{file: TypeRegular | 0o644, dir: TypeDir | 0o755, link: TypeLink | 0o777}[want.mode]
+			s.Put("dir/x", File{Mode: kind, Data: "abc", Target: "target"})
+			if want.mode != file {
+				s.Put("dir/x", File{Mode: kind, Target: "target"})
+			}
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				if err != nil || len(infos) != 1 || infos[0].Name != "x" {
+					t.Fatalf("listed %+v, %v", infos, err)
+				}
+				info := infos[0]
+				if !info.Known.Has(backends.HasType) || info.Mode.Type() != want.mode {
+					t.Errorf("mode %v (known %b), want %v", info.Mode, info.Known, want.mode)
+				}
+				if want.size >= 0 && (info.Size != want.size || !info.Known.Has(backends.HasSize)) {
+					t.Errorf("size %d (known %b), want %d", info.Size, info.Known, want.size)
+				}
+				if want.mode == link && info.Known.Has(backends.HasSize) && info.Size > 11 {
+					t.Errorf("a link of size %d", info.Size)
+				}
+			})
+		})
+	}
+}
+
+// TestFTPSizesThatAreNone: sizes that no file can have are not believed, and never end up as the length of a file.
+func TestFTPSizesThatAreNone(t *testing.T) {
+	t.Parallel()
+	for _, size := range []string{"-1", "18446744073709551615", "9223372036854775808", "999999999999999999999999", "0x1F", "1e3", "", " 3", "three"} {
+		t.Run(size, func(t *testing.T) {
+			t.Parallel()
+			s := NewFTP(t, FTPManner{Rules: []FTPRule{
+				FTPSends("type=file;size="+size+";modify=20260101000000; x\r\n", "226 done", "MLSD"),
+				FTPReplies("213 "+size, "SIZE"),
+				FTPReplies("250-\r\n type=file;size="+size+"; /home/pier/file\r\n250 End", "MLST"),
+			}})
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				for _, info := range infos {
+					if info.Known.Has(backends.HasSize) && info.Size != 3 {
+						t.Errorf("listed with size %d, %v", info.Size, err)
+					}
+				}
+				info, err := c.Stat(t.Context(), "file")
+				if err == nil && info.Known.Has(backends.HasSize) && info.Size != 3 {
+					t.Errorf("size %d", info.Size)
+				}
+			})
+		})
+	}
+}
+
+// TestFTPDatesOfLISTAreReadByTheCalendar: the year that LIST leaves out is told from the server's clock, also over New Year
+// and on the 29th of February, and a line with a date that is none is not dropped in silence.
+func TestFTPLISTDates(t *testing.T) {
+	t.Parallel()
+	now := time.Now().UTC()
+	recent := now.Add(-30 * 24 * time.Hour).Truncate(time.Minute)
+	for line, want := range map[string]time.Time{
+		"-rw-r--r-- 1 0 0 3 " + recent.Format("Jan _2 15:04") + " x":  recent,
+		"-rw-r--r--. 1 0 0 3 " + recent.Format("Jan _2 15:04") + " x": recent, // SELinux
+		"-rw-r--r--+ 1 0 0 3 Feb 29  2024 x":                          time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC),
+		"-rw-r--r-- 1 0 0 3 2024-02-29 12:34 x":                       time.Date(2024, 2, 29, 12, 34, 0, 0, time.UTC),
+		"-rw-r--r-- 1 user group name 3 Dec 31  2023 x":               time.Date(2023, 12, 31, 0, 0, 0, 0, time.UTC),
+		"02-29-24  12:34PM                    3 x":                    time.Date(2024, 2, 29, 12, 34, 0, 0, time.UTC),
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			m := listings["LIST"].m
+			m.Rules = []FTPRule{FTPSends(line+"\r\n", "226 done", "LIST"), FTPReplies("213 "+want.Format("20060102150405"), "MDTM")}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				if err != nil || len(infos) != 1 || infos[0].Name != "x" || infos[0].Size != 3 {
+					t.Fatalf("listed %+v, %v (hidden %d)", infos, err, c.Caps().Hidden)
+				}
+				if info := infos[0]; info.Known.Has(backends.HasModTime) && !info.ModTime.Equal(want) {
+					t.Errorf("time %v, want %v", info.ModTime, want)
+				}
+			})
+		})
+	}
+}
+
+// TestFTPUnreadableLines: lines that nobody can read are counted, and the rest of the listing is there.
+func TestFTPUnreadableLines(t *testing.T) {
+	t.Parallel()
+	for how, listing := range listings {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			rubbish := "what is this\r\n\x1b[2J\r\ntype=file\r\n"
+			m := listing.m
+			m.Rules = []FTPRule{FTPSends(listing.line("a")+rubbish+listing.line("b"), "226 done", listing.verb)}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				if err == nil && !slices.Equal(namesOf(infos), []string{"a", "b"}) {
+					t.Errorf("listed %q", namesOf(infos))
+				}
+				if err == nil && c.Caps().Hidden < 2 {
+					t.Errorf("lines were left out, and %d are counted", c.Caps().Hidden)
+				}
+				if c.log.has("\x1b") {
+					t.Error("the log has an escape in it")
+				}
+			})
+		})
+	}
+}
+
+// TestFTPInjectedEntry: a name with a line feed in it becomes two entries, and nobody can tell; but the made-up one leads
+// nowhere outside and takes no other's place.
+func TestFTPInjectedEntry(t *testing.T) {
+	t.Parallel()
+	for how, listing := range listings {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			m := listing.m
+			evil := strings.TrimSuffix(listing.line("x"), "\r\n") + "\n" + listing.line("/etc/passwd") + listing.line("../y") +
+				strings.Replace(listing.line("a"), "3", "777", 1)
+			m.Rules = []FTPRule{FTPSends(listing.line("a")+listing.line("b")+evil, "226 done", listing.verb)}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(namesOf(infos), []string{"a", "b", "x"}) || infos[0].Size != 3 {
+					t.Errorf("listed %+v", infos)
+				}
+			})
+		})
+	}
+}
+
+// TestMissingFTPDirectory: a directory that is missing and one that is empty are told apart, though LIST answers both alike.
+func TestMissingFTPDirectory(t *testing.T) {
+	t.Parallel()
+	for how, listing := range listings {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := NewFTP(t, listing.m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				if infos, err := c.lists("empty"); err != nil || len(infos) > 0 {
+					t.Errorf("an empty directory: %q, %v", namesOf(infos), err)
+				}
+				if infos, err := c.lists("missing"); backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("a missing directory: %q, %v; want ENOENT", namesOf(infos), err)
+				}
+				if infos, err := c.lists("file"); backends.Errno(err) != syscall.ENOTDIR {
+					t.Errorf("a file: %q, %v; want ENOTDIR", namesOf(infos), err)
+				}
+			})
+		})
+	}
+}
