@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/backends/retry"
@@ -57,6 +59,20 @@ func (w *world) costs(what string, want map[string]int, f func()) {
 		if got := after[op] - before[op]; got != want[op] {
 			w.Errorf("%s: %d %s, want %d", what, got, op, want[op])
 		}
+	}
+}
+
+// TestRoomForStagingIsShownWhereTheServerTellsNone: it bounds what can be written, and programs look before they write.
+func TestRoomForStagingIsShownWhereTheServerTellsNone(t *testing.T) {
+	w := newStream(t, nil)
+	space, err := w.tree.StatFS(t.Context())
+	var here unix.Statfs_t
+	if err := unix.Statfs(w.options.Staging, &here); err != nil {
+		t.Fatal(err)
+	}
+	size := uint64(here.Frsize)
+	if err != nil || space.Total != here.Blocks*size || space.Avail == 0 || space.Avail > space.Free || space.Free > space.Total {
+		t.Errorf("got %+v, %v; staging lies on %d blocks of %d bytes", space, err, here.Blocks, size)
 	}
 }
 

@@ -32,6 +32,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pierfs/backends"
 	"pierfs/backends/retry"
 	"pierfs/cache/attr"
@@ -155,8 +157,21 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 // Caps tells what the server can do.
 func (t *Tree) Caps() backends.Caps { return t.backend.Caps() }
 
-// StatFS tells the room on the server. It asks every time.
-func (t *Tree) StatFS(ctx context.Context) (backends.Space, error) { return t.backend.StatFS(ctx) }
+// StatFS tells the room on the server; of a server that does not tell (FTP), that for staging here, which bounds what a
+// program can write at a time. It asks every time.
+func (t *Tree) StatFS(ctx context.Context) (backends.Space, error) {
+	space, err := t.backend.StatFS(ctx)
+	if err != nil && backends.Errno(err) != syscall.EOPNOTSUPP || space.Total != 0 {
+		return space, err
+	}
+	var here unix.Statfs_t
+	if err := unix.Statfs(t.options.Staging, &here); err != nil {
+		return space, fault("statfs", "", err)
+	}
+	size := uint64(here.Frsize)
+	space.Total, space.Free, space.Avail = here.Blocks*size, here.Bfree*size, here.Bavail*size
+	return space, nil
+}
 
 // Stat describes name without following a link. What is written here and not yet published lies over what the server
 // said, and that is asked for only when what is known is older than its lifetime. ENOENT comes with Entry.Valid.
