@@ -256,6 +256,44 @@ func TestCutUploadLeavesOldOrNew(t *testing.T) {
 	}
 }
 
+// Whoever is interrupted in an upload returns soon and leaves the old file. The temporary name is removed too, unless the server
+// begins to write it only when it was: it never becomes more than that, and who chose it knows it.
+func TestInterruptedUploadLeavesTheOldFile(t *testing.T) {
+	for _, w := range []way{{servers.Vsftpd, servers.Plain, 0}, {servers.ProFTPD, servers.Explicit, tls.VersionTLS13}} {
+		t.Run(w.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, w.options())
+			l := link.New(t, link.Options{RoundTrip: 100 * time.Millisecond})
+			b := connect(t, s, w.mode, Options{Login: Login{Address: s.Through(t, l)}})
+			_, err := put(t.Context(), b, "file", []byte("old"))
+			ok(t, err)
+			content := noise(2<<20, 3)
+			for _, after := range []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 250 * time.Millisecond, 350 * time.Millisecond} {
+				ctx, cancel := context.WithTimeout(t.Context(), after)
+				begun := time.Now()
+				_, err := put(ctx, b, "file", content)
+				cancel()
+				if took := time.Since(begun); took > after+5*time.Second {
+					t.Errorf("interrupted after %v: it returned after %v", after, took)
+				}
+				if err == nil || backends.ClassOf(err) == backends.Lost {
+					break // it was over, or may have been
+				}
+				if got := onServer(t, s, "file"); got != "old" {
+					t.Errorf("interrupted after %v with %v: the file holds %d bytes", after, err, len(got))
+				}
+			}
+			for _, name := range leftOvers(t, s, "file") {
+				if name != "file.temp" {
+					t.Errorf("left over: %q", name)
+				}
+				if err := b.Remove(t.Context(), name); err != nil && backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("remove what is left over: %v", err)
+				}
+			}
+		})
+	}
+}
+
 // A download that breaks goes on where it was, if the file is still the same.
 func TestBrokenDownloadGoesOn(t *testing.T) {
 	for _, w := range []way{{servers.Vsftpd, servers.Plain, 0}, {servers.PureFTPd, servers.Explicit, tls.VersionTLS13}} {

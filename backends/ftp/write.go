@@ -668,8 +668,11 @@ func (w *writer) cleanUp(ctx context.Context) {
 		w.throwAway()
 		return
 	}
-	<-w.turn // given back by whoever called, when this has begun
-	w.turn <- struct{}{}
+	w.b.background(func() {
+		<-w.turn // when the caller has given it back
+		w.throwAway()
+		w.turn <- struct{}{}
+	})
 }
 
 // Abort throws away what was written.
