@@ -430,6 +430,13 @@ func (f *File) takeBack(ctx context.Context, j *job) bool {
 			return true
 		}
 	}
+	switch {
+	case err != nil:
+	case ours:
+		err = errors.New("the server cannot cut a file; the next attempt goes on behind that part")
+	default:
+		err = changedElsewhere
+	}
 	f.tree.log.Warn("a failed append may have left a part of itself", "name", j.name, "size", j.base.Size, "err", err)
 	return false
 }
