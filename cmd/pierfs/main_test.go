@@ -350,6 +350,9 @@ func TestListTellsOfWarnings(t *testing.T) {
 	if status != 0 || !strings.Contains(out, "\nbank in Test: ready\n") || !strings.Contains(out, "the server's certificate ends [CERT_EXPIRES]") {
 		t.Errorf("%d\n%s%s", status, out, errOut)
 	}
+	if !strings.Contains(out, "a warning, see below") || strings.Contains(out, "an error") {
+		t.Errorf("the table takes a warning for an error:\n%s", out)
+	}
 }
 
 // Whom to believe is an option like others, and a file is named so that the daemon finds it.

@@ -63,19 +63,34 @@ func (h *hand) connections(all []control.Connection) error {
 // maxBrief is how long a reason may be in a table.
 const maxBrief = 50
 
-// briefly is why c is not ready, short enough for a table: by the word that docs/OPERATING.md explains, where there is one.
+// briefly is why c is not ready, or what will keep it from being so, short enough for a table: by the word that
+// docs/OPERATING.md explains, where there is one.
 func briefly(c control.Connection) string {
-	switch n := len(c.Findings); {
+	var errors int
+	for _, f := range c.Findings {
+		if f.Severity == conncfg.Error {
+			errors++
+		}
+	}
+	switch warnings := len(c.Findings) - errors; {
 	case c.Cause != "":
 		return c.Cause
-	case n == 1:
-		return "an error in its definition"
-	case n > 1:
-		return strconv.Itoa(n) + " errors in its definition"
+	case errors > 0:
+		return counted(errors, "an error in its definition", "errors in its definition")
+	case c.Reason == "" && warnings > 0:
+		return counted(warnings, "a warning, see below", "warnings, see below")
 	case utf8.RuneCountInString(c.Reason) > maxBrief:
 		return string([]rune(c.Reason)[:maxBrief-3]) + "..."
 	}
 	return c.Reason
+}
+
+// counted is one for 1, and the number and many for others.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 // trouble prints what the table had no room for: why c is not ready, or what will keep it from being so, and the way out.

@@ -673,6 +673,16 @@ func TestMountURL(t *testing.T) {
 		_, err = control.MountURL.Call(t.Context(), s.client, q)
 		wantCode(t, url+" with "+option+", which protects nobody", err, control.Usage)
 	}
+	for url, scheme := range map[string]string{"ftpes://u@h/x": "ftps://", "ftps://u@h/x": "ftpes://"} {
+		s.fail(&backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseTLSMode})
+		q := careful
+		q.URL = url
+		_, err = control.MountURL.Call(t.Context(), s.client, q)
+		wantCode(t, "mount in the wrong mode of TLS", err, control.ProtocolError)
+		if e, ok := errors.AsType[*control.Error](err); ok && !strings.Contains(e.Hint, "mount "+scheme) {
+			t.Errorf("the way out for %s in the wrong mode of TLS is told as %q", url, e.Hint)
+		}
+	}
 	s.fail(&backends.Error{Op: "login", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseCertUnknown})
 	_, err = control.MountURL.Call(t.Context(), s.client, careful)
 	wantCode(t, "mount with an unknown certificate", err, control.CertUnknown)

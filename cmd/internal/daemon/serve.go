@@ -496,7 +496,8 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	return answer, nil
 }
 
-// unnamed gives the way out of a host key or certificate that is not believed, for a server that no definition names.
+// unnamed gives the way out of a host key or certificate that is not believed, and of TLS that is not what the server speaks,
+// for a server that no definition names.
 func unnamed(target conncfg.Target, err error) error {
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok {
@@ -505,6 +506,15 @@ func unnamed(target conncfg.Target, err error) error {
 	hostKey := "--host-key FINGERPRINT"
 	if target.Via.Kind == conncfg.ViaSSH {
 		hostKey += ", or -o viaHostKey=FINGERPRINT if it is the host in between"
+	}
+	switch backends.Cause(e.Cause) {
+	case backends.CauseTLSRequired:
+		return e.WithHint("the server refuses the user before any password was sent: it may want TLS (mount ftpes://), or not allow this user")
+	case backends.CauseTLSMode:
+		if target.TLS.Implicit {
+			return e.WithHint("the server begins in the clear: mount ftpes://, explicit FTPS, which has port 21 as a rule")
+		}
+		return e.WithHint("the server begins with TLS: mount ftps://, implicit FTPS, which has port 990 as a rule")
 	}
 	switch e.Code {
 	case control.HostKeyUnknown:
