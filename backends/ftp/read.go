@@ -103,8 +103,8 @@ func (r *reader) whyOpen(err error) error {
 // retrieve begins a transfer of name and tells what the server says of it.
 func (b *Backend) retrieve(ctx context.Context, s *wire.Session, name string, off int64) (*wire.Download, backends.Info, error) {
 	f := s.Features()
-	if keeps(f, name) != nil {
-		return nil, backends.Info{}, refuse(syscall.ENOENT, "no such name can be there")
+	if err := keeps(f, name); err != nil {
+		return nil, backends.Info{}, err
 	}
 	if !f.Restart {
 		off = 0

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"pierfs/backends"
 	"pierfs/backends/ftp/listing"
@@ -38,11 +39,15 @@ func (b *Backend) Stat(ctx context.Context, name string) (info backends.Info, er
 // stat is Stat in one session, with errors as they are. That name is absent is ENOENT.
 func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backends.Info, error) {
 	f := s.Features()
-	if keeps(f, name) != nil {
-		return backends.Info{}, refuse(syscall.ENOENT, "no such name can be there")
+	if err := keeps(f, name); err != nil {
+		return backends.Info{}, err // so that who asks before he makes it learns it then
 	}
 	if f.MLST {
-		return b.ask(ctx, s, b.question(f, name))
+		info, err := b.ask(ctx, s, b.question(f, name))
+		if err != nil && !isBroken(err) && !utf8.ValidString(name) {
+			err = cmp.Or(b.bears(ctx, s, name), err)
+		}
+		return info, err
 	}
 	if info, err, ok := b.fromFace(ctx, s, name); ok {
 		return info, err

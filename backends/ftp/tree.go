@@ -1,6 +1,7 @@
 package ftp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,7 +157,7 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		return seam("rename", from, refuse(syscall.EBUSY, "it is the working directory"))
 	}
 	return b.use(ctx, "rename", from, once, func(ctx context.Context, s *wire.Session) error {
-		if err := errors.Join(keeps(s.Features(), from), keeps(s.Features(), to)); err != nil {
+		if err := cmp.Or(keeps(s.Features(), from), keeps(s.Features(), to)); err != nil {
 			return err
 		}
 		if mode == backends.NoReplace || from == to {

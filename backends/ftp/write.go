@@ -1,6 +1,7 @@
 package ftp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -61,7 +62,7 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	}
 	f, err := b.features(ctx)
 	if err == nil {
-		err = errors.Join(keeps(f, name), keeps(f, mode.TempName))
+		err = cmp.Or(keeps(f, name), keeps(f, mode.TempName))
 	}
 	if err != nil {
 		return nil, b.seam("create", name, err)
@@ -99,19 +100,23 @@ func (b *Backend) readable(ctx context.Context, name string) error {
 	if utf8.ValidString(name) || b.known().anyBytes {
 		return nil
 	}
-	return b.use(ctx, "create", name, again, func(ctx context.Context, s *wire.Session) error {
-		command := "SIZE " + b.path(parent(name)) + "/\xfe" // nobody's name, and no Telnet either
-		replies, err := s.Do(ctx, command)
-		if err != nil {
-			return err
-		}
-		said := strings.Join(replies[0].Lines, " ")
-		if strings.Contains(said, "\uFFFD") || replies[0].Code == 501 {
-			return refuse(syscall.EINVAL, "the server bears no names but in UTF-8")
-		}
-		b.learn(func(l *learned) { l.anyBytes = true })
+	return b.use(ctx, "create", name, again, func(ctx context.Context, s *wire.Session) error { return b.bears(ctx, s, name) })
+}
+
+// bears is readable in one session.
+func (b *Backend) bears(ctx context.Context, s *wire.Session, name string) error {
+	if utf8.ValidString(name) || b.known().anyBytes {
 		return nil
-	})
+	}
+	replies, err := s.Do(ctx, "SIZE "+b.path(parent(name))+"/\xfe") // nobody's name, and no Telnet either
+	if err != nil {
+		return err
+	}
+	if strings.Contains(said(replies[0]), "\uFFFD") || replies[0].Code == 501 {
+		return refuse(syscall.EINVAL, "the server bears no names but in UTF-8")
+	}
+	b.learn(func(l *learned) { l.anyBytes = true })
+	return nil
 }
 
 // free returns EEXIST if anything bears name.
