@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every check of the project on a bare Debian with Go, as root: installs what is missing, then gofmt, go vet,
-# staticcheck, all tests, the race detector, and every fuzz target for a moment. Exits non-zero if anything fails; a test
-# that is skipped fails too, for it proves nothing.
+# Runs every check of the project on a bare Debian with Go, as root: installs what is missing, fetches the FTP servers of
+# the tests, then gofmt, go vet, staticcheck, all tests, the race detector, and every fuzz target for a moment. Exits
+# non-zero if anything fails; a test that is skipped fails too, for it proves nothing.
 #
 #   integration/test.sh            everything
-#   integration/test.sh install    only install what is missing
+#   integration/test.sh install    only install and fetch what is missing
 #   integration/test.sh tests      everything but the installing
 #
 # PIERFS_SHARED names the directory with tools/legacy_probe.py; by default it is "shared" beside the checkout.
