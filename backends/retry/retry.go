@@ -198,7 +198,7 @@ func (u *budget) wasSent() bool {
 	return u.sent
 }
 
-// spent returns err with the note that it was the last of several.
+// spent returns err with the note that it was the last of several. Who calls within a Do has it from the call, and from the Do.
 func (u *budget) spent(err error) error {
 	e, ok := errors.AsType[*backends.Error](err)
 	n := u.attempts()
@@ -210,9 +210,25 @@ func (u *budget) spent(err error) error {
 	if reason == nil {
 		reason = e.Code
 	}
-	told.Err = fmt.Errorf("%w (given up after %d attempts in %s)", reason, n, time.Since(u.began).Round(time.Millisecond))
+	if last, ok := reason.(*lastOf); ok {
+		reason = last.error
+	}
+	told.Err = &lastOf{reason, n, time.Since(u.began)}
 	return &told
 }
+
+// lastOf is the last of n errors in took.
+type lastOf struct {
+	error
+	n    int
+	took time.Duration
+}
+
+func (l *lastOf) Error() string {
+	return fmt.Sprintf("%v (given up after %d attempts in %s)", l.error, l.n, l.took.Round(time.Millisecond))
+}
+
+func (l *lastOf) Unwrap() error { return l.error }
 
 // floor is the shortest pause after the k-th failure, for a server that answers others and never us.
 func floor(k int) time.Duration { return min(firstPause<<min(k-1, 8), 30*time.Second) }

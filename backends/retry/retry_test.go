@@ -620,8 +620,12 @@ func TestUploadsDoNotMultiplyAttempts(t *testing.T) {
 				s.server.SetFault(fault)
 				var attempts atomic.Int64
 				began := time.Now()
-				if err := policy.Do(s.Context(), upload(s.b, &attempts)); err == nil {
+				err := policy.Do(s.Context(), upload(s.b, &attempts))
+				if err == nil {
 					s.Fatal("got success")
+				}
+				if n := strings.Count(err.Error(), "given up after"); n != 1 {
+					s.Errorf("%q says %d times that it was given up, want once", err, n)
 				}
 				if took := time.Since(began); took > budget {
 					s.Errorf("took %v, more than %v", took, budget)
