@@ -103,6 +103,7 @@ func TestOddFTPLogins(t *testing.T) {
 		"greets as another":      {FTPManner{Greeting: "220 \xe4\xf6\xfc \xff"}, ""},
 		"EPSV fails once":        {FTPManner{Rules: []FTPRule{FTPOnce(FTPReplies("425 no", "EPSV"), "EPSV")}}, ""},
 		"hangs up on the first":  {FTPManner{Rules: []FTPRule{FTPOnce(FTPCuts("USER"), "USER")}}, ""},
+		"full at first":          {FTPManner{Rules: []FTPRule{FTPOnce(FTPReplies("421 full", "USER"), "USER")}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
