@@ -11,7 +11,7 @@ import (
 func TestGoodConfigurationHasNoFindings(t *testing.T) {
 	files := with(map[string]string{
 		"connections/audit/logs.toml": strings.Replace(good, "/in", "/logs", 1),
-		"connections/jump.toml": strings.Replace(good, "/in", "/jump", 1) + "via = \"ssh://bob@h\"\nagent = true\n",
+		"connections/jump.toml":       strings.Replace(good, "/in", "/jump", 1) + "via = \"ssh://bob@h\"\nagent = true\n",
 		"connections/ftps.toml": `schemaVersion = 1
 name = "ftps"
 description = "two\nlines"
