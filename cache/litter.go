@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,34 +22,75 @@ const (
 	firstSweep   = 200 * time.Millisecond
 	longestSweep = 15 * time.Second
 
-	// litterFile holds the names, each quoted as a Go string on a line of its own, in the staging directory.
+	// Two files in the staging directory hold names, each quoted as a Go string on a line of its own: those that are left,
+	// and, in the order in which they were taken, those that uploads have taken. The latter begins anew beyond maxTaken
+	// bytes, when no upload is under way.
 	litterFile = "litter"
+	takenFile  = "taken"
+	maxTaken   = 16 << 10
 )
 
 // litter are the temporary names of uploads that may be left on the server, because the connection broke before they could
-// be removed. Listings hide them, and they are removed when the server answers again, also by the next daemon.
+// be removed, or the daemon ended. Listings hide them, and they are removed when the server answers again, also by the next
+// daemon.
 type litter struct {
 	path string // of the file
 
 	// Guarded by Tree.mu.
 	names    map[string]struct{}
-	sweeping bool // a goroutine removes them
+	sweeping bool     // a goroutine removes them
+	taken    *os.File // only added to
+	size     int64    // of taken
+	active   int      // names taken and not yet freed
 }
 
-// readLitter takes over what a former daemon has left.
-func readLitter(path string) (litter, error) {
-	l := litter{path: path, names: map[string]struct{}{}}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return l, nil
-	}
-	for line := range bytes.Lines(text) {
-		name, bad := strconv.Unquote(string(bytes.TrimSpace(line)))
-		if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
-			l.names[name] = struct{}{}
+// readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
+func readLitter(dir string) (l litter, err error) {
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]struct{}{}}
+	for _, file := range []string{litterFile, takenFile} {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return l, err
+		}
+		lines := bytes.Split(text, []byte("\n"))
+		for _, line := range lines[max(0, len(lines)-maxLitter):] {
+			name, bad := strconv.Unquote(string(line))
+			if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
+				l.names[name] = struct{}{}
+			}
 		}
 	}
+	if err := l.write(); err != nil {
+		return l, err
+	}
+	l.taken, err = os.OpenFile(filepath.Join(dir, takenFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	return l, err
+}
+
+// take notes that an upload takes a name, before the server hears of it; the caller holds Tree.mu.
+func (l *litter) take(name string) error {
+	l.active++
+	n, err := l.taken.Write(append(strconv.AppendQuoteToASCII(nil, name), '\n'))
+	l.size += int64(n)
+	return err
+}
+
+// free notes that a name is no longer in use; the caller holds Tree.mu.
+func (l *litter) free() error {
+	if l.active--; l.active > 0 || l.size <= maxTaken {
+		return nil
+	}
+	l.size = 0
+	return l.taken.Truncate(0)
+}
+
+// close ends the list of names taken, which is of no more use if all of them are free; the caller holds Tree.mu.
+func (l *litter) close() error {
+	err := l.taken.Close()
+	if l.active == 0 {
+		err = errors.Join(err, os.Remove(l.taken.Name()))
+	}
+	return err
 }
 
 // write makes the file tell the names; the caller holds Tree.mu.

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,7 +18,7 @@ import (
 // that. The server is away until the func is called.
 func (w *world) leaveLitter(name string) (temp string, back func()) {
 	w.Helper()
-	f := w.open(name, cache.OpenMode{Write: true, Create: true, Truncate: true})
+	f := w.open(name, cuttingNew)
 	w.write(f, "never to arrive", 0)
 	made := false
 	w.server.SetFault(func(_ context.Context, op, name string) error {
@@ -44,6 +45,8 @@ func (w *world) leaveLitter(name string) (temp string, back func()) {
 	}
 	return temp, func() { w.server.SetFault(nil) }
 }
+
+var cuttingNew = cache.OpenMode{Write: true, Create: true, Truncate: true, Perm: 0o600}
 
 func dirOf(name string) string {
 	return strings.TrimSuffix(name[:strings.LastIndexByte(name, '/')+1], "/")
@@ -132,6 +135,47 @@ func TestNextDaemonRemovesWhatTheFormerLeft(t *testing.T) {
 	})
 }
 
+// TestNextDaemonRemovesWhatTheFormerWasAt: the temporary names of uploads that were under way when a daemon was killed are known
+// to the next one.
+func TestNextDaemonRemovesWhatTheFormerWasAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		killed := w.tree
+		for range 500 {
+			w.close(w.open("again", cuttingNew))
+		}
+		w.open("claimed", claiming)
+		w.server.SetFault(func(ctx context.Context, op, _ string) error {
+			if op == "commit" {
+				<-ctx.Done()
+			}
+			return nil
+		})
+		f := w.open("file", cuttingNew)
+		w.write(f, "never to arrive", 0)
+		ctx, cancel := context.WithCancel(w.Context())
+		published := make(chan error, 1)
+		go func() { published <- f.Publish(ctx) }()
+		synctest.Wait()
+		if names, err := w.server.Names(""); err != nil || len(names) != 4 {
+			t.Fatalf("the server has %q, %v: this test tests nothing", names, err)
+		}
+
+		w.replaceTree(w.server)
+		if got := w.list(""); !slices.Equal(got, []string{"again", "claimed"}) {
+			t.Errorf("the directory shows %q", got)
+		}
+		time.Sleep(time.Minute)
+		w.only("again", "claimed")
+		w.server.SetFault(nil)
+		cancel()
+		<-published
+		w.must(f.Close(w.Context(), true))
+		w.must(w.tree.Close(w.Context()))
+		_ = killed.Close(w.Context()) // it is dead as far as the next one knows, and owes nothing
+	})
+}
+
 // TestWhatTookATemporaryNameIsSpared: a directory or a link under the name is nobody's upload.
 func TestWhatTookATemporaryNameIsSpared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -175,11 +219,10 @@ func TestRefusedUploadLeavesNothing(t *testing.T) {
 				time.Sleep(time.Minute)
 				w.only("file")
 				w.has("file", "old")
-				left, err := os.ReadDir(w.options.Staging)
-				if err != nil || len(left) > 0 {
+				w.must(w.tree.Close(w.Context()))
+				if left, err := os.ReadDir(w.options.Staging); err != nil || len(left) > 0 {
 					t.Errorf("%s, %v: staging holds %v, %v", step, class, left, err)
 				}
-				w.must(w.tree.Close(w.Context()))
 			})
 		}
 	}

@@ -78,7 +78,7 @@ func (t *Tree) recoverStaging() error {
 		}
 	}
 	var err error
-	if t.litter, err = readLitter(filepath.Join(t.options.Staging, litterFile)); err != nil {
+	if t.litter, err = readLitter(t.options.Staging); err != nil {
 		return err
 	}
 	left, err := os.ReadDir(t.options.Staging)
@@ -86,7 +86,7 @@ func (t *Tree) recoverStaging() error {
 		return err
 	}
 	for _, entry := range left {
-		if entry.Name() == litterFile {
+		if name := entry.Name(); name == litterFile || name == takenFile {
 			continue
 		}
 		if err := os.Rename(filepath.Join(t.options.Staging, entry.Name()), filepath.Join(t.options.Quarantine, entry.Name())); err != nil {

@@ -35,9 +35,13 @@ func (t *Tree) tempName(name string, exclusive bool) string {
 	temp := join(parent(name), with(base))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.temps[temp] = time.Time{}
+	names := []string{temp}
 	if claim := backends.ClaimName(temp); exclusive && claim != "" {
-		t.temps[claim] = time.Time{}
+		names = append(names, claim)
+	}
+	for _, name := range names {
+		t.temps[name] = time.Time{}
+		t.warn("noting a temporary name", t.litter.take(name))
 	}
 	return temp
 }
@@ -62,6 +66,9 @@ func (t *Tree) freeTemp(temp string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, name := range names {
+		if freed, ok := t.temps[name]; ok && freed.IsZero() {
+			t.warn("forgetting a temporary name", t.litter.free())
+		}
 		t.temps[name] = time.Now()
 	}
 	if len(t.temps) <= maxFreed {

@@ -777,7 +777,9 @@ func (t *Tree) Close(ctx context.Context) error {
 	t.cancel()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server
 	t.work.Wait()
-	return errors.Join(errs...)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return errors.Join(append(errs, t.litter.close())...)
 }
 
 func shutDown(op, name string) error {

@@ -1079,10 +1079,7 @@ func TestUntoldFailureIsQuarantined(t *testing.T) {
 		t.Errorf("Owed = %+v", owed)
 	}
 	w.quarantineHolds("precious")
-	left, err := os.ReadDir(w.options.Staging)
-	if err != nil || len(left) != 0 {
-		t.Errorf("staging holds %v, %v", left, err)
-	}
+	w.empty(w.options.Staging)
 }
 
 func (w *world) quarantineHolds(content string) {
@@ -1241,11 +1238,7 @@ func TestFilesAreDiscardedWithTheirLastClose(t *testing.T) {
 		w.close(f)
 		w.close(g)
 	}
-	for _, dir := range []string{w.options.Staging, w.options.Cache, w.options.Quarantine} {
-		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
-			t.Errorf("%s holds %v, %v", dir, left, err)
-		}
-	}
+	w.empty(w.options.Staging, w.options.Cache, w.options.Quarantine)
 }
 
 func TestWritersOfOneFileDoNotLoseEachOthersBytes(t *testing.T) {
