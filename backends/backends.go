@@ -275,6 +275,7 @@ type Caps struct {
 	TimeUnit  time.Duration // what times are rounded to; 0 if unknown
 	ListLimit int           // a listing of exactly so many entries may have been cut; 0 if the server cuts none
 	Hidden    uint64        // names left out of listings so far because they may not cross the seam
+	Streams   int           // contents that may be on their way at a time; further ones wait. 0 if there is no such bound
 	MaxRead   int           // bytes that one request may fetch
 	MaxWrite  int           // bytes that one request may carry
 

@@ -197,8 +197,16 @@ func merge(older, newer backends.Attr) backends.Attr {
 	return newer
 }
 
-// upload brings j to the server, as often as the policy allows.
+// upload brings j to the server, as often as the policy allows. Where the server bears few transfers at a time it waits for its
+// turn, as long as that takes: those who have theirs end, for each of them must move.
 func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err error) {
+	if uploads := f.tree.uploads; uploads != nil {
+		if err := uploads.take(ctx); err != nil {
+			f.abort(j)
+			return info, fault("publish", j.name, err)
+		}
+		defer uploads.give()
+	}
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
 		if !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EOPNOTSUPP) {

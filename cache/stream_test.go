@@ -183,6 +183,44 @@ func TestStreamsTakeTurns(t *testing.T) {
 	}
 }
 
+// TestUploadsTakeTurns: no more uploads are under way than a server bears with one transfer to spare, and those that wait are
+// not given up however long the others take.
+func TestUploadsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStream(t, func(so *mem.Options, _ *cache.Options) {
+			*so = mem.FTP(func(c *backends.Caps) { c.Streams = 3 })
+		})
+		const uploads, atATime = 5, 2
+		goOn := make(chan struct{})
+		var under atomic.Int64
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "writeat" {
+				under.Add(1)
+				<-goOn
+			}
+			return nil
+		})
+		var all sync.WaitGroup
+		for i := range uploads {
+			f := w.open(fmt.Sprint(i), creating)
+			w.write(f, "content", 0)
+			all.Go(func() { w.must(f.Publish(w.Context())) })
+		}
+		for sent := range uploads {
+			synctest.Wait()
+			if n, want := int(under.Load()), min(sent+atATime, uploads); n != want {
+				t.Errorf("after %d uploads %d have begun, want %d", sent, n, want)
+			}
+			time.Sleep(time.Hour) // the bubble's, to be longer than any budget
+			goOn <- struct{}{}
+		}
+		all.Wait()
+		for i := range uploads {
+			w.has(fmt.Sprint(i), "content")
+		}
+	})
+}
+
 // TestTwoReadersFarApartDoNotFight: who reads a file in two places in turn does not jump for each read.
 func TestTwoReadersFarApartDoNotFight(t *testing.T) {
 	w := newStream(t, nil)

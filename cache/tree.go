@@ -118,6 +118,7 @@ type Tree struct {
 	copied      atomic.Int64  // bytes in the cache directory, at most Options.CacheSize and a window
 	pace        pace          // of a server that can only stream
 	transfers   chan struct{} // holds a token for each file that is being streamed; see transferTurn
+	uploads     turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
 	waiting     atomic.Int64  // files that wait to be
 	aheads      atomic.Int64  // fetches ahead of readers under way, at most maxAheads
 	quarantined atomic.Int64
@@ -139,10 +140,15 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	streams := b.Caps().Streams
 	t := &Tree{
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
 		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers),
+	}
+	if streams > 0 {
+		t.uploads = make(turn, max(1, streams-1)) // one is left for who reads, if there are two
+		t.transfers = make(chan struct{}, min(streams, maxTransfers))
 	}
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)

@@ -141,7 +141,7 @@ func New(o Options) (*Backend, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Login.Step = nil
-	b := &Backend{o: o, sessions: o.Sessions, leases: make(map[*lease]struct{}), caps: guess(o.TLS != nil)}
+	b := &Backend{o: o, sessions: o.Sessions, leases: make(map[*lease]struct{}), caps: guess(o)}
 	if b.sessions == nil {
 		b.sessions = new(Sessions)
 	}
@@ -151,13 +151,14 @@ func New(o Options) (*Backend, error) {
 }
 
 // guess is what a server can do that has not been asked yet.
-func guess(tls bool) backends.Caps {
+func guess(o Options) backends.Caps {
 	c := backends.Caps{
 		Protocol: "FTP", Append: true, Replace: true, SetPerm: true, SetTimes: true,
 		FirstTime: time.Unix(0, 0), LastTime: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 		TimeUnit: time.Second, MaxRead: 1 << 20, MaxWrite: 1 << 20,
+		Streams: pool.ForContent(o.MaxSessions),
 	}
-	if tls {
+	if o.TLS != nil {
 		c.Protocol = "FTPS"
 	}
 	return c

@@ -57,6 +57,8 @@ type Options[S Session] struct {
 }
 
 const (
+	standardMax = 4
+
 	fresh     = 5 * time.Second // for so long a session that was used is taken to be alive
 	coolAfter = 15 * time.Second
 
@@ -119,7 +121,7 @@ type Lease[S Session] struct {
 // New returns a Pool without a session. The first is dialled when it is asked for.
 func New[S Session](o Options[S]) *Pool[S] {
 	if o.Max <= 0 {
-		o.Max = 4
+		o.Max = standardMax
 	}
 	if o.Wait <= 0 {
 		o.Wait = 30 * time.Second
@@ -209,7 +211,15 @@ func (p *Pool[S]) limit() int {
 }
 
 // forContent is how many sessions may be lent for content at a time.
-func (p *Pool[S]) forContent() int { return max(1, p.bears-1) }
+func (p *Pool[S]) forContent() int { return ForContent(p.bears) }
+
+// ForContent is how many of sessions are lent for content at a time; 0 sessions are as many as a Pool has without being told.
+func ForContent(sessions int) int {
+	if sessions <= 0 {
+		sessions = standardMax
+	}
+	return max(1, sessions-1)
+}
 
 // mayLend reports whether a session may be lent for kind.
 func (p *Pool[S]) mayLend(kind Kind) bool {
