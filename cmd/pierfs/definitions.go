@@ -65,18 +65,26 @@ func (h *hand) printChecked(c checked) error {
 }
 
 func (h *hand) applyCommand() *cobra.Command {
-	return &cobra.Command{Use: "apply", Aliases: []string{"reload"}, Short: "Have the daemon read the definitions again and do what changed", Args: args(cobra.NoArgs),
+	var offlineOK bool
+	cmd := &cobra.Command{Use: "apply", Aliases: []string{"reload"}, Short: "Have the daemon read the definitions again and do what changed", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{})
 			if err != nil {
 				return err
 			}
-			return h.applied(a)
+			return h.applied(a, offlineOK)
 		}}
+	offlineFlag(cmd, &offlineOK)
+	return cmd
+}
+
+// offlineFlag is for commands that mount, which is one thing; that the server can be used is another.
+func offlineFlag(cmd *cobra.Command, ok *bool) {
+	cmd.Flags().BoolVar(ok, "offline-ok", false, "end with 0 also where a mount stands whose server is away or refuses us")
 }
 
 // applied prints what was done and fails where definitions have errors or something did not come up.
-func (h *hand) applied(a control.ApplyAnswer) error {
+func (h *hand) applied(a control.ApplyAnswer, offlineOK bool) error {
 	if h.asJSON {
 		if err := h.json(a); err != nil {
 			return err
@@ -92,24 +100,34 @@ func (h *hand) applied(a control.ApplyAnswer) error {
 			}
 		}
 		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
-		if err := h.connections(a.Connections); err != nil {
+		if err := h.standing(a.Connections); err != nil {
 			return err
 		}
 	}
-	return failedApply(a)
+	return failedApply(a, offlineOK)
 }
 
-// failedApply is the status of what came up with errors, or not at all.
-func failedApply(a control.ApplyAnswer) error {
+// failedApply is the status of what came up with errors, or not at all, or stands without its server.
+func failedApply(a control.ApplyAnswer, offlineOK bool) error {
 	if conncfg.HasErrors(a.Findings) {
 		return silent{control.ConfigInvalid}
 	}
-	for _, c := range a.Connections {
-		if c.State == control.StateFailed {
-			return silent{control.NotMounted}
+	return failedMounts(a.Connections, offlineOK)
+}
+
+// failedMounts is the status of the first connection that is not mounted; if all are, of the first whose server cannot be used.
+func failedMounts(all []control.Connection, offlineOK bool) error {
+	var offline error
+	for _, c := range all {
+		switch code := c.NotReady(); {
+		case code == "":
+		case c.State != control.StateOffline:
+			return silent{code}
+		case offline == nil && !offlineOK:
+			offline = silent{code}
 		}
 	}
-	return nil
+	return offline
 }
 
 func (h *hand) listCommand() *cobra.Command {
@@ -296,20 +314,25 @@ func (h *hand) enableCommand(on bool) *cobra.Command {
 	if on {
 		word, short = "enable", "Switch a connection on, in its definition"
 	}
-	return &cobra.Command{Use: word + " NAME", Short: short, Args: args(cobra.ExactArgs(1)),
+	var offlineOK bool
+	cmd := &cobra.Command{Use: word + " NAME", Short: short, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := control.Enable.Call(cmd.Context(), h.client(), control.EnableRequest{Name: args[0], Enabled: on})
 			if err != nil {
 				return err
 			}
-			return h.switched(args[0], on, a)
+			return h.switched(args[0], on, a, offlineOK)
 		}}
+	if on {
+		offlineFlag(cmd, &offlineOK)
+	}
+	return cmd
 }
 
 // switched prints that a connection was switched on or off, and fails as applied does.
-func (h *hand) switched(name string, on bool, a control.ApplyAnswer) error {
+func (h *hand) switched(name string, on bool, a control.ApplyAnswer, offlineOK bool) error {
 	if h.asJSON {
-		return h.applied(a)
+		return h.applied(a, offlineOK)
 	}
 	word, again := "disabled", ", until `pierfs enable "+name+"`"
 	if on {
@@ -317,10 +340,10 @@ func (h *hand) switched(name string, on bool, a control.ApplyAnswer) error {
 	}
 	h.findings(h.err, slices.DeleteFunc(a.Findings, func(f conncfg.Finding) bool { return f.Severity != conncfg.Error }))
 	fmt.Fprintf(h.out, "%s: %s%s\n", word, terminal.Quote(name), terminal.Quote(again))
-	if err := h.connections(a.Connections); err != nil {
+	if err := h.standing(a.Connections); err != nil {
 		return err
 	}
-	return failedApply(a)
+	return failedApply(a, offlineOK)
 }
 
 // tested is what test prints as JSON.

@@ -24,8 +24,8 @@ func helpOf(command string) help {
 		return help{"It reads every file below --config-dir, asks no server and no daemon, and prints all that is wrong or odd with\nfile and line. It ends with 78 if anything is an error.",
 			[]string{"pierfs check", "pierfs check --config-dir ./etc"}}
 	case "apply":
-		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once.",
-			[]string{"pierfs apply", "pierfs apply --json"}}
+		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once. It ends with 0 only\nif everything that it touched is ready; with --offline-ok also where a mount stands and its server cannot be used.",
+			[]string{"pierfs apply", "pierfs apply --json", "pierfs apply --offline-ok"}}
 	case "list":
 		return help{"Below the table stands what keeps a connection from being ready, and the way out. docs/OPERATING.md explains\nthe words in the column REASON.",
 			[]string{"pierfs list", "pierfs list --env Production", "pierfs list --json"}}
@@ -51,6 +51,7 @@ openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE`,
 			[]string{"pierfs trust partner SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU", "pierfs trust partner"}}
 	case "mount":
 		return help{`mount NAME mounts a defined connection that was unmounted by hand or has failed, and asks a server that is away again.
+A mount stands also while its server is away or refuses the login; the exit status tells the cause, unless --offline-ok is given.
 
 mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs.
 The URL begins with sftp://, ftp:// (in the clear), ftpes:// (explicit FTPS, port 21) or ftps:// (implicit FTPS, port 990). Its

@@ -430,3 +430,63 @@ func TestHandLinksNoProtocol(t *testing.T) {
 		}
 	}
 }
+
+// Whoever goes on after mount, apply or enable goes on with what is there: a mount whose server cannot be used ends them with
+// the cause, unless the caller says that the mount is enough.
+func TestMountsWithoutTheirServerEndWithTheCause(t *testing.T) {
+	var standing []control.Connection
+	s := newStand(t, func(s *control.Server) {
+		control.Mount.Serve(s, func(context.Context, control.MountRequest) (control.MountAnswer, error) {
+			return control.MountAnswer{Connections: standing}, nil
+		})
+		control.Apply.Serve(s, func(context.Context, control.ApplyRequest) (control.ApplyAnswer, error) {
+			return control.ApplyAnswer{Connections: standing}, nil
+		})
+		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ApplyAnswer, error) {
+			return control.ApplyAnswer{Connections: standing}, nil
+		})
+	})
+	ready := control.Connection{Name: "fine", Environment: "Test", State: control.StateReady}
+	offline := control.Connection{Name: "one", Environment: "Test", State: control.StateOffline, Cause: "auth_failed", Code: control.AuthFailed,
+		Reason: "the server refused the password", Hint: "check it"}
+	away := control.Connection{Name: "away", Environment: "Test", State: control.StateOffline, Code: control.Unreachable, Reason: "connection refused", Hint: "check host"}
+	failed := control.Connection{Name: "none", Environment: "Test", State: control.StateFailed, Code: control.System, Reason: "no /dev/fuse"}
+	for _, test := range []struct {
+		what     string
+		standing []control.Connection
+		status   int
+		ok       int // with --offline-ok
+		told     []string
+	}{
+		{"ready", []control.Connection{ready}, 0, 0, nil},
+		{"refused", []control.Connection{ready, offline, away}, 77, 0,
+			[]string{"pierfs: one in Test is mounted, and offline: the server refused the password\n  check it\n", "pierfs: away in Test is mounted, and offline: connection refused\n  check host\n"}},
+		{"away", []control.Connection{away}, 69, 0, []string{"connection refused"}},
+		{"away for no reason", []control.Connection{{Name: "x", State: control.StateOffline}}, 75, 0, []string{"pierfs: x is mounted, and offline"}},
+		{"late", []control.Connection{{Name: "x", State: control.StateStarting}}, 75, 75, []string{"pierfs: x is still starting"}},
+		{"not mounted", []control.Connection{offline, failed}, 69, 69, []string{"pierfs: none in Test is not mounted: no /dev/fuse\n"}},
+	} {
+		standing = test.standing
+		for _, command := range [][]string{{"mount", "one"}, {"apply"}, {"enable", "one"}} {
+			status, out, errOut := s.hand("", command...)
+			if status != test.status || !strings.Contains(out, standing[0].Name) {
+				t.Errorf("%s: %v ends with %d, want %d, and the table:\n%s", test.what, command, status, test.status, out)
+			}
+			if len(test.told) == 0 && errOut != "" {
+				t.Errorf("%s: %v says %q", test.what, command, errOut)
+			}
+			for _, want := range test.told {
+				if !strings.Contains(errOut, want) {
+					t.Errorf("%s: %v says %q on standard error; want %q", test.what, command, errOut, want)
+				}
+			}
+			status, out, errOut = s.hand("", append(command, "--json")...)
+			if status != test.status || !json.Valid([]byte(out)) || errOut != "" {
+				t.Errorf("%s: %v --json ends with %d, %q and %q; want %d and one value", test.what, command, status, out, errOut, test.status)
+			}
+			if status, _, _ := s.hand("", append(command, "--offline-ok")...); status != test.ok {
+				t.Errorf("%s: %v --offline-ok ends with %d, want %d", test.what, command, status, test.ok)
+			}
+		}
+	}
+}

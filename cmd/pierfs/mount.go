@@ -44,6 +44,7 @@ type mountFlags struct {
 	trustCert    string
 	trustNew     bool
 	noPassword   bool
+	offlineOK    bool
 }
 
 func (h *hand) mountCommand() *cobra.Command {
@@ -59,11 +60,12 @@ func (h *hand) mountCommand() *cobra.Command {
 				return h.mountURL(cmd.Context(), args[0], args[1], f)
 			case !isURL && len(args) == 1:
 				a, err := control.Mount.Call(cmd.Context(), h.client(), control.MountRequest{Name: args[0], Environment: h.environment})
-				return h.mounted(a, err)
+				return h.mounted(a, err, f.offlineOK)
 			}
 			return usageError{errors.New("it is written: mount NAME, or mount sftp://user@host:port/dir DIR; ftp://, ftpes:// and ftps:// are known too")}
 		},
 	}
+	offlineFlag(cmd, &f.offlineOK)
 	set := cmd.Flags()
 	set.StringArrayVarP(&f.options, "option", "o", nil, "fields of the definition: KEY=VALUE,...")
 	set.StringVar(&f.passwordFile, "password-file", "", "read the password from this file's first line; - reads it from standard input")
@@ -145,12 +147,16 @@ func (h *hand) unmounted(a control.MountAnswer) error {
 	return nil
 }
 
-func (h *hand) mounted(a control.MountAnswer, err error) error {
+// mounted prints what was mounted. A mount stands also while its server is away; the status tells it all the same.
+func (h *hand) mounted(a control.MountAnswer, err error, offlineOK bool) error {
 	if err != nil {
 		return err
 	}
 	if h.asJSON {
-		return h.json(a)
+		if err := h.json(a); err != nil {
+			return err
+		}
+		return failedMounts(a.Connections, offlineOK)
 	}
 	h.findings(h.err, a.Findings)
 	if a.Trusted != nil {
@@ -158,7 +164,10 @@ func (h *hand) mounted(a control.MountAnswer, err error) error {
 			return err
 		}
 	}
-	return h.connections(a.Connections)
+	if err := h.standing(a.Connections); err != nil {
+		return err
+	}
+	return failedMounts(a.Connections, offlineOK)
 }
 
 func (h *hand) mountURL(ctx context.Context, url, dir string, f mountFlags) error {
@@ -184,7 +193,7 @@ func (h *hand) mountURL(ctx context.Context, url, dir string, f mountFlags) erro
 	}
 	q.Options = append(q.Options, own...)
 	a, err := h.mountThere(ctx, q)
-	return h.mounted(a, err)
+	return h.mounted(a, err, f.offlineOK)
 }
 
 // certificates are the options for --ca and --trust-cert. The daemon has another working directory than this process.

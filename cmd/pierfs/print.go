@@ -44,6 +44,16 @@ var connectionHeader = []string{"NAME", "ENVIRONMENT", "STATE", "SERVER", "DIREC
 
 // connections prints a table of what stands how, and below it what keeps each from being ready, with the way out.
 func (h *hand) connections(all []control.Connection) error {
+	if err := h.overview(all); err != nil {
+		return err
+	}
+	for _, c := range all {
+		h.trouble(c)
+	}
+	return nil
+}
+
+func (h *hand) overview(all []control.Connection) error {
 	if len(all) == 0 {
 		return nil
 	}
@@ -51,11 +61,28 @@ func (h *hand) connections(all []control.Connection) error {
 	for i, c := range all {
 		rows[i] = connectionRow(c)
 	}
-	if err := table(h.out, connectionHeader, rows); err != nil {
+	return table(h.out, connectionHeader, rows)
+}
+
+// standing prints how what was mounted stands. What keeps one from being ready is told as a failure is, on standard error.
+func (h *hand) standing(all []control.Connection) error {
+	if err := h.overview(all); err != nil {
 		return err
 	}
 	for _, c := range all {
-		h.trouble(c)
+		if c.NotReady() == "" {
+			h.trouble(c)
+			continue
+		}
+		word := "is not mounted"
+		switch c.State {
+		case control.StateOffline:
+			word = "is mounted, and offline"
+		case control.StateStarting:
+			word = "is still starting"
+		}
+		fmt.Fprintf(h.err, "pierfs: %s %s: %s\n", terminal.Quote(fullName(c)), word, terminal.Quote(cmp.Or(c.Reason, string(c.State))))
+		h.wayOut(h.err, c.Findings, c.Hint)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"time"
 
 	"pierfs/conncfg"
@@ -55,6 +56,7 @@ type Connection struct {
 	Since       time.Time `json:"since"`
 	Reason      string    `json:"reason,omitempty"` // why it is not ready, in one line
 	Cause       string    `json:"cause,omitempty"`  // the stable word for that, as test tells it
+	Code        Code      `json:"code,omitempty"`   // what a call that fails for that reason answers
 	Hint        string    `json:"hint,omitempty"`   // the way out
 	Protocol    string    `json:"protocol,omitempty"`
 	Endpoint    string    `json:"endpoint,omitempty"` // as a URL, without any secret
@@ -63,6 +65,19 @@ type Connection struct {
 	AdHoc       bool      `json:"adHoc,omitempty"`
 	// Findings is what keeps its definition from being used.
 	Findings []conncfg.Finding `json:"findings,omitempty"`
+}
+
+// NotReady is the code of what keeps a connection that shall be mounted from being ready; "" if it is ready, or not meant to be.
+func (c Connection) NotReady() Code {
+	switch c.State {
+	case StateReady, StateDisabled, StateUnmounted:
+		return ""
+	case StateOffline:
+		return cmp.Or(c.Code, Offline)
+	case StateStarting: // for longer than anybody waits
+		return Timeout
+	}
+	return NotMounted
 }
 
 // Environment is one environment by name.

@@ -331,8 +331,8 @@ func TestReasonsTellTheWayOut(t *testing.T) {
 	s.start()
 	all := s.list()
 	for name, hint := range map[string]string{"Test/one": "run: pierfs trust one SHA256:x", "Production/one": "run: pierfs trust one --env Production SHA256:x"} {
-		if c := all[name]; c.Reason != "the key is unknown" || c.Cause != "host_key_unknown" || c.Hint != hint {
-			t.Errorf("%s: reason %q, cause %q, hint %q; want the plain reason and %q", name, c.Reason, c.Cause, c.Hint, hint)
+		if c := all[name]; c.Reason != "the key is unknown" || c.Cause != "host_key_unknown" || c.Code != control.HostKeyUnknown || c.Hint != hint {
+			t.Errorf("%s: reason %q, cause %q, code %q, hint %q; want the plain reason and %q", name, c.Reason, c.Cause, c.Code, c.Hint, hint)
 		}
 	}
 	if c := all["Test/broken"]; len(c.Findings) != 2 || !strings.Contains(c.Reason, "1 more error") {

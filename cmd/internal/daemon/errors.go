@@ -55,6 +55,7 @@ func named(hint, called string) string {
 type trouble struct {
 	reason   string
 	cause    string
+	code     control.Code
 	hint     string // in which NAME stands for the connection
 	findings []conncfg.Finding
 }
@@ -65,7 +66,7 @@ func troubleOf(err error) trouble {
 	if !ok {
 		return trouble{}
 	}
-	t := trouble{reason: e.Text, cause: e.Cause, hint: e.Hint, findings: e.Findings}
+	t := trouble{reason: e.Text, cause: e.Cause, code: e.Code, hint: e.Hint, findings: e.Findings}
 	if b, ok := errors.AsType[*backends.Error](err); ok {
 		t.reason = said(b)
 	}

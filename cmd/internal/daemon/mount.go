@@ -567,7 +567,7 @@ func (m *mount) status() control.Connection {
 	}
 	return control.Connection{
 		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since,
-		Reason: m.why.reason, Cause: m.why.cause, Hint: named(m.why.hint, called), Findings: findings,
+		Reason: m.why.reason, Cause: m.why.cause, Code: m.why.code, Hint: named(m.why.hint, called), Findings: findings,
 		Protocol: string(m.target.Protocol), Endpoint: endpoint(m.target), Dir: m.want.Dir,
 		ReadOnly: m.target.ReadOnly, AdHoc: m.want.AdHoc,
 	}
