@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -309,4 +310,40 @@ func walkReadme(t *testing.T, d *daemon.Daemon, definition string) {
 	if list := run(0, "list"); !strings.Contains(list, "ready") {
 		t.Errorf("pierfs list:\n%s", list)
 	}
+}
+
+// TestMountEndsWithTheCause: `pierfs mount NAME && batch` starts no batch where the mount stands and its server cannot be
+// used, and neither does apply.
+func TestMountEndsWithTheCause(t *testing.T) {
+	t.Parallel()
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	d := newDaemon(t)
+	d.Start(t)
+	run := func(want int, told string, args ...string) {
+		t.Helper()
+		r := d.Pierfs(t, args...)
+		if r.Status != want || !strings.Contains(r.Stderr, told) {
+			t.Errorf("pierfs %s: exit %d, want %d and %q on standard error\n%s%s", strings.Join(args, " "), r.Status, want, told, r.Stdout, r.Stderr)
+		}
+	}
+	d.Define(t, "refused", daemon.To(t, server, daemon.Fields{"password": "wrong", "timeout": 2, "retryCount": 0}))
+	d.Define(t, "away", daemon.To(t, server, daemon.Fields{"port": 1, "timeout": 2, "retryCount": 0}))
+	d.Define(t, "stranger", daemon.To(t, server, daemon.Fields{"hostKey": nil, "timeout": 2, "retryCount": 0}))
+	d.Define(t, "lost", daemon.To(t, server, daemon.Fields{"workingDir": server.Root + "/missing", "timeout": 2, "retryCount": 0}))
+	d.AwaitState(t, "refused", "offline", process.Patience)
+	run(77, "pierfs: refused in Test is mounted, and offline: ", "mount", "refused")
+	run(0, "", "mount", "refused", "--offline-ok")
+	run(69, "check port", "mount", "away")
+	run(77, "pierfs trust stranger SHA256:", "mount", "stranger")
+	run(78, "workingDir", "mount", "lost")
+	for _, name := range []string{"refused", "away", "stranger", "lost"} {
+		if !slices.Contains(d.Mounts(t), d.Mount(name)) {
+			t.Errorf("%s is not mounted", name)
+		}
+	}
+	d.Define(t, connection, daemon.To(t, server, nil))
+	run(0, "", "mount", connection)
+	run(0, "", "apply")
+	run(0, "", "disable", "refused")
+	run(77, "the server refuse", "enable", "refused")
 }

@@ -246,6 +246,26 @@ func TestServerIsAskedAgainByHand(t *testing.T) {
 	}
 }
 
+// A mount that is made anew logs in once: a second refusal at once may lock the account.
+func TestMountAsksAServerOnce(t *testing.T) {
+	s := newStage(t)
+	s.define("one")
+	s.start()
+	if _, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	s.fault = func(context.Context, string, string) error {
+		return &backends.Error{Op: "connect", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth}
+	}
+	answer, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"})
+	if err != nil || len(answer.Connections) != 1 { // the server would be back if it had been asked again
+		t.Fatalf("mount answered %+v, %v", answer, err)
+	}
+	if c := answer.Connections[0]; c.State != control.StateOffline || c.Code != control.AuthFailed {
+		t.Errorf("mount of a login that is refused answered state %s, code %q; want offline, AUTH_FAILED", c.State, c.Code)
+	}
+}
+
 // Whoever trusts or mounts sees at once what came of it, though the server takes its time.
 func TestNewsOfAServerAreWaitedFor(t *testing.T) {
 	s := newStage(t)

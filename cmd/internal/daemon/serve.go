@@ -375,7 +375,8 @@ func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (contro
 		d.stopAll([]*mount{m})
 		m = nil
 	}
-	if m == nil {
+	known := m != nil
+	if !known {
 		started := d.startAll([]Want{w})
 		if len(started) == 0 {
 			return control.MountAnswer{}, errStopping()
@@ -386,7 +387,9 @@ func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (contro
 	if _, err := m.use(); err != nil {
 		return control.MountAnswer{}, err
 	}
-	m.knockAndWait(ctx)
+	if known { // else it has just been asked, and a second login that is refused may lock the account
+		m.knockAndWait(ctx)
+	}
 	return control.MountAnswer{Connections: []control.Connection{m.status()}}, nil
 }
 
