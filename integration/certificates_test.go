@@ -50,6 +50,15 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 	refused("cert_unknown_authority", first)
+	told := func(words string) {
+		t.Helper()
+		for _, verb := range [][]string{{"test", connection}, {"list"}} {
+			if r := d.Pierfs(t, verb...); !strings.Contains(r.Stdout+r.Stderr, words) {
+				t.Errorf("pierfs %s does not tell %q:\n%s%s", verb[0], words, r.Stdout, r.Stderr)
+			}
+		}
+	}
+	told("then run: pierfs trust " + connection + " " + first)
 	r := d.Pierfs(t, "trust", connection, strings.Repeat("AB:", 31)+"AB")
 	if r.Status != 77 {
 		t.Errorf("pierfs trust of a fingerprint that the server does not show: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
@@ -73,6 +82,12 @@ func TestCertificates(t *testing.T) {
 	if last := steps[len(steps)-1]; last.Cause != "cert_changed" || !strings.Contains(last.Detail+last.Fix, second) || !strings.Contains(last.Detail+last.Fix, first) {
 		t.Errorf("pierfs test of a changed certificate ended with %+v, want cert_changed and both fingerprints", last)
 	}
+	if r := d.Pierfs(t, "stat", connection+":/not asked for yet"); r.Status != 77 {
+		t.Errorf("pierfs stat at a changed server: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	d.AwaitState(t, connection, "offline", healing)
+	told("somebody stands in between")
+	told("then run: pierfs trust " + connection + " " + second)
 	if r := d.Pierfs(t, "trust", connection); r.Status != 77 {
 		t.Errorf("pierfs trust of whatever comes in place of what is trusted: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}

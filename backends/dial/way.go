@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -126,21 +127,31 @@ func throughSSH(t conncfg.Target, o Options, dial dialFunc) (way, error) {
 
 // viaHints are the way out where the host in between is at fault: other fields than for a server.
 var viaHints = map[backends.Cause]string{
-	backends.CauseHostKeyUnknown: "compare the fingerprint with what the operator of the SSH host in via tells, then `pierfs trust NAME FINGERPRINT`, or write it into viaHostKey",
-	backends.CauseHostKeyChanged: "do not connect before the operator of the SSH host in via has confirmed the new fingerprint; then `pierfs trust NAME FINGERPRINT`, or write it into viaHostKey",
-	backends.CauseAuth:           "check the user in via, and viaPassword or viaKeyFile; nothing is tried again by itself, so that no account is locked",
-	backends.CauseAuthMethod:     "give the connection what the SSH host in via asks for: viaPassword, viaKeyFile, or both",
-	backends.CauseKeyFile:        "check viaKeyFile",
-	backends.CauseConnRefused:    "check host and port in via, and that its SSH server runs",
+	backends.CauseAuth:        "check the user in via, and viaPassword or viaKeyFile; nothing is tried again by itself, so that no account is locked",
+	backends.CauseAuthMethod:  "give the connection what the SSH host in via asks for: viaPassword, viaKeyFile, or both",
+	backends.CauseKeyFile:     "check viaKeyFile",
+	backends.CauseConnRefused: "check host and port in via, and that its SSH server runs",
 }
 
+// hintSSH gives an error of the host in between its way out.
 func hintSSH(err error) error {
 	e, ok := errors.AsType[*backends.Error](err)
-	if !ok || viaHints[e.Cause] == "" {
+	if !ok {
 		return err
 	}
+	write := "write it into viaHostKey"
+	if _, command, ok := strings.Cut(e.Hint, "run: "); ok { // what trusts the key that was shown
+		write = "run: " + command + "; or " + write
+	}
 	told := *e
-	told.Hint = viaHints[e.Cause]
+	switch e.Cause {
+	case backends.CauseHostKeyUnknown:
+		told.Hint = "compare the fingerprint with what the operator of the SSH host in via tells, then " + write
+	case backends.CauseHostKeyChanged:
+		told.Hint = "do not connect before the operator of the SSH host in via has confirmed the new fingerprint; then " + write
+	default:
+		told.Hint = cmp.Or(viaHints[e.Cause], e.Hint)
+	}
 	return &told
 }
 

@@ -265,6 +265,8 @@ func unled(t *testing.T, via conncfg.Via, class backends.Class, cause backends.C
 			t.Errorf("%s: got %v, %q, %v: %v, want %v, %q, %v", protocol, backends.ClassOf(err), backends.CauseOf(err), backends.Errno(err), err, class, cause, code)
 		case e.Hint == "" || last.Err == nil:
 			t.Errorf("%s: nobody is told what to do: %v, hint %q, last step %+v", protocol, err, e.Hint, last)
+		case cause == backends.CauseHostKeyUnknown && !strings.Contains(e.Hint, "run: pierfs trust NAME SHA256:"):
+			t.Errorf("%s: the hint %q does not tell the command that trusts the host in between", protocol, e.Hint)
 		case !strings.Contains(err.Error(), via.Address()):
 			t.Errorf("%s: %v does not name the host in between", protocol, err)
 		}

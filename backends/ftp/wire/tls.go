@@ -203,6 +203,9 @@ func (s *security) verify(state tls.ConnectionState) error {
 	return nil
 }
 
+// changed begins the hint about a certificate in whose place another one was trusted.
+const changed = "the server was installed anew, or somebody stands in between: do not connect before its operator has confirmed the new fingerprint; then "
+
 // judge returns nil if leaf is believed: because of its fingerprint, or by itself.
 func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) error {
 	shown := Fingerprint(leaf)
@@ -211,7 +214,7 @@ func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) erro
 			return nil
 		}
 		return &errCertificate{backends.CauseCertChanged, leaf, fmt.Errorf("the definition trusts %s alone", s.o.TrustCert),
-			"ask the server's operator whether the certificate was replaced; if so, set trustCert = \"" + shown + "\""}
+			changed + "write it into the definition: trustCert = \"" + shown + "\""}
 	}
 	var trusted []string
 	if s.o.Trusted != nil {
@@ -224,10 +227,11 @@ func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) erro
 	if err == nil {
 		return nil
 	}
-	hint := "ask the server's operator for the fingerprint of the certificate; if it is " + shown + ", trust it: trustCert, or pierfs trust"
+	hint := "compare the fingerprint with what the server's operator tells, then run: pierfs trust NAME " + shown + "; or name the authority that signed it as caFile"
 	switch {
 	case len(trusted) > 0:
 		cause, err = backends.CauseCertChanged, fmt.Errorf("another one was trusted (%s), and by itself it is not: %w", strings.Join(trusted, ", "), err)
+		hint = changed + "run: pierfs trust NAME " + shown
 	case cause == backends.CauseCertExpired:
 		hint = "have the server's operator renew it; until then it can be trusted by its fingerprint: trustCert = \"" + shown + "\""
 	case cause == backends.CauseCertName:

@@ -60,6 +60,11 @@ func TestCertificatesAreJudged(t *testing.T) {
 			if e == nil || e.Cause != test.cause || test.cause != backends.CauseKeyFile && !strings.Contains(e.Error()+e.Hint, shown) {
 				t.Errorf("%v (%s), want %s and the fingerprint", err, backends.CauseOf(err), test.cause)
 			}
+			for cause, want := range map[backends.Cause]string{backends.CauseCertUnknown: "run: pierfs trust NAME " + shown, backends.CauseCertChanged: "somebody stands in between"} {
+				if e.Cause == cause && !strings.Contains(e.Hint, want) {
+					t.Errorf("%s is told to be mended by %q, want %q", cause, e.Hint, want)
+				}
+			}
 			if strings.Contains(strings.Join(server.Commands(t), " "), "USER") {
 				t.Error("the user was named to a server that is not believed")
 			}
