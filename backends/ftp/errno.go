@@ -176,6 +176,7 @@ func (b *Backend) why(ctx context.Context, s *wire.Session, name string, err err
 	if !vague(err) {
 		return err
 	}
+	b.faces.doubt(name)
 	info, absent := b.stat(ctx, s, name)
 	switch {
 	case absent == nil:

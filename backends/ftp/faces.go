@@ -15,44 +15,85 @@ import (
 type faces struct {
 	mu     sync.Mutex
 	seen   map[string]face
-	listed map[string]time.Time // to their end, or found too long to be remembered
+	listed map[string]time.Time // when the listing began that went to their end, or was too long to be remembered
 	long   map[string]bool      // of listed: those that are too long
 	asked  map[string]time.Time // when a pattern was asked for in a directory
+	lost   int                  // how often seen was emptied
 }
 
 type face struct {
 	info   backends.Info
 	target string
 	at     time.Time
+	doubt  bool // what it was is not known any more
+}
+
+// file reports whether it is known to be no directory, below which something may be known.
+func (f face) file() bool { return !f.doubt && f.info.Mode.IsRegular() }
+
+// mark is where faces were when a listing began.
+type mark struct {
+	at   time.Time
+	lost int
 }
 
 const (
 	facesKept  = 32 << 10
 	listKept   = facesKept / 2 // entries of one directory that are remembered
 	listedKept = 1024
-	fileLife   = time.Minute     // of a file's mode and owner; its size and time are asked for each time
-	restLife   = 5 * time.Second // of everything else
-	longLife   = time.Hour       // before a directory that was too long is listed for its faces again
+	fileLife   = time.Minute      // of a file's mode and owner; its size and time are asked for each time
+	restLife   = 5 * time.Second  // of everything else
+	goneLife   = 15 * time.Second // of a listing that did not show a name
+	longLife   = time.Hour        // before a directory that was too long is listed for its faces again
 )
 
 func (f *faces) note(name string, info backends.Info, target string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.seen == nil || len(f.seen) >= facesKept {
-		f.seen = make(map[string]face)
-	}
-	f.seen[name] = face{info, target, time.Now()}
+	f.put(name, face{info: info, target: target, at: time.Now()})
 }
 
-// complete notes that dir was listed to its end.
-func (f *faces) complete(dir string) {
+// put is note with mu held. What is forgotten for want of room must not pass for absent, so that the listings go with it.
+func (f *faces) put(name string, seen face) {
+	if len(f.seen) >= facesKept {
+		f.empty()
+	}
+	if f.seen == nil {
+		f.seen = make(map[string]face)
+	}
+	f.seen[name] = seen
+}
+
+// empty forgets all that was seen, with mu held.
+func (f *faces) empty() {
+	clear(f.seen)
+	clear(f.listed)
+	f.lost++
+}
+
+// begin is called before a listing.
+func (f *faces) begin() mark {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return mark{time.Now(), f.lost}
+}
+
+// complete notes that dir was listed to its end since m, unless some of it is forgotten again.
+func (f *faces) complete(dir string, m mark) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m.lost == f.lost {
+		f.end(dir, m.at)
+		delete(f.long, dir)
+	}
+}
+
+// end is what complete and tooLong have in common, with mu held.
+func (f *faces) end(dir string, at time.Time) {
 	if f.listed == nil || len(f.listed) >= listedKept {
 		f.listed = make(map[string]time.Time)
 	}
-	f.listed[dir] = time.Now()
-	delete(f.long, dir)
+	f.listed[dir] = at
 }
 
 // worthListing reports whether dir should be listed rather than asked for a pattern: it was asked for one a moment ago, and a
@@ -75,9 +116,9 @@ func (f *faces) worthListing(dir string) bool {
 
 // tooLong notes that dir has more entries than can be remembered.
 func (f *faces) tooLong(dir string) {
-	f.complete(dir)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.end(dir, time.Now())
 	if f.long == nil || len(f.long) >= listedKept {
 		f.long = make(map[string]bool)
 	}
@@ -89,13 +130,13 @@ func (f *faces) move(from, to string) {
 	f.mu.Lock()
 	was, known := f.seen[from]
 	f.mu.Unlock()
-	f.forget(to)
+	f.doubt(to)
 	f.forget(from)
-	if known && was.info.Mode.IsRegular() {
+	if known && was.file() {
 		was.info.Name = base(to)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.seen[to] = was
+		f.put(to, was)
 	}
 }
 
@@ -108,15 +149,15 @@ func (f *faces) get(name string) (backends.Info, bool) {
 	if found.info.Mode.IsRegular() {
 		life = fileLife
 	}
-	return found.info, ok && time.Since(found.at) < life
+	return found.info, ok && !found.doubt && time.Since(found.at) < life
 }
 
-// missing reports whether name was not in its directory when that was listed a moment ago.
+// missing reports whether name was not in its directory when that was listed a moment ago, and nothing was done to it since.
 func (f *faces) missing(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, there := f.seen[name]
-	return !there && !f.long[parent(name)] && time.Since(f.listed[parent(name)]) < fileLife
+	listed := f.listed[parent(name)]
+	return !f.long[parent(name)] && time.Since(listed) < goneLife && f.seen[name].at.Before(listed)
 }
 
 // target returns where the link name leads, if a listing has just shown it.
@@ -133,16 +174,24 @@ func (f *faces) forget(name string) {
 	defer f.mu.Unlock()
 	was, known := f.seen[name]
 	delete(f.seen, name)
-	if known && was.info.Mode.IsRegular() {
+	if known && was.file() {
 		return
 	}
 	for other := range f.listed {
 		if other == name || strings.HasPrefix(other, name+"/") {
-			clear(f.seen)
-			clear(f.listed)
+			f.empty()
 			return
 		}
 	}
+}
+
+// doubt forgets name, and that it was missing: it may have been made or changed to something that SIZE, MDTM and CWD do not tell,
+// as a directory that may not be entered.
+func (f *faces) doubt(name string) {
+	f.forget(name)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(name, face{at: time.Now(), doubt: true})
 }
 
 // remember notes what a listing or a pattern shows of name.

@@ -37,6 +37,7 @@ type listed struct {
 	yield func(backends.Info, error) bool
 	left  bool // the caller has gone
 	count int
+	mark  mark // of the faces, when it began
 
 	lively int // sessions that broke though they had been used a moment before
 }
@@ -63,6 +64,7 @@ func (l *listed) run(ctx context.Context) error {
 // list lists in one session, and gives it back.
 func (l *listed) list(ctx context.Context, held *lease) (stale bool, err error) {
 	b, s := l.b, held.Session()
+	l.mark = b.faces.begin()
 	t, err := b.openList(ctx, s, l.dir)
 	if err != nil {
 		return b.replaced(held, err, &l.lively), err
@@ -209,7 +211,7 @@ func (l *listed) ended() {
 	case l.count > listKept:
 		l.b.faces.tooLong(l.dir)
 	case limit == 0 || l.count < limit:
-		l.b.faces.complete(l.dir)
+		l.b.faces.complete(l.dir, l.mark)
 	}
 }
 

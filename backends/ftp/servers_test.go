@@ -682,3 +682,102 @@ func TestWorkInADirectoryReadsItFewTimes(t *testing.T) {
 		t.Errorf("of what others made stat says %+v", info)
 	}
 }
+
+// A directory that its owner may not enter is there, though the server refuses every question about it: who made it, changed it or
+// has only seen it finds it, as does who asks for the first time.
+func TestDirectoryThatMayNotBeEntered(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			b := connect(t, s, servers.Plain, Options{})
+			ctx := t.Context()
+			found := func(when, name string) {
+				t.Helper()
+				for range 3 {
+					info, err := b.Stat(ctx, name)
+					if err != nil || !info.IsDir() || info.Known.Has(backends.HasPerm) && info.Mode.Perm() != 0o600 {
+						t.Errorf("%s: stat says %v, %v", when, info.Mode, err)
+					}
+				}
+			}
+			absent := func() {
+				t.Helper()
+				if _, err := b.Stat(ctx, "nothing"); backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("stat of nothing: %v", err)
+				}
+			}
+			list := func() {
+				t.Helper()
+				for _, err := range b.List(ctx, "") {
+					ok(t, err)
+				}
+			}
+			ok(t, os.WriteFile(filepath.Join(s.Dir, "file"), nil, 0o644))
+			for _, before := range []func(){absent, list, absent} { // what is known of the directory
+				before()
+				ok(t, b.Mkdir(ctx, "made", 0o600))
+				found("made so", "made")
+				before()
+				found("made so, and looked at", "made")
+				ok(t, b.Rename(ctx, "made", "moved", backends.NoReplace))
+				found("renamed", "moved")
+				if err := b.Mkdir(ctx, "moved", 0o755); backends.Errno(err) != syscall.EEXIST {
+					t.Errorf("mkdir over it: %v", err)
+				}
+				ok(t, b.Rmdir(ctx, "moved"))
+				if _, err := b.Stat(ctx, "moved"); backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("stat of what was removed: %v", err)
+				}
+				before()
+				ok(t, b.Mkdir(ctx, "dir", 0o755))
+				before()
+				_, err := b.SetAttr(ctx, "dir", backends.Attr{Perm: new(os.FileMode(0o600))})
+				ok(t, err)
+				found("changed", "dir")
+				ok(t, b.Rmdir(ctx, "dir"))
+			}
+			absent()
+			ok(t, os.Mkdir(filepath.Join(s.Dir, "theirs"), 0o600)) // of another user
+			list()
+			found("listed", "theirs")
+			ok(t, os.Mkdir(filepath.Join(s.Dir, "theirs", "in"), 0o700))
+			if _, err := b.Stat(ctx, "theirs/in"); err == nil {
+				t.Error("what is in it is found")
+			}
+		})
+	}
+}
+
+// An absent name is asked about again and again: that reads the directory a few times a minute, though it was there once.
+func TestAskingForAnAbsentNameCostsLittle(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	b := connect(t, s, servers.Plain, Options{})
+	ctx := t.Context()
+	_, err := put(ctx, b, "file", []byte("text"))
+	ok(t, err)
+	ok(t, b.Mkdir(ctx, "dir", 0o700))
+	for _, name := range []string{"file", "dir"} {
+		_, err := b.Stat(ctx, name)
+		ok(t, err)
+		ok(t, os.Remove(filepath.Join(s.Dir, name))) // by others
+		if err := b.Remove(ctx, name); backends.Errno(err) != syscall.ENOENT {
+			t.Errorf("remove of what is not there: %v", err)
+		}
+	}
+	for range 50 {
+		for _, name := range []string{"file", "dir", "other"} {
+			if _, err := b.Stat(ctx, name); backends.Errno(err) != syscall.ENOENT {
+				t.Fatalf("stat of nothing: %v", err)
+			}
+		}
+	}
+	costly := 0
+	for _, command := range s.Commands(t) {
+		if strings.HasPrefix(command, "STAT") || strings.HasPrefix(command, "LIST") {
+			costly++
+		}
+	}
+	if costly > 10 {
+		t.Errorf("150 questions had the server read the directory %d times, at most 10 are allowed", costly)
+	}
+}

@@ -49,14 +49,14 @@ func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backe
 		}
 		return info, err
 	}
-	if info, err, ok := b.fromFace(ctx, s, name); ok {
+	if info, err, ok := b.fromFace(ctx, s, name, false); ok {
 		return info, err
 	}
 	if name != "" && b.faces.worthListing(parent(name)) {
 		if err := b.look(ctx, s, parent(name)); isBroken(err) {
 			return backends.Info{}, err
 		}
-		if info, err, ok := b.fromFace(ctx, s, name); ok {
+		if info, err, ok := b.fromFace(ctx, s, name, true); ok {
 			return info, err
 		}
 	}
@@ -68,27 +68,31 @@ func (b *Backend) stat(ctx context.Context, s *wire.Session, name string) (backe
 	return b.ask(ctx, s, b.question(f, name))
 }
 
-// fromFace answers from what a listing has shown and SIZE, MDTM and CWD tell, if they agree; else ok is false.
-func (b *Backend) fromFace(ctx context.Context, s *wire.Session, name string) (info backends.Info, failed error, ok bool) {
+// fromFace answers from what a listing has shown and SIZE, MDTM and CWD tell, if they agree; else ok is false. A listing that is fresh
+// is enough for a directory, of which those tell nothing if it may not be entered.
+func (b *Backend) fromFace(ctx context.Context, s *wire.Session, name string, fresh bool) (info backends.Info, err error, ok bool) {
 	face, known := b.faces.get(name)
 	if !known && !b.faces.missing(name) || known && face.Mode.Type()&^os.ModeDir != 0 {
 		return info, nil, false
 	}
-	info, err := b.ask(ctx, s, b.light(name))
+	if fresh && known && face.IsDir() {
+		return face, nil, true
+	}
+	info, err = b.ask(ctx, s, b.light(name))
 	switch {
 	case err == nil && known && info.Mode.Type() == face.Mode.Type():
 		return b.withFace(info, face), nil, true
 	case err != nil && (!known || isBroken(err)):
 		return info, err, true
 	}
-	b.faces.forget(name) // it is not what it was
+	b.faces.doubt(name) // it is not what it was
 	return info, nil, false
 }
 
 // look lists dir to remember what it shows.
 func (b *Backend) look(ctx context.Context, s *wire.Session, dir string) error {
-	n := 0
-	err := b.lines1(ctx, s, dir, func(e listing.Entry) {
+	n, begun := 0, b.faces.begin()
+	list, err := b.linesAt(ctx, s, b.path(dir), func(e listing.Entry) {
 		if n++; n <= listKept && e.Known.Has(backends.HasType) {
 			b.info(join(dir, e.Name), e)
 		}
@@ -98,8 +102,10 @@ func (b *Backend) look(ctx context.Context, s *wire.Session, dir string) error {
 		return err
 	case n > listKept:
 		b.faces.tooLong(dir)
-	case n > 0: // of nothing it is not known whether there is a directory
-		b.faces.complete(dir)
+		return nil
+	}
+	if _, there := list.Self(); there || n > 0 { // of nothing it is not known whether there is a directory
+		b.faces.complete(dir, begun)
 	}
 	return nil
 }

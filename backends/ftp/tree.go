@@ -18,8 +18,17 @@ import (
 
 // change is use for an operation that changes the tree.
 func (b *Backend) change(ctx context.Context, op, name string, f func(context.Context, *wire.Session) error) error {
-	defer b.faces.forget(name)
+	defer b.faces.doubt(name)
 	return b.use(ctx, op, name, once, f)
+}
+
+// discard is change for an operation that removes name.
+func (b *Backend) discard(ctx context.Context, op, name string, f func(context.Context, *wire.Session) error) error {
+	err := b.change(ctx, op, name, f)
+	if err == nil {
+		b.faces.forget(name)
+	}
+	return err
 }
 
 // do sends one command about name.
@@ -79,7 +88,7 @@ func (b *Backend) Remove(ctx context.Context, name string) error {
 	if name == "" {
 		return b.noneOf(ctx, "remove", name, syscall.EISDIR)
 	}
-	return b.change(ctx, "remove", name, func(ctx context.Context, s *wire.Session) error {
+	return b.discard(ctx, "remove", name, func(ctx context.Context, s *wire.Session) error {
 		if err := keeps(s.Features(), name); err != nil {
 			return err
 		}
@@ -93,7 +102,7 @@ func (b *Backend) Rmdir(ctx context.Context, name string) error {
 	if name == "" {
 		return b.noneOf(ctx, "rmdir", name, syscall.EBUSY)
 	}
-	return b.change(ctx, "rmdir", name, func(ctx context.Context, s *wire.Session) error {
+	return b.discard(ctx, "rmdir", name, func(ctx context.Context, s *wire.Session) error {
 		if err := keeps(s.Features(), name); err != nil {
 			return err
 		}
@@ -168,8 +177,8 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		rnfr, rnto := "RNFR "+b.path(from), "RNTO "+b.path(to)
 		replies, err := s.Do(ctx, rnfr, rnto)
 		if err != nil {
-			b.faces.forget(from)
-			b.faces.forget(to)
+			b.faces.doubt(from)
+			b.faces.doubt(to)
 		}
 		if len(replies) > 0 {
 			if err := granted(rnfr, replies[0]); err != nil {
