@@ -781,3 +781,18 @@ func TestAskingForAnAbsentNameCostsLittle(t *testing.T) {
 		t.Errorf("150 questions had the server read the directory %d times, at most 10 are allowed", costly)
 	}
 }
+
+// A directory with something in it that no listing of MLSD shows is full all the same: proftpd hides links to nothing.
+func TestDirectoryOfDanglingLinksIsFull(t *testing.T) {
+	for _, kind := range servers.FTPKinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			b := connect(t, s, servers.Plain, Options{})
+			ok(t, b.Mkdir(t.Context(), "dir", 0o755))
+			ok(t, os.Symlink("gone", filepath.Join(s.Dir, "dir", "dangling")))
+			if err := b.Rmdir(t.Context(), "dir"); backends.Errno(err) != syscall.ENOTEMPTY {
+				t.Errorf("rmdir: %v", err)
+			}
+		})
+	}
+}

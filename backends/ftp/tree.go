@@ -131,6 +131,9 @@ func (b *Backend) whyFull(ctx context.Context, s *wire.Session, name string, err
 		return err
 	}
 	full, unknown := b.full(ctx, s, name)
+	if unknown == nil && !full && s.Features().MLST { // proftpd shows links to nothing by LIST only
+		unknown = b.lines1(ctx, s, name, func(listing.Entry) { full = true })
+	}
 	switch {
 	case unknown != nil && isBroken(unknown):
 		return unanswered(unknown)
