@@ -36,7 +36,10 @@ func TestUserMounts(t *testing.T) {
 	const asRoot = `
 		chmod 755 . && mkdir run here theirs && chown 65534:65534 . run here && chmod 700 run here
 		mknod -m 666 fuse c 10 229 && mount --bind fuse /dev/fuse
-		exec setpriv --reuid 65534 --regid 65534 --clear-groups bash -euc "$1" bash "$2"`
+		asNobody() { setpriv --reuid 65534 --regid 65534 --clear-groups bash -euc "$@"; }
+		asNobody "$1" bash "$3"
+		chmod 600 fuse
+		asNobody "$2" bash "$3"`
 	const asUser = `
 		status() { local s=0; "$@" >out 2>&1 || s=$?; echo "$s"; }
 		test "$(status pierfs mount "$1" theirs --trust-new)" = 77 || { cat out; exit 1; }
@@ -47,7 +50,16 @@ func TestUserMounts(t *testing.T) {
 		pierfs umount here
 		test "$(stat -c %a here)" = 700
 		! test -e here/f`
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "bash", "-euc", asRoot, "bash", asUser,
+	// Where /dev/fuse is not for everybody he is refused. fusermount3 says why in the log alone.
+	const asStranger = `
+		s=0; pierfs mount "$1" here >out 2>&1 || s=$?
+		cat out; tail -n 5 .local/state/pierfs/pierfsd.log
+		test "$s" = 71
+		grep -q '^pierfs: mount .*fusermount exited with code [0-9]*$' out
+		grep -q "$HOME/.local/state/pierfs/pierfsd.log" out
+		grep -q 'fusermount3: ' .local/state/pierfs/pierfsd.log
+		! test -e here/f`
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "bash", "-euc", asRoot, "bash", asUser, asStranger,
 		fmt.Sprintf("sftp://%s@%s%s", server.User, server.Address(), server.Root))
 	cmd.Dir = home
 	cmd.Env = []string{"PATH=" + binaries(t) + ":" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + filepath.Join(home, "run"),

@@ -301,7 +301,7 @@ func (h *hand) startDaemon(ctx context.Context) error {
 	if err := os.MkdirAll(h.dirs.State, 0o700); err != nil {
 		return err
 	}
-	logFile := filepath.Join(h.dirs.State, "pierfsd.log")
+	logFile := h.dirs.Log()
 	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ func said(e *backends.Error) string {
 }
 
 // oneLine keeps joined errors in one line of a terminal or log.
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
 
 func codeOf(err error) control.Code {
 	if code := codeOfCause(backends.CauseOf(err)); code != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"pierfs/backends"
@@ -31,7 +32,7 @@ func Real(d dirs.Dirs) (Floor, error) {
 		Mount: func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error) {
 			server, err := fs.Mount(dir, tree, o)
 			if err != nil {
-				return nil, explainMount(err)
+				return nil, explainMount(err, logOf(d))
 			}
 			return kernelMount{server}, nil
 		},
@@ -46,17 +47,30 @@ type kernelMount struct{ *fs.Server }
 
 func (k kernelMount) OpenFiles() int { return k.Stats().OpenFiles }
 
-// explainMount adds the way out where this machine lacks what mounting needs.
-func explainMount(err error) error {
+// explainMount adds the way out where this machine lacks what mounting needs. What fusermount3 says of a refusal it says on
+// standard error alone, which is the log.
+func explainMount(err error, log string) error {
+	e := control.Errorf(control.System, "%s", oneLine(err.Error()))
 	if _, statErr := os.Stat("/dev/fuse"); statErr != nil {
-		return control.Errorf(control.System, "%v", err).
-			WithHint("/dev/fuse is missing: modprobe fuse; in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+		return e.WithHint("/dev/fuse is missing: modprobe fuse; in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
 	}
-	if !privileged() {
-		return control.Errorf(control.System, "%v", err).
-			WithHint("a user needs fusermount3 (Debian: apt install fuse3) and the right to open /dev/fuse")
+	if privileged() {
+		return e.WithHint("mounting needs CAP_SYS_ADMIN, which containers often lack; more stands in %s", log)
 	}
-	return control.Errorf(control.System, "%v", err).WithHint("mounting needs CAP_SYS_ADMIN, which containers often lack")
+	if _, lookErr := exec.LookPath("fusermount3"); lookErr != nil {
+		return e.WithHint("a user needs fusermount3 (Debian: apt install fuse3)")
+	}
+	return e.WithHint("what fusermount3 said stands in %s; a user needs the right to open /dev/fuse and to write to the directory", log)
+}
+
+// logOf says where this process logs to.
+func logOf(d dirs.Dirs) string {
+	own, ownErr := os.Stderr.Stat()
+	file, err := os.Stat(d.Log())
+	if ownErr != nil || err != nil || !os.SameFile(own, file) {
+		return "the daemon's log"
+	}
+	return d.Log()
 }
 
 // knownHosts are the files of OpenSSH that count besides the trust store: the system's, and those of the daemon's user.

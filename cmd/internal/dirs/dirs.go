@@ -17,6 +17,9 @@ type Dirs struct {
 	MountRoot string // connections appear below it as ENV/NAME
 }
 
+// Log is where a daemon logs to that was started by the hand, and has no service manager to read it.
+func (d Dirs) Log() string { return filepath.Join(d.State, "pierfsd.log") }
+
 // Default returns the directories of a daemon that runs as uid in the environment that getenv reads.
 func Default(uid int, getenv func(string) string) Dirs {
 	d := system()
