@@ -20,6 +20,7 @@ import (
 type library struct {
 	client *ftp.ServerConn
 	line   *virtual
+	lent   chan struct{} // closed when the last loan has ended; nil if there was none
 }
 
 // guarded runs f, and turns a panic of the library into an error.
@@ -32,9 +33,18 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// borrow returns the library, ready for t. The first call logs it in, which reaches nobody.
+// borrow returns the library, ready for t. The first call logs it in, which reaches nobody. After an upload that was given up
+// it waits until the library has heard of that: the server's reply may have been here before.
 func (t *transfer) borrow() (*library, error) {
 	s := t.s
+	if s.library != nil && s.library.lent != nil {
+		select {
+		case <-s.library.lent:
+		case <-s.dead:
+			t.data.never(s.why())
+			return nil, t.failed(lost("transfer", false, s.why()))
+		}
+	}
 	if s.library == nil {
 		l := &library{line: &virtual{s: s, out: "220 ready\r\n"}}
 		dial := func(string, string) (net.Conn, error) {
@@ -106,7 +116,14 @@ func (t *transfer) lend(verb, path string) (*loan, error) {
 	if verb == "APPE" {
 		store = lib.client.Append
 	}
-	if !t.s.spawn(func() { l.result <- guarded(func() error { return store(path, l) }) }) {
+	lent := make(chan struct{})
+	work := func() {
+		defer close(lent)
+		l.result <- guarded(func() error { return store(path, l) })
+	}
+	lib.lent = lent
+	if !t.s.spawn(work) {
+		close(lent)
 		t.data.never(errClosed)
 		return nil, t.failed(lost("transfer", false, errClosed))
 	}
