@@ -204,9 +204,13 @@ func (h *hand) statusCommand() *cobra.Command {
 
 func (h *hand) printStatus(a control.StatusAnswer) error {
 	active, others := environmentNames(a.Environments)
+	check := "pierfs check"
+	if a.ConfigDir != h.dirs.Config {
+		check += " --config-dir " + a.ConfigDir
+	}
 	err := table(h.out, nil, [][]string{
 		{"pierfsd", a.Version + ", process " + strconv.Itoa(a.PID) + ", since " + a.Started.Local().Format(time.DateTime)},
-		{"definitions", a.ConfigDir + ", " + count(a.Findings, "finding") + " (pierfs check)"},
+		{"definitions", a.ConfigDir + ", " + count(a.Findings, "finding") + " (" + check + ")"},
 		{"active", cmp.Or(active, "no environment") + " (not active: " + cmp.Or(others, "none") + ")"},
 		{"mount root", a.MountRoot},
 	})

@@ -490,3 +490,17 @@ func TestMountsWithoutTheirServerEndWithTheCause(t *testing.T) {
 		}
 	}
 }
+
+// status names the command that checks the definitions which the daemon reads, not those that the hand would look for.
+func TestStatusTellsHowToCheck(t *testing.T) {
+	s := newStand(t, func(s *control.Server) {
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			return control.StatusAnswer{ConfigDir: "/conf"}, nil
+		})
+	})
+	for dir, want := range map[string]string{"/conf": "(pierfs check)\n", "/elsewhere": "(pierfs check --config-dir /conf)\n"} {
+		if _, out, _ := s.hand("", "status", "--config-dir", dir); !strings.Contains(out, want) {
+			t.Errorf("a hand that looks in %s says %q; want %q", dir, out, want)
+		}
+	}
+}

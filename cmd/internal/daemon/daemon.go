@@ -390,7 +390,7 @@ func (d *Daemon) differs(ctx context.Context, m *mount, w Want) bool {
 	if err == nil {
 		var findings []conncfg.Finding
 		target, findings = w.Resolve(ctx)
-		err = refusal(findings)
+		err = d.refusal(findings)
 	}
 	if err != nil {
 		d.log.Error("the definition cannot be used; the mount stays as it was", "conn", w.Name, "env", w.Environment, "err", err)

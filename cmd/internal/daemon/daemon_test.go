@@ -355,8 +355,8 @@ func TestReasonsTellTheWayOut(t *testing.T) {
 			t.Errorf("%s: reason %q, cause %q, code %q, hint %q; want the plain reason and %q", name, c.Reason, c.Cause, c.Code, c.Hint, hint)
 		}
 	}
-	if c := all["Test/broken"]; len(c.Findings) != 2 || !strings.Contains(c.Reason, "1 more error") {
-		t.Errorf("a definition with two errors is told as %q with %d findings", c.Reason, len(c.Findings))
+	if c := all["Test/broken"]; len(c.Findings) != 2 || !strings.Contains(c.Reason, "1 more error") || !strings.Contains(c.Hint, "`pierfs check --config-dir "+s.dirs.Config+"`") {
+		t.Errorf("a definition with two errors is told as %q with %d findings, and the hint %q", c.Reason, len(c.Findings), c.Hint)
 	}
 	_, err := control.Stat.Call(t.Context(), s.client, control.FileRequest{Connection: "one", Path: "f"})
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Hint != "run: pierfs trust one SHA256:x" {

@@ -210,7 +210,7 @@ func (m *mount) resolve() (conncfg.Target, error) {
 		return conncfg.Target{}, m.want.Refused
 	}
 	target, findings := m.want.Resolve(m.ctx)
-	if err := refusal(findings); err != nil {
+	if err := m.d.refusal(findings); err != nil {
 		return conncfg.Target{}, err
 	}
 	for _, f := range findings { // only warnings are left, and each mount is warned about
@@ -234,7 +234,7 @@ func (m *mount) secrets() conncfg.Target {
 		return latest
 	}
 	target, findings := m.want.Resolve(m.ctx)
-	if err := refusal(findings); err != nil {
+	if err := m.d.refusal(findings); err != nil {
 		m.log.Warn("the secrets cannot be read anew; those from before are used", "err", err)
 		return latest
 	}

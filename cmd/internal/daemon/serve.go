@@ -15,6 +15,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
 )
 
@@ -183,7 +184,7 @@ func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowA
 	if w, err := plan.wanted(q.Name, environment); err == nil {
 		standing = d.standing(w)
 	}
-	target, err := resolve(ctx, config, q.Name, environment)
+	target, err := d.resolve(ctx, config, q.Name, environment)
 	if err != nil {
 		return control.ShowAnswer{}, err
 	}
@@ -225,13 +226,27 @@ func shown(c control.Connection, t conncfg.Target) control.ShowAnswer {
 }
 
 // resolve is Config.Resolve with its findings as one error.
-func resolve(ctx context.Context, c *conncfg.Config, name, environment string) (conncfg.Target, error) {
+func (d *Daemon) resolve(ctx context.Context, c *conncfg.Config, name, environment string) (conncfg.Target, error) {
 	target, findings := c.Resolve(ctx, name, environment)
-	return target, refusal(findings)
+	return target, d.refusal(findings)
+}
+
+// check is the command that shows everything that is wrong with the definitions: also where the hand would look elsewhere.
+func (d *Daemon) check() string {
+	usual := dirs.Default(os.Geteuid(), func(variable string) string {
+		if variable == "CONFIGURATION_DIRECTORY" { // the hand has not got it from systemd
+			return ""
+		}
+		return os.Getenv(variable)
+	})
+	if d.o.Dirs.Config == usual.Config {
+		return "pierfs check"
+	}
+	return "pierfs check --config-dir " + d.o.Dirs.Config
 }
 
 // refusal is the errors among findings as one *control.Error; nil if there is none.
-func refusal(findings []conncfg.Finding) error {
+func (d *Daemon) refusal(findings []conncfg.Finding) error {
 	wrong := slices.DeleteFunc(slices.Clone(findings), func(f conncfg.Finding) bool { return f.Severity != conncfg.Error })
 	if len(wrong) == 0 {
 		return nil
@@ -244,7 +259,7 @@ func refusal(findings []conncfg.Finding) error {
 	if first.Connection != "" {
 		text = "the definition of " + first.Connection + " cannot be used: " + text
 	}
-	e := control.Errorf(control.ConfigInvalid, "%s", text).WithHint("`pierfs check` shows everything that is wrong")
+	e := control.Errorf(control.ConfigInvalid, "%s", text).WithHint("`%s` shows everything that is wrong", d.check())
 	e.Findings = wrong
 	return e
 }
@@ -329,10 +344,10 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 			_, err := plan.wanted(q.Name, "")
 			return conncfg.Target{}, err
 		}
-		return resolve(ctx, config, q.Name, environment)
+		return d.resolve(ctx, config, q.Name, environment)
 	}
 	c, findings := conncfg.Parse([]byte(q.Definition.Open()), "definition", q.Name)
-	if err := refusal(findings); err != nil {
+	if err := d.refusal(findings); err != nil {
 		return conncfg.Target{}, err
 	}
 	target, _, err := d.resolveUnsaved(ctx, config, c, environment)
@@ -343,14 +358,14 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 // do anything, and so may the daemon's own user, who could do it without the daemon.
 func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *conncfg.Connection, environment string) (conncfg.Target, []conncfg.Finding, error) {
 	if peer, ok := control.PeerOf(ctx); !ok || peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
-		if err := refusal(config.Restrict(c, d.o.Dirs.MountRoot)); err != nil {
+		if err := d.refusal(config.Restrict(c, d.o.Dirs.MountRoot)); err != nil {
 			e := *err.(*control.Error)
 			e.Code = control.NotAllowed
 			return conncfg.Target{}, nil, &e
 		}
 	}
 	target, findings := config.ResolveUnsaved(ctx, c, environment)
-	return target, findings, refusal(findings)
+	return target, findings, d.refusal(findings)
 }
 
 func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
@@ -577,7 +592,7 @@ func (d *Daemon) targetOf(ctx context.Context, q control.MountURLRequest) (connc
 	if !q.Password.IsZero() {
 		findings = append(findings, c.SetSecret("password", conncfg.NewSecret(q.Password.Open()))...)
 	}
-	if err := refusal(findings); err != nil {
+	if err := d.refusal(findings); err != nil {
 		e := *err.(*control.Error)
 		e.Code, e.Hint = control.Usage, "`pierfs mount --help` shows how it is written"
 		return conncfg.Target{}, nil, &e
