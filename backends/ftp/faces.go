@@ -17,7 +17,7 @@ type faces struct {
 	seen   map[string]face
 	listed map[string]time.Time // when the listing began that went to their end, or was too long to be remembered
 	long   map[string]bool      // of listed: those that are too long
-	asked  map[string]time.Time // when a pattern was asked for in a directory
+	asked  map[string]asked     // for patterns in a directory
 	lost   int                  // how often seen was emptied
 }
 
@@ -31,6 +31,12 @@ type face struct {
 // file reports whether it is known to be no directory, below which something may be known.
 func (f face) file() bool { return !f.doubt && f.info.Mode.IsRegular() }
 
+// asked counts questions since at.
+type asked struct {
+	at time.Time
+	n  int
+}
+
 // mark is where faces were when a listing began.
 type mark struct {
 	at   time.Time
@@ -43,6 +49,7 @@ const (
 	listedKept = 1024
 	fileLife   = time.Minute      // of a file's mode and owner; its size and time are asked for each time
 	restLife   = 5 * time.Second  // of everything else
+	askedFirst = 3                // patterns of one directory in fileLife, before it is listed: single questions are one round trip
 	goneLife   = 15 * time.Second // of a listing that did not show a name
 	longLife   = time.Hour        // before a directory that was too long is listed for its faces again
 )
@@ -96,7 +103,7 @@ func (f *faces) end(dir string, at time.Time) {
 	f.listed[dir] = at
 }
 
-// worthListing reports whether dir should be listed rather than asked for a pattern: it was asked for one a moment ago, and a
+// worthListing reports whether dir should be listed rather than asked for a pattern: it was asked for some a moment ago, and a
 // pattern costs the server as much.
 func (f *faces) worthListing(dir string) bool {
 	f.mu.Lock()
@@ -104,13 +111,18 @@ func (f *faces) worthListing(dir string) bool {
 	if f.long[dir] && time.Since(f.listed[dir]) < longLife {
 		return false
 	}
-	if time.Since(f.asked[dir]) < fileLife {
+	was := f.asked[dir]
+	switch {
+	case time.Since(was.at) >= fileLife:
+		was = asked{at: time.Now()}
+	case was.n >= askedFirst:
 		return true
 	}
 	if f.asked == nil || len(f.asked) >= listedKept {
-		f.asked = make(map[string]time.Time)
+		f.asked = make(map[string]asked)
 	}
-	f.asked[dir] = time.Now()
+	was.n++
+	f.asked[dir] = was
 	return false
 }
 
