@@ -128,16 +128,31 @@ func (t *Tree) leave(temp string, err error) {
 	}
 }
 
-func (t *Tree) remember(name string, err error) {
-	t.mu.Lock()
-	room := len(t.litter.names) < maxLitter
-	if room {
-		t.litter.names[name] = struct{}{}
-		t.warn("the list of temporary files on the server", t.litter.write())
+// removeAgain has temp removed once more in a moment: a server that still reads what a broken connection has left it may make the
+// file after it was removed (proftpd over TLS).
+func (t *Tree) removeAgain(temp string) {
+	for _, name := range t.reserved(temp) {
+		t.note(name)
 	}
-	t.mu.Unlock()
+	t.sweep()
+}
+
+func (t *Tree) remember(name string, err error) {
+	room := t.note(name)
 	t.log.Warn("a temporary file may be left on the server", "name", name, "remembered", room, "err", err)
 	t.sweep()
+}
+
+// note adds name to what may be left, if there is room.
+func (t *Tree) note(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.litter.names) >= maxLitter {
+		return false
+	}
+	t.litter.names[name] = struct{}{}
+	t.warn("the list of temporary files on the server", t.litter.write())
+	return true
 }
 
 // sweep starts to remove what is left on the server, if there is anything and nobody does so already.
@@ -190,13 +205,14 @@ func (t *Tree) swept(giveUp bool) bool {
 	return !t.litter.sweeping
 }
 
-// leftBelow returns the names known to be left in dir and below.
+// leftBelow returns the names known to be left in dir and below, but for those that uploads have taken anew.
 func (t *Tree) leftBelow(dir string) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var names []string
 	for name := range t.litter.names {
-		if isBelow(name, dir) {
+		freed, known := t.temps[name]
+		if taken := known && freed.IsZero(); !taken && isBelow(name, dir) {
 			names = append(names, name)
 		}
 	}

@@ -227,3 +227,42 @@ func TestRefusedUploadLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestTemporaryFileThatIsMadeLateIsRemoved: a server may make the file of a broken upload after it was asked to remove it.
+func TestTemporaryFileThatIsMadeLateIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("file", "old")
+		f := w.open("file", cuttingNew)
+		w.write(f, "never to arrive", 0)
+		late := map[string]bool{}
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			switch op {
+			case "commit":
+				return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Class: backends.Transient}
+			case "remove":
+				if !late[name] {
+					late[name] = true
+					time.AfterFunc(time.Millisecond, func() { w.give(name, "late") })
+				}
+			}
+			return nil
+		})
+		if f.Publish(w.Context()) == nil {
+			t.Error("an upload that was cut off was called done")
+		}
+		w.server.SetFault(nil)
+		time.Sleep(2 * time.Millisecond)
+		if len(late) == 0 {
+			t.Error("nothing was removed: this test tests nothing")
+		}
+		if got := w.list(""); !slices.Equal(got, []string{"file"}) {
+			t.Errorf("the directory shows %q", got)
+		}
+		w.must(f.Close(w.Context(), true))
+		time.Sleep(time.Minute)
+		w.only("file")
+		w.has("file", "old")
+		w.must(w.tree.Close(w.Context()))
+	})
+}

@@ -348,6 +348,7 @@ func (m *model) finish() {
 	}
 	m.open = nil
 	m.compare()
+	time.Sleep(time.Second) // what a break may have left is looked for once more
 	m.empty(m.options.Staging, m.options.Quarantine, m.options.Cache)
 	m.must(m.tree.Close(m.Context()))
 }

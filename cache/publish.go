@@ -274,6 +274,9 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" {
 		t.removeTemp(ctx, temp) // its session may be gone, and then its Writer could not
+		if backends.ClassOf(err) != backends.Final {
+			t.removeAgain(temp)
+		}
 	}
 	return info, err
 }
