@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"pierfs/conncfg/trust"
 	"pierfs/integration/daemon"
 	"pierfs/integration/process"
 	"pierfs/integration/servers"
@@ -222,4 +224,27 @@ func TestHostKeys(t *testing.T) {
 	if !strings.Contains(d.Log(), "host key trusted") || !strings.Contains(d.Log(), "forgotten=["+first) {
 		t.Errorf("the log does not tell which key took the place of which:\n%s", d.Log())
 	}
+}
+
+// TestTrustOfAnyHostKey: operators tell the fingerprint of the key that they have at hand, which need not be the one that the
+// server shows first.
+func TestTrustOfAnyHostKey(t *testing.T) {
+	t.Parallel()
+	server := servers.NewSSHD(t, servers.SSHOptions{HostKeys: []string{"ed25519", "rsa"}})
+	d := newDaemon(t)
+	d.Define(t, connection, daemon.To(t, server, daemon.Fields{"hostKey": nil, "timeout": 2, "retryCount": 0}))
+	d.Start(t)
+	_, line, ok := strings.Cut(server.KnownHosts(t), " ssh-rsa ")
+	blob, err := base64.StdEncoding.DecodeString(strings.Fields(line)[0])
+	if !ok || err != nil {
+		t.Fatalf("no RSA key in %q: %v", server.KnownHosts(t), err)
+	}
+	fingerprint := trust.HostKey{Type: "ssh-rsa", Blob: blob}.Fingerprint()
+	if r := d.Pierfs(t, "trust", connection, "SHA256:"+strings.Repeat("A", 43)); r.Status != 77 || !strings.Contains(r.Stderr, "nothing was trusted") {
+		t.Errorf("pierfs trust of a key that the server has not got: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	if r := d.Pierfs(t, "trust", connection, fingerprint); r.Status != 0 || !strings.Contains(r.Stdout, "ssh-rsa key "+fingerprint) {
+		t.Fatalf("pierfs trust of the RSA key: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	d.AwaitState(t, connection, "ready", healing)
 }

@@ -68,7 +68,7 @@ type protocol interface {
 // speaker makes the Backends of one protocol, and asks its servers who they are.
 type speaker struct {
 	connect func(t conncfg.Target, o Options, step func(Step)) (protocol, error)
-	scan    func(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error)
+	scan    func(ctx context.Context, t conncfg.Target, o Options, want string) (trust.Identity, error)
 }
 
 // speakers is the list of protocols.
@@ -158,13 +158,19 @@ type Shown struct {
 // Scan returns the host key or certificate that t's server shows, without believing it and without logging in. Where the way
 // to it leads through an SSH host that is not believed yet, it is that host's.
 func Scan(ctx context.Context, t conncfg.Target, o Options) (Shown, error) {
+	return Find(ctx, t, o, "")
+}
+
+// Find is Scan for a server with host keys of several types: it returns the one with the fingerprint want, and what it shows
+// first if none has it.
+func Find(ctx context.Context, t conncfg.Target, o Options, want string) (Shown, error) {
 	s, err := speakerOf(t.Protocol)
 	if err != nil {
 		return Shown{}, err
 	}
-	identity, err := s.scan(ctx, t, o)
+	identity, err := s.scan(ctx, t, o, want)
 	if t.Via.Kind == conncfg.ViaSSH && isStranger(err) {
-		identity, err = scanVia(ctx, t, o)
+		identity, err = scanVia(ctx, t, o, want)
 		return Shown{identity, t.Via.Address()}, err
 	}
 	return Shown{identity, t.Address()}, err

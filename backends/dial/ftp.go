@@ -76,7 +76,7 @@ func hintPorts(t conncfg.Target, err error) error {
 }
 
 // scanFTPS returns the server's own certificate.
-func scanFTPS(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+func scanFTPS(ctx context.Context, t conncfg.Target, o Options, _ string) (trust.Identity, error) {
 	way, err := wayTo(t, o)
 	if err != nil {
 		return trust.Identity{}, err
@@ -90,7 +90,7 @@ func scanFTPS(ctx context.Context, t conncfg.Target, o Options) (trust.Identity,
 }
 
 // scanFTP tells that a server which speaks in the clear cannot be told from another.
-func scanFTP(context.Context, conncfg.Target, Options) (trust.Identity, error) {
+func scanFTP(context.Context, conncfg.Target, Options, string) (trust.Identity, error) {
 	return trust.Identity{}, &backends.Error{
 		Op: "connect", Code: syscall.EOPNOTSUPP,
 		Err:  errors.New("FTP shows neither a host key nor a certificate: there is nothing to trust"),

@@ -37,21 +37,21 @@ func (b *protocolSFTP) Close() error {
 	return b.Backend.Close()
 }
 
-func scanSFTP(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+func scanSFTP(ctx context.Context, t conncfg.Target, o Options, want string) (trust.Identity, error) {
 	way, err := wayTo(t, o)
 	if err != nil {
 		return trust.Identity{}, err
 	}
 	defer way.close()
-	kind, blob, _, err := sftp.ScanHostKey(ctx, optionsSFTP(t, o, way))
+	kind, blob, _, err := sftp.FindHostKey(ctx, optionsSFTP(t, o, way), want)
 	return trust.Identity{Key: trust.HostKey{Type: kind, Blob: blob}}, err
 }
 
 // scanVia returns the key of the host in between.
-func scanVia(ctx context.Context, t conncfg.Target, o Options) (trust.Identity, error) {
+func scanVia(ctx context.Context, t conncfg.Target, o Options, want string) (trust.Identity, error) {
 	direct := t
 	direct.Host, direct.Port, direct.Via = t.Via.Host, t.Via.Port, conncfg.Via{}
-	return scanSFTP(ctx, direct, o)
+	return scanSFTP(ctx, direct, o, want)
 }
 
 // knownHosts are the files that tell which host keys to believe.

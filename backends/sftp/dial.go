@@ -467,7 +467,7 @@ func notADirectory(dir string) error {
 }
 
 // scan shakes hands only so far that the server shows its host key.
-func scan(ctx context.Context, o *Options) (ssh.PublicKey, error) {
+func scan(ctx context.Context, o *Options, without map[string]bool) (ssh.PublicKey, error) {
 	raw, err := o.reach(ctx)
 	if err != nil {
 		return nil, err
@@ -479,7 +479,7 @@ func scan(ctx context.Context, o *Options) (ssh.PublicKey, error) {
 	hosts := &hostKeys{address: o.Address}
 	quiet := *o
 	quiet.Agent, quiet.PrivateKey, quiet.PrivateKeyFile, quiet.CertificateFile = false, nil, "", ""
-	_, err = quiet.handshake(conn, hosts, hosts.algorithms(o.LegacyAlgorithms, nil), func(_ string, _ net.Addr, key ssh.PublicKey) error {
+	_, err = quiet.handshake(conn, hosts, hosts.algorithms(o.LegacyAlgorithms, without), func(_ string, _ net.Addr, key ssh.PublicKey) error {
 		seen = key
 		return errScanned
 	})

@@ -238,15 +238,43 @@ var errScanned = errors.New("the host key has been seen")
 // ScanHostKey returns the host key that the server at o.Address shows: its type, its bytes in SSH wire format, and its
 // fingerprint. It does not log in, and believes nothing: what it returns is to be confirmed by somebody.
 func ScanHostKey(ctx context.Context, o Options) (kind string, blob []byte, print string, err error) {
+	return FindHostKey(ctx, o, "")
+}
+
+// FindHostKey is ScanHostKey for a server with keys of several types: it returns the one with the fingerprint want, and the one
+// that it shows first if none has it. Each type costs a connection.
+func FindHostKey(ctx context.Context, o Options, want string) (kind string, blob []byte, print string, err error) {
 	o.HostKey, o.KnownHostsFiles, o.Trusted = "", nil, nil
 	b, err := New(o)
 	if err != nil {
 		return "", nil, "", err
 	}
 	defer b.Close()
-	key, err := scan(ctx, &b.o)
+	key, err := find(ctx, &b.o, want)
 	if err != nil {
 		return "", nil, "", seam("scan", "", err)
 	}
 	return key.Type(), key.Marshal(), fingerprint(key), nil
+}
+
+func find(ctx context.Context, o *Options, want string) (ssh.PublicKey, error) {
+	first, err := scan(ctx, o, nil)
+	if err != nil {
+		return nil, err
+	}
+	shown := map[string]bool{}
+	for key := first; !shown[key.Type()]; {
+		if want == "" || fingerprint(key) == want {
+			return key, nil
+		}
+		shown[key.Type()] = true
+		key, err = scan(ctx, o, shown)
+		if backends.CauseOf(err) == backends.CauseAlgorithms { // it has no more
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return first, nil
 }

@@ -337,11 +337,27 @@ func TestHostKeys(t *testing.T) {
 		}
 	})
 	for n, line := range lines {
+		t.Run(fmt.Sprint("found among several: ", n), func(t *testing.T) {
+			key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(strings.SplitN(line, " ", 2)[1]))
+			ok(t, err)
+			kind, _, print, err := FindHostKey(t.Context(), Options{Address: s.Address(), Username: "x"}, ssh.FingerprintSHA256(key))
+			ok(t, err)
+			if kind != key.Type() || print != ssh.FingerprintSHA256(key) {
+				t.Errorf("found %s %s, want %s %s", kind, print, key.Type(), ssh.FingerprintSHA256(key))
+			}
+		})
 		t.Run(fmt.Sprint("one of several is known: ", n), func(t *testing.T) {
 			works(t, connect(t, s, Options{KnownHostsFiles: []string{"/nowhere", file(line)}}))
 			works(t, connect(t, s, Options{Trusted: trusted(line)}))
 		})
 	}
+	t.Run("none of several is sought", func(t *testing.T) {
+		kind, _, _, err := FindHostKey(t.Context(), Options{Address: s.Address(), Username: "x"}, "SHA256:of another")
+		ok(t, err)
+		if kind != "ssh-ed25519" {
+			t.Errorf("shown is %q, want the key that comes first", kind)
+		}
+	})
 	t.Run("changed", func(t *testing.T) {
 		e := refuses(t, connect(t, s, Options{KnownHostsFiles: []string{file(other)}}), backends.Refused, backends.CauseHostKeyChanged)
 		if strings.Count(e.Error(), "SHA256:") != 2 {

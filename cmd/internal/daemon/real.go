@@ -133,7 +133,7 @@ func stepOf(s dial.Step) control.Step {
 // before, or without one whatever it shows, as long as nobody has vouched for another. It is believed before anything is sent
 // to the server that it belongs to.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
-	shown, err := dial.Scan(ctx, t, r.options(slog.New(slog.DiscardHandler)))
+	shown, err := dial.Find(ctx, t, r.options(slog.New(slog.DiscardHandler)), fingerprint)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*c
 		answer.Forgotten, err = r.store.Replace(shown.Address, shown.Identity)
 		return answer, err
 	}
-	return nil, control.Errorf(changed(shown.Identity), "%s shows the %s %s, not %s", shown.Address, shown.What(), shown.Fingerprint(), fingerprint).
+	return nil, control.Errorf(changed(shown.Identity), "%s shows the %s %s, and none that is %s", shown.Address, shown.What(), shown.Fingerprint(), fingerprint).
 		WithHint("compare with what the server's operator says; nothing was trusted")
 }
 
