@@ -14,10 +14,25 @@ import (
 	"pierfs/integration/servers"
 )
 
+// freezer is a server that can be stopped, as by SIGSTOP, and go on.
+type freezer interface {
+	Stop(testing.TB)
+	Cont(testing.TB)
+}
+
 // TestServerStops: a server that freezes in the middle of whatever costs each program an errno in time, and the same mount
 // works again when it goes on.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
+	stops(t, func(t *testing.T) (*stage, freezer) {
+		s := newStage(t, servers.SSHOptions{}, impatient)
+		return s, s.server
+	})
+}
+
+// stops is TestServerStops on a stage that start makes for each call.
+func stops(t *testing.T, start func(*testing.T) (*stage, freezer)) {
+	t.Helper()
 	big := random(1, 24<<20)
 	for name, call := range map[string]func(s *stage) (before, during func() error){
 		"stat": func(s *stage) (before, during func() error) {
@@ -40,6 +55,25 @@ func TestServerStops(t *testing.T) {
 					return err
 				}
 		},
+		"read on": func(s *stage) (before, during func() error) {
+			var f *os.File
+			return func() (err error) {
+					if f, err = os.Open(filepath.Join(s.mount, "big")); err != nil {
+						return err
+					}
+					_, err = io.ReadFull(f, make([]byte, 64<<10))
+					return err
+				}, func() error {
+					defer f.Close()
+					for p := make([]byte, 64<<10); ; { // what is on its way still comes
+						began := time.Now()
+						if _, err := f.Read(p); err != nil {
+							t.Logf("the read that failed took %v", time.Since(began))
+							return err
+						}
+					}
+				}
+		},
 		"write": func(s *stage) (before, during func() error) {
 			return nil, func() error { return put(filepath.Join(s.mount, "new"), big[:1<<20]) }
 		},
@@ -55,7 +89,7 @@ func TestServerStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, servers.SSHOptions{}, impatient)
+			s, server := start(t)
 			report := []byte("old content")
 			for name, content := range map[string][]byte{"report": report, "big": big} {
 				if err := os.WriteFile(filepath.Join(s.behind, name), content, 0o666); err != nil {
@@ -72,7 +106,7 @@ func TestServerStops(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.server.Stop(t)
+			server.Stop(t)
 			errnoIs(t, name, within(t, budget, name, during), syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.EIO)
 			err := within(t, offline, "a call once it is known", func() error {
 				_, err := os.Stat(filepath.Join(s.mount, "unknown too"))
@@ -82,7 +116,7 @@ func TestServerStops(t *testing.T) {
 			if got := s.daemon.State(t, connection); got != "offline" {
 				t.Errorf("state %q, want offline", got)
 			}
-			s.server.Cont(t)
+			server.Cont(t)
 			heals(t, filepath.Join(s.mount, "big"), big)
 			s.daemon.AwaitState(t, connection, "ready", healing)
 			if name != "rename" {

@@ -13,7 +13,12 @@ import (
 // newFTPStage is newStage with a server of FTP, or of FTPS.
 func newFTPStage(t *testing.T, o servers.FTPOptions, more daemon.Fields) *stage {
 	t.Helper()
-	server := servers.NewFTP(t, o)
+	return stageOf(t, servers.NewFTP(t, o), o, more)
+}
+
+// stageOf is newFTPStage for a server of o that is there.
+func stageOf(t *testing.T, server *servers.FTP, o servers.FTPOptions, more daemon.Fields) *stage {
+	t.Helper()
 	fields := daemon.Fields{
 		"protocol": "FTP", "host": server.Host, "port": server.Port, "username": server.User, "password": server.Password,
 		"workingDir": server.Root,
@@ -28,6 +33,20 @@ func newFTPStage(t *testing.T, o servers.FTPOptions, more daemon.Fields) *stage 
 	s.mount = s.daemon.Mount(connection)
 	s.daemon.AwaitState(t, connection, "ready", process.Patience)
 	return s
+}
+
+// TestFTPServerStops is TestServerStops over FTP.
+func TestFTPServerStops(t *testing.T) {
+	t.Parallel()
+	for _, o := range []servers.FTPOptions{{}, {Kind: servers.PureFTPd}, {Kind: servers.ProFTPD, TLS: servers.Explicit}} {
+		t.Run(o.Kind.String()+" "+o.TLS.String(), func(t *testing.T) {
+			t.Parallel()
+			stops(t, func(t *testing.T) (*stage, freezer) {
+				server := servers.NewFTP(t, o)
+				return stageOf(t, server, o, impatient), server
+			})
+		})
+	}
 }
 
 const posixFTPFloor = 23

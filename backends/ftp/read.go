@@ -3,6 +3,7 @@ package ftp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -25,7 +26,9 @@ const (
 	resumes   = 3         // times in a row that a transfer is begun again without having brought anything
 )
 
-// reader is an open file: one transfer that goes on as long as reads go on.
+// reader is an open file: one transfer that goes on as long as reads go on. One that breaks off is begun again, but a silent
+// server is asked no second time here: no read lasts longer than a timeout after the last that was heard, so that those who
+// repeat it know how much of their time is spent.
 type reader struct {
 	b     *Backend
 	name  string
@@ -88,6 +91,18 @@ func (r *reader) open(ctx context.Context, off int64) error {
 		}
 		return nil
 	}
+}
+
+// openBy is open with a deadline.
+func (r *reader) openBy(ctx context.Context, off int64, by time.Time) error {
+	within, cancel := context.WithDeadline(ctx, by)
+	defer cancel()
+	err := r.open(within, off)
+	if err == nil || within.Err() == nil || ctx.Err() != nil || !isBroken(err) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &backends.Error{Op: "readat", Name: r.name, Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent,
+		Err: fmt.Errorf("no transfer within %v: %v", r.b.patience(), err)} // not wrapped: nobody else's time has ended
 }
 
 func stale(why string) error { return refuse(syscall.ESTALE, "%s", why) }
@@ -169,11 +184,18 @@ func (r *reader) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	n, err := r.read(ctx, p, off)
 	r.park()
+	if backends.CauseOf(err) == backends.CauseSilent {
+		r.turns.fail(err) // they have waited as long, and need not find out one after the other
+	}
 	return n, err
 }
 
+// patience is how long a read may wait for the server to begin a transfer.
+func (b *Backend) patience() time.Duration { return max(b.o.ConnectTimeout, b.o.SocketTimeout) }
+
 // read fills p.
 func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err error) {
+	heard := time.Now() // or began
 	for failed, came := 0, 0; n < len(p); {
 		if k := r.window.copy(p[n:], off+int64(n)); k > 0 {
 			n += k
@@ -186,17 +208,19 @@ func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err erro
 			}
 			rest = rest[:min(int64(len(rest)), r.version.Size-at)]
 		}
-		k, err := r.fetch(ctx, rest, at)
+		by := heard.Add(r.b.patience())
+		k, err := r.fetch(ctx, rest, at, by)
 		n += k
 		switch {
 		case k > 0:
+			heard = time.Now()
 			if came += k; came >= netconn.Floor {
 				failed, came = 0, 0
 			}
 		case err == nil:
 		case err == io.EOF:
 			return n, io.EOF
-		case !isBroken(err) || ctx.Err() != nil || failed == resumes:
+		case !isBroken(err) || ctx.Err() != nil || failed == resumes, backends.CauseOf(err) == backends.CauseSilent, !time.Now().Before(by):
 			return n, err
 		default:
 			failed, came = failed+1, 0
@@ -205,13 +229,13 @@ func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, nil
 }
 
-// fetch reads some of p from the transfer, which is brought to off first. It may return 0, nil.
-func (r *reader) fetch(ctx context.Context, p []byte, off int64) (int, error) {
+// fetch reads some of p from the transfer, which is brought to off first; one must have begun by then. It may return 0, nil.
+func (r *reader) fetch(ctx context.Context, p []byte, off int64, by time.Time) (int, error) {
 	if r.held != nil && (off < r.pos || off-r.pos > r.pace.worthSkipping()) {
 		r.drop()
 	}
 	if r.held == nil {
-		if err := r.open(ctx, off); err != nil {
+		if err := r.openBy(ctx, off, by); err != nil {
 			return 0, err
 		}
 	}
@@ -515,6 +539,7 @@ type turns struct {
 type turn struct {
 	off   int64
 	ready chan struct{}
+	err   error // set before ready is closed; nil where the turn has come
 }
 
 // first is the offset of who goes before everybody else.
@@ -548,7 +573,7 @@ func (t *turns) take(ctx context.Context, off int64) error {
 	t.mu.Unlock()
 	select {
 	case <-w.ready:
-		return nil
+		return w.err
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
@@ -557,10 +582,24 @@ func (t *turns) take(ctx context.Context, off int64) error {
 		t.waiting = slices.Delete(t.waiting, i, i+1)
 	}
 	t.mu.Unlock()
-	if i < 0 {
+	if i < 0 && w.err == nil {
 		t.give(0) // it came in this moment
 	}
 	return context.Cause(ctx)
+}
+
+// fail tells err to all who wait for content.
+func (t *turns) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting = slices.DeleteFunc(t.waiting, func(w *turn) bool {
+		if w.off == first {
+			return false
+		}
+		w.err = err
+		close(w.ready)
+		return true
+	})
 }
 
 // give hands the turn on, to who is next behind pos.
