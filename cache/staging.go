@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"pierfs/cache/spool"
@@ -59,12 +60,14 @@ func (f *File) quarantine(reason error) error {
 	t := f.tree
 	kept := filepath.Join(t.options.Quarantine, filepath.Base(staged.Path()))
 	told := note{Name: name, Kept: time.Now(), Reason: reason.Error(), Missing: staged.Missing(0, staged.Size())}
-	err := errors.Join(writeNote(noteOf(kept), told), staged.Keep(kept))
+	err := os.MkdirAll(t.options.Quarantine, 0o700) // whoever emptied it may have taken it away
+	if err == nil {
+		err = errors.Join(writeNote(noteOf(kept), told), staged.Keep(kept))
+	}
 	if err == nil {
 		err = os.Remove(noteOf(staged.Path()))
 	}
 	err = errors.Join(fmt.Errorf("%q is kept as %s: %w", name, kept, reason), err)
-	t.quarantined.Add(1)
 	t.lastError.Store(&err)
 	t.log.Error("content could not be published", "name", name, "kept", kept, "err", reason)
 	return err
@@ -93,9 +96,21 @@ func (t *Tree) recoverStaging() error {
 			return err
 		}
 	}
-	kept, err := filepath.Glob(filepath.Join(t.options.Quarantine, "*"+dataSuffix))
-	t.quarantined.Store(int64(len(kept)))
-	return err
+	return nil
+}
+
+// quarantined counts what lies in quarantine now: a person who has looked at it takes it away.
+func (t *Tree) quarantined() (n int) {
+	kept, err := os.ReadDir(t.options.Quarantine)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.log.Warn("quarantine cannot be read", "dir", t.options.Quarantine, "err", err)
+	}
+	for _, entry := range kept {
+		if strings.HasSuffix(entry.Name(), dataSuffix) {
+			n++
+		}
+	}
+	return n
 }
 
 func noteOf(data string) string { return data[:len(data)-len(dataSuffix)] + noteSuffix }

@@ -114,16 +114,15 @@ type Tree struct {
 	moves  uint64                   // counts renames of what may be a directory; see era
 	closed bool
 
-	small       atomic.Int64  // bytes of small files held in memory, at most smallFiles
-	copied      atomic.Int64  // bytes in the cache directory, at most Options.CacheSize and a window
-	pace        pace          // of a server that can only stream
-	transfers   chan struct{} // holds a token for each file that is being streamed; see transferTurn
-	uploads     turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
-	waiting     atomic.Int64  // files that wait to be
-	aheads      atomic.Int64  // fetches ahead of readers under way, at most maxAheads
-	quarantined atomic.Int64
-	cutListing  atomic.Bool // it was told that the server cuts listings
-	lastError   atomic.Pointer[error]
+	small      atomic.Int64  // bytes of small files held in memory, at most smallFiles
+	copied     atomic.Int64  // bytes in the cache directory, at most Options.CacheSize and a window
+	pace       pace          // of a server that can only stream
+	transfers  chan struct{} // holds a token for each file that is being streamed; see transferTurn
+	uploads    turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
+	waiting    atomic.Int64  // files that wait to be
+	aheads     atomic.Int64  // fetches ahead of readers under way, at most maxAheads
+	cutListing atomic.Bool   // it was told that the server cuts listings
+	lastError  atomic.Pointer[error]
 }
 
 // New returns the tree of b, which it owns from then on. It does not touch the server.
@@ -750,7 +749,7 @@ type Owed struct {
 
 // Owed counts what is owed now.
 func (t *Tree) Owed() Owed {
-	o := Owed{Quarantined: int(t.quarantined.Load())}
+	o := Owed{Quarantined: t.quarantined()}
 	if err := t.lastError.Load(); err != nil {
 		o.LastError = *err
 	}
