@@ -401,6 +401,7 @@ func (h *hand) testRequest(what string) (control.TestRequest, error) {
 		case statErr == nil && info.Size() > maxDefinition:
 			return q, control.Errorf(control.BadData, "%s is too long for a definition", what)
 		}
+		q.Name = strings.TrimSuffix(filepath.Base(what), ".toml")
 		text, err = os.ReadFile(what)
 	default:
 		q.Name = what

@@ -504,3 +504,24 @@ func TestStatusTellsHowToCheck(t *testing.T) {
 		}
 	}
 }
+
+// A definition in a file may leave out what it is called: it has the file's name, as those that are saved.
+func TestTestOfAFileTellsItsName(t *testing.T) {
+	asked := make(chan control.TestRequest, 1)
+	s := newStand(t, func(s *control.Server) {
+		control.Test.Serve(s, func(_ context.Context, q control.TestRequest, send func(control.Step) error) error {
+			asked <- q
+			return send(control.Step{Step: "resolve", OK: true})
+		})
+	})
+	file := filepath.Join(t.TempDir(), "draft.toml")
+	if err := os.WriteFile(file, []byte("host = 'h'"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errOut := s.hand("", "test", file); status != 0 {
+		t.Fatalf("test ends with %d: %s%s", status, out, errOut)
+	}
+	if q := <-asked; q.Name != "draft" || q.Definition.Open() != "host = 'h'" {
+		t.Errorf("asked for %q, %q; want the file's name and content", q.Name, q.Definition.Open())
+	}
+}

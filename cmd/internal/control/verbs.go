@@ -176,7 +176,8 @@ type EnableRequest struct {
 	Enabled bool   `json:"enabled"`
 }
 
-// TestRequest asks to try a connection step by step: a stored one by Name, or the text of a definition.
+// TestRequest asks to try a connection step by step: a stored one by Name, or the text of a definition, which is called Name
+// if it does not say what it is called.
 type TestRequest struct {
 	Name        string `json:"name,omitempty"`
 	Environment string `json:"environment,omitempty"`

@@ -858,7 +858,7 @@ protocol = "SFTP"
 host = "h"
 username = "u"
 password = "` + canary + `"
-workingDir = "/x"`)}} {
+workingDir = "/x"`)}, {Name: "draft", Definition: control.Seal("protocol = \"SFTP\"\nhost = \"h\"\nusername = \"u\"\nworkingDir = \"/x\"")}} {
 		if steps, err := run(q); err != nil || !slices.Equal(steps, []string{"resolve ok", "tcp ok"}) {
 			t.Errorf("test gave %q, %v", steps, err)
 		}

@@ -346,7 +346,10 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 		}
 		return d.resolve(ctx, config, q.Name, environment)
 	}
-	c, findings := conncfg.Parse([]byte(q.Definition.Open()), "definition", q.Name)
+	c, findings := conncfg.Parse([]byte(q.Definition.Open()), "definition", "")
+	if c.Name == "" { // a file that leaves the name out has its own
+		c, findings = conncfg.Parse([]byte(q.Definition.Open()), "definition", q.Name)
+	}
 	if err := d.refusal(findings); err != nil {
 		return conncfg.Target{}, err
 	}
