@@ -176,6 +176,9 @@ checks() {
 	# shellcheck disable=SC2086
 	gotest "$TMPDIR/rooms.log" -race -timeout 10m $rooms ./integration/link || failed+=("tests of the rooms")
 
+	step contract on every FTP server, without the race detector
+	gotest "$TMPDIR/ftp.log" -timeout 10m -run '^TestSuite$' ./backends/ftp || failed+=("contract on every FTP server")
+
 	# One package at a time: their servers are given little time to answer, and two cores are few.
 	step black-box tests
 	gotest "$TMPDIR/integration.log" -p 1 -timeout 20m $(go list ./integration/... | grep -v /link$) || failed+=("black-box tests")
