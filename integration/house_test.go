@@ -81,7 +81,6 @@ var houseLibraries = map[string][]string{
 	"golang.org/x/term":                      {"cmd/..."},
 	"golang.org/x/text":                      {"backends/charset"},
 	"golang.org/x/net":                       {"backends/dial"},
-	"goftp.io/server/v2":                     {"cmd/internal/demo"},
 	"golang.org/x/sync":                      {"..."},
 	"golang.org/x/sys":                       {"..."},
 	"github.com/prometheus/client_golang":    {"cmd/internal/metrics"},
