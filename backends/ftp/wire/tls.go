@@ -385,9 +385,9 @@ func (s *security) detail(line net.Conn) string {
 }
 
 // speaksTLS reports whether a server that has said nothing waits for TLS. The deadline of the greeting has passed: it has a
-// moment more for an answer.
+// moment more for an answer, of which nobody's budget knows.
 func (s *Session) speaksTLS() bool {
-	s.conn.SetDeadline(time.Now().Add(min(s.o.ConnectTimeout/2, 3*time.Second)))
+	s.conn.SetDeadline(time.Now().Add(min(max(s.o.ConnectTimeout/10, 300*time.Millisecond), s.o.ConnectTimeout/2, 3*time.Second)))
 	t := &tap{Conn: s.conn}
 	tls.Client(t, &tls.Config{InsecureSkipVerify: true}).Handshake() // only what comes back matters
 	return len(t.first) > 0 && (t.first[0] == recordAlert || t.first[0] == recordHandshake)
