@@ -21,7 +21,8 @@ import (
 )
 
 // Stat describes name without following a link, as far as the server tells links. One round trip, where FEAT offers MLST or
-// the server filters what it lists (vsftpd); two, where something looks like a link.
+// the server filters what it lists (vsftpd); two, where something looks like a link, and up to three where a busy directory is listed for
+// it, a few times a minute.
 func (b *Backend) Stat(ctx context.Context, name string) (info backends.Info, err error) {
 	for trusted := true; trusted; {
 		trusted = !b.patterns() || !b.distrusted(name)
