@@ -749,3 +749,50 @@ func (w *world) entries(dir string) (entries []cache.Entry) {
 		entries = append(entries, e)
 	}
 }
+
+// TestReadOfASilentStreamEndsWithinTheBudget: a server that freezes in mid-transfer costs a read the budget and no more, as
+// long as the backend's own reader falls silent for one timeout at a time. Whoever reads beside it waits no longer.
+func TestReadOfASilentStreamEndsWithinTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStream(t, nil)
+		w.give("f", noise(8<<20, 1))
+		f := w.open("f", reading)
+		w.part(f, noise(64<<10, 1), 0)
+		timeout := w.options.Retry.Timeout
+		w.server.SetFault(func(ctx context.Context, op, name string) error {
+			select {
+			case <-time.After(timeout):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			return &backends.Error{Op: op, Name: name, Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent}
+		})
+		budget := timeout * time.Duration(w.options.Retry.Count+1)
+		var reads sync.WaitGroup
+		for i := range 4 {
+			reads.Go(func() {
+				began := time.Now()
+				_, err := f.ReadAt(w.Context(), make([]byte, 4096), int64(i+3)<<20)
+				took := time.Since(began)
+				if code := backends.Errno(err); code != syscall.ETIMEDOUT && code != syscall.EHOSTDOWN {
+					t.Errorf("read %d: %v, want ETIMEDOUT or EHOSTDOWN", i, err)
+				}
+				if took > budget {
+					t.Errorf("read %d took %v, want %v at most", i, took, budget)
+				}
+			})
+		}
+		reads.Wait()
+		began := time.Now()
+		_, err := f.ReadAt(w.Context(), make([]byte, 4096), 7<<20)
+		wantErrno(t, err, syscall.EHOSTDOWN)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a read once it is known took %v", took)
+		}
+		w.server.SetFault(nil)
+		time.Sleep(time.Minute)
+		w.part(f, noise(8<<20, 1)[7<<20:], 7<<20)
+		w.must(f.Close(w.Context(), true))
+		w.must(w.tree.Close(w.Context()))
+	})
+}
