@@ -75,20 +75,22 @@ func (nullConn) Read([]byte) (int, error)    { return 0, io.EOF }
 func (nullConn) Write(p []byte) (int, error) { return 0, net.ErrClosed }
 func (nullConn) Close() error                { return nil }
 
+// listen opens a port for the next data connection, as servers do: one that was given up waits at a port that is no more.
 func (c *control) listen() (port int) {
 	if c.f.listener == nil {
 		return 1
 	}
-	if c.data == nil {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			c.f.t.Error(err)
-			return 0
-		}
-		c.data = l
-		c.f.t.Cleanup(func() { l.Close() })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.f.t.Error(err)
+		return 0
 	}
-	return c.data.Addr().(*net.TCPAddr).Port
+	if c.data != nil {
+		c.data.Close()
+	}
+	c.data = l
+	c.f.t.Cleanup(func() { l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // send sends content on the data connection and closes it.

@@ -101,6 +101,7 @@ func TestStraysAreNeverBelieved(t *testing.T) {
 		do(t, s, "NOOP")
 		sent <- struct{}{}
 		<-sent
+		eventually(t, "spoiled", func() bool { return !s.Healthy() }) // it is on its way
 		_, err := s.Do(t.Context(), "SIZE /f")
 		failed(t, err, backends.Transient)
 		if lines := f.heard("SIZE"); len(lines) > 0 || s.Healthy() {
@@ -516,7 +517,6 @@ func TestStaleSpare(t *testing.T) {
 			c.say("425 too late")
 			return
 		}
-		c.accept().Close() // the one given up
 		sound["RETR"](c, arg)
 	}})
 	s.Warm()
