@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -182,6 +183,56 @@ func TestFileReplacedBetweenQuestionAndOpeningIsReadWhole(t *testing.T) {
 				t.Errorf("afterwards the name has %d bytes, %v; want %d", now.Size, err, len(replaced))
 			}
 			w.must(f.Close(w.Context(), false))
+			w.must(w.tree.Close(w.Context()))
+		})
+	}
+}
+
+// TestOpenThatMeetsARenameReadsOneVersion: what was opened before a file was replaced must not be taken for the new one that
+// somebody else has open by then, though it is longer and of the same second.
+func TestOpenThatMeetsARenameReadsOneVersion(t *testing.T) {
+	for _, size := range []int{20, 300 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(so *mem.Options, _ *cache.Options) {
+				so.Known = backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime
+			})
+			long, short := strings.Repeat("l", 2*size), strings.Repeat("s", size)
+			w.give("f", long)
+			w.give("t", short)
+			release := make(chan struct{})
+			var opens, stats atomic.Int32
+			w.server.SetAfter(func(_ context.Context, op, name string) error {
+				if op == "open" && name == "f" && opens.Add(1) == 1 {
+					<-release
+				}
+				return nil
+			})
+			w.server.SetFault(func(_ context.Context, op, name string) error {
+				if op == "stat" && name == "f" && stats.Add(1) == 1 {
+					<-release
+				}
+				return nil
+			})
+			type result struct {
+				f   *cache.File
+				err error
+			}
+			opened := make(chan result, 1)
+			go func() {
+				f, _, err := w.tree.Open(w.Context(), "f", reading)
+				opened <- result{f, err}
+			}()
+			synctest.Wait()
+			w.must(w.tree.Rename(w.Context(), "t", "f", backends.Replace))
+			g := w.open("f", cache.OpenMode{Write: true})
+			close(release)
+			r := <-opened
+			w.must(r.err)
+			if got := w.read(r.f); got != long && got != short {
+				t.Errorf("read %s, neither the old nor the new version", got[:min(len(got), 40)])
+			}
+			w.must(r.f.Close(w.Context(), false))
+			w.must(g.Close(w.Context(), false))
 			w.must(w.tree.Close(w.Context()))
 		})
 	}

@@ -454,7 +454,7 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 		reader.drop()
 		return nil, err
 	}
-	e, compared, err := t.openedInstead(ctx, name, e, reader)
+	reader, e, err = t.openedInstead(ctx, name, mode, e, reader)
 	if err != nil {
 		reader.drop()
 		return nil, err
@@ -464,7 +464,11 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 		reader.drop()
 		return nil, err
 	}
-	if err := reader.hand(f, compared && f.agrees(e.Info)); err != nil {
+	if !t.streams() && !f.agrees(e.Info) {
+		reader.drop() // it is not of what others have open under this name
+		reader = nil
+	}
+	if err := reader.hand(f, !t.streams()); err != nil {
 		return nil, errors.Join(err, f.Close(ctx, false))
 	}
 	return t.opened(ctx, f, mode)
@@ -551,39 +555,62 @@ func (a *ahead) hand(f *File, compared bool) error {
 	return nil
 }
 
-// openedInstead returns e as what the reader has opened, and whether that is certain: the name may have been given to another
-// file between the two questions, and a server that tells no identity leaves no way to tell it later from one that grew. What
-// was opened must then be what the name has by now, without following a link: opening follows one that took the name.
-func (t *Tree) openedInstead(ctx context.Context, name string, e Entry, a *ahead) (Entry, bool, error) {
-	if a == nil || t.streams() {
-		return e, false, nil
+// openedInstead returns e and the reader as what was opened: the name may have been given to another file between the two
+// questions, and a server that tells no identity leaves no way to tell it later from one that grew. What was opened must be
+// what the name had before or has afterwards, without following a link, for opening follows one that took the name; else
+// both are asked for again. A file that grows faster than that is what was opened of it. The reader is nil if there is none,
+// or none that can be believed: who reads then opens the file anew, and it must be e.
+func (t *Tree) openedInstead(ctx context.Context, name string, mode OpenMode, e Entry, a *ahead) (*ahead, Entry, error) {
+	for tries := 1; a != nil && !t.streams(); tries++ {
+		<-a.done
+		if a.err != nil {
+			return a, e, nil
+		}
+		opened, err := a.reader.Stat(ctx)
+		if err != nil || !opened.Known.Has(backends.HasType|backends.HasSize|backends.HasModTime) {
+			break
+		}
+		if t.isOpened(name, opened, e) {
+			return a, e, nil
+		}
+		before := e
+		if e, err = t.Refresh(ctx, name); err == nil {
+			err = openable(name, e.Info)
+		}
+		switch {
+		case err != nil:
+			return a, e, err
+		case t.isOpened(name, opened, e):
+			return a, e, nil
+		case tries < openTries:
+		case mayContinue(before.Info, opened) && mayContinue(opened, e.Info):
+			e.Size, e.ModTime = opened.Size, opened.ModTime
+			e.Version = fingerprint(e.Info)
+			t.attrs.Forget(name)
+			return a, e, nil
+		default:
+			a.drop()
+			return nil, e, nil
+		}
+		a.drop()
+		a = t.openAhead(ctx, name, mode)
 	}
-	<-a.done
-	if a.err != nil {
-		return e, false, nil
+	if a != nil && !t.streams() {
+		a.drop()
+		a = nil
 	}
-	opened, err := a.reader.Stat(ctx)
-	if err != nil || !opened.Known.Has(backends.HasType|backends.HasSize|backends.HasModTime) {
-		return e, false, nil
-	}
+	return a, e, nil
+}
+
+// openTries is how often a file is opened that changes each time.
+const openTries = 4
+
+// isOpened reports whether what an open file tells of itself, which may lack its identity, is what the name was said to be.
+func (t *Tree) isOpened(name string, opened backends.Info, e Entry) bool {
 	if opened.ID == "" {
 		opened.ID = e.ID
 	}
-	if t.kept.shown(name, opened).SameVersion(e.Info) {
-		return e, true, nil
-	}
-	again, err := t.Refresh(ctx, name)
-	if err == nil {
-		err = openable(name, again.Info)
-	}
-	if err != nil {
-		return e, false, err
-	}
-	opened.ID = again.ID
-	if t.kept.shown(name, opened).SameVersion(again.Info) {
-		return again, true, nil
-	}
-	return again, false, nil
+	return t.kept.shown(name, opened).SameVersion(e.Info)
 }
 
 // askReader returns what is known of name if that is fresh and a reader of a server that can only stream says the same: it has

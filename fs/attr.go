@@ -137,6 +137,7 @@ func (s *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 }
 
 func (s *fileSystem) attrOut(out *fuse.AttrOut, v view, e cache.Entry) {
+	s.nodes.tells(v.id, e.Version)
 	out.SetTimeout(s.attrLife(v, e))
 	s.attr(&out.Attr, v, e)
 }

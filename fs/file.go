@@ -77,9 +77,12 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry) (keep bool, err error) {
 	h.content = &content{file: file}
 	h.empty = e.Size == 0 && !h.write
-	keep, ok := s.nodes.opens(h.node, h.content, e, h.write)
+	keep, known, ok := s.nodes.opens(h.node, h.content, e, h.write)
 	if !ok {
 		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
+	}
+	if !known {
+		s.forgetAttributes(h.node)
 	}
 	return keep, nil
 }
@@ -153,6 +156,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 	}
 	h := &handle{node: v.id, write: mode.Write}
 	if _, err := s.hold(r, h, file, e); err != nil {
+		s.nodes.tells(v.id, 0)
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
 		return nil, status(err)
 	}

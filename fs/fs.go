@@ -44,6 +44,7 @@ type fileSystem struct {
 	calm     calm
 	space    space
 	notifier *notifier
+	kernel   notices // set before the first request
 
 	releasing sync.WaitGroup // releases that still publish
 
@@ -65,6 +66,9 @@ func newFileSystem(tree *cache.Tree, o Options) *fileSystem {
 		stop:          make(chan struct{}),
 	}
 }
+
+// Init is told of the server before the first request.
+func (s *fileSystem) Init(server *fuse.Server) { s.kernel = server }
 
 func (s *fileSystem) String() string { return fsType }
 

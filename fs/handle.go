@@ -81,21 +81,21 @@ type content struct {
 }
 
 // opens notes that c is open for node id; the node is then not forgotten. keep reports whether the pages that the kernel
-// may still hold are of the same version. ok is false, and nothing noted, if the node is open with other content: whoever
-// opens it must look its name up again.
-func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, ok bool) {
+// may still hold are of the same version, and known whether its attributes are. ok is false, and nothing noted, if the node is
+// open with other content: whoever opens it must look its name up again.
+func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, known, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.find(id)
 	if i == 0 {
-		return false, false
+		return false, false, false
 	}
 	o := t.open[i]
 	if o == nil {
 		o = &opened{version: e.Version}
 		t.open[i] = o
 	} else if o.version != e.Version {
-		return false, false
+		return false, false, false
 	}
 	o.contents = append(o.contents, c)
 	c.uses++
@@ -107,7 +107,7 @@ func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, o
 	n := t.at(i)
 	keep = n.flags&hasPages != 0 && n.stamp == e.Version
 	n.stamp, n.flags = e.Version, n.flags|hasPages
-	return keep, true
+	return keep, n.told == e.Version, true
 }
 
 // reopens is opens for a node that may have no name: it shares what is open already, if anything is.

@@ -80,6 +80,7 @@ func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if !ok {
 		return statusStale
 	}
+	s.nodes.tells(v.id, e.Version)
 	s.entry(out, v, e)
 	return fuse.OK
 }

@@ -2,12 +2,14 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,5 +219,50 @@ func posix(t *testing.T, r *rig, odd map[string]string) {
 				t.Errorf("passed: %v; why it should not: %q; %v\n%s", passed, why, err, out)
 			}
 		})
+	}
+}
+
+// TestOpenSeesTheWholeNewVersion: a file that another host has replaced since the kernel was told of it has its new length when
+// it is opened.
+func TestOpenSeesTheWholeNewVersion(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Minute, NegativeTTL: time.Minute}})
+	for _, content := range []string{"first", "the second is longer", "3", strings.Repeat("4", 1000), "fifth"} {
+		if err := r.server.WriteFile("f", []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		// The first stat is answered by what is known of the former version.
+		r.want(`stat f >/dev/null; exec 3<f; stat -L -c %s /proc/self/fd/3; dd bs=4096 count=1 status=none <&3 | wc -c`,
+			fmt.Sprintf("%d\n%d", len(content), len(content)))
+	}
+}
+
+// TestOpenThatMeetsARenameReadsAllOfOneVersion: the kernel asks for a node whose name is given to another file before it is
+// answered. It then reads the other one through the node, and must not cut it to the length that it knew.
+func TestOpenThatMeetsARenameReadsAllOfOneVersion(t *testing.T) {
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Minute, NegativeTTL: time.Minute}})
+	r.sh(`echo -n short > f; echo -n 'much longer' > g; cat f g; stat f g`)
+	asked, renamed := make(chan struct{}), make(chan struct{})
+	var opens atomic.Int32
+	r.server.SetFault(func(_ context.Context, op, name string) error {
+		if op == "open" && name == "f" && opens.Add(1) == 1 {
+			close(asked)
+			<-renamed
+		}
+		return nil
+	})
+	read := make(chan string, 1)
+	go func() {
+		defer close(read)
+		got, err := r.try(`dd if=f bs=4096 count=1 status=none`)
+		if err != nil {
+			t.Error(err)
+		}
+		read <- got
+	}()
+	<-asked
+	r.sh(`mv g f`)
+	close(renamed)
+	if got := <-read; got != "short" && got != "much longer" {
+		t.Errorf("read %q, neither the old nor the new version", got)
 	}
 }

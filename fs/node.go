@@ -32,6 +32,7 @@ type node struct {
 	name    string
 	ino     uint64
 	stamp   uint64 // of a file: the version of the pages that the kernel may hold; of a directory: counts our changes in it
+	told    uint64 // the version whose attributes the kernel was told last
 	lookups uint64 // how often the kernel was given the node and has not yet forgotten it
 	changed int64  // when we last changed an attribute that mtime does not tell of, in nanoseconds; 0 never
 	parent  slot   // 0 if it bears no name
@@ -235,8 +236,19 @@ func (t *nodes) look(dir nodeID, name string, e cache.Entry) (v view, ok bool) {
 	}
 	i := t.lookSlot(place{d, name}, e)
 	t.isFile(i, e.Linked)
-	t.at(i).lookups++
+	n := t.at(i)
+	n.lookups++
+	n.told = e.Version
 	return t.viewOf(i), true
+}
+
+// tells notes that the kernel is being told the attributes of a version of node id, 0 if it is not after all.
+func (t *nodes) tells(id nodeID, version uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.find(id); i != 0 {
+		t.at(i).told = version
+	}
 }
 
 // isFile notes that node i is the file that the tree calls so under all its names; 0 for one that it knows by one name.
@@ -430,7 +442,7 @@ func (t *nodes) unnamed(e cache.Entry) view {
 	defer t.mu.Unlock()
 	i := t.take()
 	n := t.at(i)
-	*n = node{age: n.age, kind: kindOf(e.Mode), lookups: 1}
+	*n = node{age: n.age, kind: kindOf(e.Mode), lookups: 1, told: e.Version}
 	for k := uint64(0); n.ino == 0; k++ {
 		// A hash of the id, which no other node ever has: as good as a path.
 		if ino := hashIno(uint64(t.id(i)), "", k); ino > rootIno && t.away[ino] == 0 {

@@ -93,7 +93,7 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	n := newNodes()
 	old := mustLook(t, n, rootID, "f", fileEntry(1))
 	c := &content{}
-	if _, ok := n.opens(old.id, c, fileEntry(1), false); !ok {
+	if _, _, ok := n.opens(old.id, c, fileEntry(1), false); !ok {
 		t.Fatal("a node that nobody has open cannot be opened")
 	}
 	if again := mustLook(t, n, rootID, "f", fileEntry(1)); again.id != old.id {
@@ -106,7 +106,7 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	if path, ok := n.path(old.id); ok {
 		t.Errorf("the old content still bears the name %q", path)
 	}
-	if _, ok := n.opens(old.id, &content{}, fileEntry(2), false); ok {
+	if _, _, ok := n.opens(old.id, &content{}, fileEntry(2), false); ok {
 		t.Error("the old node was opened with the new content")
 	}
 	n.forget(fresh.id, 1)
@@ -128,7 +128,7 @@ func TestNodePagesAreKeptOnlyForTheSameVersion(t *testing.T) {
 		keep    bool
 	}{{1, false}, {1, true}, {2, false}, {2, true}} {
 		c := &content{}
-		keep, ok := n.opens(f.id, c, fileEntry(step.version), false)
+		keep, _, ok := n.opens(f.id, c, fileEntry(step.version), false)
 		if !ok || keep != step.keep {
 			t.Errorf("open %d of version %d: keep %v ok %v, want %v true", i, step.version, keep, ok, step.keep)
 		}

@@ -82,6 +82,15 @@ func (n *notifier) end() {
 	n.done.Wait()
 }
 
+// forgetAttributes makes the kernel ask for the attributes of a file before it uses them again: it is about to read content that
+// is not of the length it believes in. Alone of all notices this one may be given by a handler: without pages the kernel waits
+// for nobody (fuse_reverse_inval_inode with a negative offset).
+func (s *fileSystem) forgetAttributes(id nodeID) {
+	if s.kernel != nil { // nil where a test asks without a kernel
+		s.kernel.InodeNotify(id, -1, 0)
+	}
+}
+
 // notices is the part of a fuse.Server that tells the kernel.
 type notices interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
