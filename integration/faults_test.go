@@ -24,14 +24,16 @@ type freezer interface {
 // works again when it goes on.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
-	stops(t, func(t *testing.T) (*stage, freezer) {
+	stops(t, true, func(t *testing.T) (*stage, freezer) {
 		s := newStage(t, servers.SSHOptions{}, impatient)
 		return s, s.server
 	})
 }
 
 // stops is TestServerStops on a stage that start makes for each call.
-func stops(t *testing.T, start func(*testing.T) (*stage, freezer)) {
+// known says whether the server must be known to be away after one call has spent its budget. Over FTP it need not yet: a call
+// that sends nothing, as the beginning of an upload, passes for an answer.
+func stops(t *testing.T, known bool, start func(*testing.T) (*stage, freezer)) {
 	t.Helper()
 	big := random(1, 24<<20)
 	for name, call := range map[string]func(s *stage) (before, during func() error){
@@ -108,13 +110,15 @@ func stops(t *testing.T, start func(*testing.T) (*stage, freezer)) {
 			}
 			server.Stop(t)
 			errnoIs(t, name, within(t, budget, name, during), syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.EIO)
-			err := within(t, offline, "a call once it is known", func() error {
-				_, err := os.Stat(filepath.Join(s.mount, "unknown too"))
-				return err
-			})
-			errnoIs(t, "stat", err, syscall.EHOSTDOWN)
-			if got := s.daemon.State(t, connection); got != "offline" {
-				t.Errorf("state %q, want offline", got)
+			if known {
+				err := within(t, offline, "a call once it is known", func() error {
+					_, err := os.Stat(filepath.Join(s.mount, "unknown too"))
+					return err
+				})
+				errnoIs(t, "stat", err, syscall.EHOSTDOWN)
+				if got := s.daemon.State(t, connection); got != "offline" {
+					t.Errorf("state %q, want offline", got)
+				}
 			}
 			server.Cont(t)
 			heals(t, filepath.Join(s.mount, "big"), big)

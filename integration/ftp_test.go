@@ -41,7 +41,7 @@ func TestFTPServerStops(t *testing.T) {
 	for _, o := range []servers.FTPOptions{{}, {Kind: servers.PureFTPd}, {Kind: servers.ProFTPD, TLS: servers.Explicit}} {
 		t.Run(o.Kind.String()+" "+o.TLS.String(), func(t *testing.T) {
 			t.Parallel()
-			stops(t, func(t *testing.T) (*stage, freezer) {
+			stops(t, false, func(t *testing.T) (*stage, freezer) {
 				server := servers.NewFTP(t, o)
 				return stageOf(t, server, o, impatient), server
 			})
