@@ -31,8 +31,8 @@ func TestServerStops(t *testing.T) {
 }
 
 // stops is TestServerStops on a stage that start makes for each call.
-// known says whether the server must be known to be away after one call has spent its budget. Over FTP it need not yet: a call
-// that sends nothing, as the beginning of an upload, passes for an answer.
+// known says whether the server must be known to be away after one call has spent its budget. Over FTP it need not yet: on vsftpd
+// calls after it were seen to spend theirs too.
 func stops(t *testing.T, known bool, start func(*testing.T) (*stage, freezer)) {
 	t.Helper()
 	big := random(1, 24<<20)
