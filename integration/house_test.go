@@ -28,10 +28,11 @@ var houseRooms = map[string][]string{
 
 	"backends":             {},
 	"backends/netconn":     {},
+	"backends/reach":       {"backends", "backends/netconn"},
 	"backends/pool":        {"backends"},
-	"backends/sftp":        {"backends", "backends/netconn", "backends/pool"},
+	"backends/sftp":        {"backends", "backends/netconn", "backends/reach", "backends/pool"},
 	"backends/ftp":         {"backends", "backends/ftp/...", "backends/netconn", "backends/pool"},
-	"backends/ftp/wire":    {"backends", "backends/netconn"},
+	"backends/ftp/wire":    {"backends", "backends/netconn", "backends/reach"},
 	"backends/ftp/listing": {"backends"},
 	"backends/charset":     {"backends"},
 	"backends/retry":       {"backends"},

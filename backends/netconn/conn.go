@@ -19,6 +19,11 @@ import (
 // errors.Is(err, os.ErrDeadlineExceeded).
 var ErrSilent = fmt.Errorf("no progress within the timeout: %w", os.ErrDeadlineExceeded)
 
+// IsTimeout reports whether err is a deadline that has passed, of a connection or of a context.
+func IsTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // Conn is a net.Conn that closes itself when its Watch stalls or a bound context ends. Reads and writes under way then
 // return why. Its methods may be called from many goroutines at once.
 type Conn struct {

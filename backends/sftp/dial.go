@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,6 +17,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/backends/netconn"
+	"pierfs/backends/reach"
 )
 
 func (o *Options) step(s Step) {
@@ -113,73 +112,8 @@ func (o *Options) ended(name string, begun time.Time, detail string, err error) 
 
 // reach resolves the name and connects, to the first address that answers.
 func (o *Options) reach(ctx context.Context) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(o.Address)
-	if err != nil {
-		return nil, o.ended("dns", time.Now(), "", refuse(syscall.EINVAL, "address %q: %w", o.Address, err))
-	}
-	connect, hosts := o.Dial, []string{host}
-	if connect == nil {
-		connect = new(net.Dialer).DialContext
-		if hosts, err = o.resolve(ctx, host); err != nil {
-			return nil, err
-		}
-	}
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
-	defer cancel()
-	for n, host := range hosts {
-		// Every address gets its share of the time that is left, so that one that is silent does not hide the others.
-		share := (o.ConnectTimeout - time.Since(begun)) / time.Duration(len(hosts)-n)
-		one, stop := context.WithTimeout(ctx, share)
-		var conn net.Conn
-		conn, err = connect(one, "tcp", net.JoinHostPort(host, port))
-		stop()
-		if err == nil {
-			o.ended("tcp", begun, conn.RemoteAddr().String(), nil)
-			return conn, nil
-		}
-	}
-	return nil, o.ended("tcp", begun, "", unreachable(o.Address, err))
-}
-
-func (o *Options) resolve(ctx context.Context, host string) ([]string, error) {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return []string{host}, nil
-	}
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
-	defer cancel()
-	hosts, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil {
-		return nil, o.ended("dns", begun, "", &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient,
-			Cause: backends.CauseDNS, Err: err, Hint: "check the spelling of host, and that this machine's resolver knows it"})
-	}
-	o.ended("dns", begun, strings.Join(hosts, ", "), nil)
-	return hosts, nil
-}
-
-// unreachable tells why no connection came about. What a dialer of somebody else has told of already is left as it is.
-func unreachable(address string, err error) error {
-	if told, ok := errors.AsType[*backends.Error](err); ok {
-		return told
-	}
-	e := &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient, Cause: backends.CauseNoRoute, Err: err,
-		Hint: "check host and port, the route to it and the firewalls between"}
-	timeout, _ := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Code, e.Cause = syscall.ECONNREFUSED, backends.CauseConnRefused
-		e.Hint = "the machine answers, but nothing listens there: check port, and that the SSH server runs"
-	case errors.Is(err, syscall.ECONNRESET):
-		e.Code, e.Cause = syscall.ECONNRESET, backends.CauseConnLost
-		e.Hint = "something answers at " + address + " and hangs up at once: check what stands between, and that the SSH server runs"
-	case errors.Is(err, context.Canceled):
-		e.Code, e.Cause = syscall.EINTR, ""
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeout != nil && timeout.Timeout():
-		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseConnTimeout
-		e.Hint = "no answer from " + address + ": check host, and that no firewall drops the packets"
-	}
-	return e
+	server := reach.Server{Address: o.Address, Speaks: "SSH", Timeout: o.ConnectTimeout, Dial: o.Dial, Ended: o.ended}
+	return server.Connect(ctx)
 }
 
 // refusal is an error that must not be repeated by itself.
@@ -282,27 +216,6 @@ func legacyConfig() ssh.Config {
 	}
 }
 
-// brokeOff is a login that ended before the server had said yes or no. Whatever it was may have passed by the next one.
-func brokeOff(conn *netconn.Conn, err error, hint string) *backends.Error {
-	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err, Hint: hint}
-	broken := conn.Broken()
-	switch {
-	case errors.Is(broken, context.Canceled):
-		e.Code, e.Cause, e.Err = syscall.EINTR, "", broken
-	case isTimeout(broken):
-		e.Err = broken // x/crypto tells of our deadline as of the server's hanging up
-		fallthrough
-	case isTimeout(err):
-		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
-		e.Hint = "the server did not answer in time; a longer connectTimeout may help if it is slow"
-	}
-	return e
-}
-
-func isTimeout(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
-}
-
 // noSSH tells why the handshake failed before the host key was believed.
 func noSSH(greeted *greeting, err error) error {
 	if wrong, ok := errors.AsType[*errHostKey](err); ok {
@@ -313,7 +226,7 @@ func noSSH(greeted *greeting, err error) error {
 			Hint: "the server is old: set legacyAlgorithms = true if it cannot be updated"}
 	}
 	const elsewhere = "something else listens on this port: check port (SSH has 22) and protocol"
-	e := brokeOff(greeted.Conn, err,
+	e := reach.BrokeOff(greeted.Conn, err,
 		"the server broke off before it proved who it is: it may be full, have banned this machine, or be no SSH server")
 	switch {
 	case errors.Is(err, errScanned):
@@ -335,7 +248,7 @@ func noSSH(greeted *greeting, err error) error {
 func noLogin(o *Options, conn *netconn.Conn, proof *credentials, err error) error {
 	const check = "check username and password or key; nothing is tried again by itself, so that no account is locked"
 	refused, ok := errors.AsType[*refusedLogin](err)
-	lost := brokeOff(conn, err, "the server hung up during the login: it may be full, or have banned this machine")
+	lost := reach.BrokeOff(conn, err, "the server hung up during the login: it may be full, or have banned this machine")
 	switch {
 	case ok && refused.offered:
 		o.hangUps.Store(0)
@@ -387,7 +300,7 @@ func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys
 	}
 	if err := s.begin(ctx); err != nil {
 		if lostReply(err) && ctx.Err() == nil {
-			err = brokeOff(conn, err, "the server hung up when it was asked for the working directory")
+			err = reach.BrokeOff(conn, err, "the server hung up when it was asked for the working directory")
 		}
 		return s, o.ended("workingDir", begun, "", err)
 	}
@@ -430,7 +343,7 @@ func noSFTP(conn *netconn.Conn, err error) error {
 	if errors.Is(err, errNoSubsystem) || errors.Is(err, errMalformed) {
 		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseNoSFTP, Err: err, Hint: hint}
 	}
-	e := brokeOff(conn, err, "the server hung up before it started SFTP")
+	e := reach.BrokeOff(conn, err, "the server hung up before it started SFTP")
 	_, full := errors.AsType[*ssh.OpenChannelError](err)
 	switch {
 	case full:

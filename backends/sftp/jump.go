@@ -16,6 +16,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/backends/netconn"
+	"pierfs/backends/reach"
 )
 
 // Jump leads to servers through an SSH host: its connections are channels of one login there (direct-tcpip, RFC 4254
@@ -72,7 +73,7 @@ func (j *Jump) DialContext(ctx context.Context, network, address string) (net.Co
 		case ctx.Err() != nil:
 			return nil, j.dressed(noAnswer(ctx, address))
 		case fresh:
-			return nil, j.dressed(brokeOff(c.conn, err, "the SSH host in via broke off"))
+			return nil, j.dressed(reach.BrokeOff(c.conn, err, "the SSH host in via broke off"))
 		}
 		// A login of long ago that has died unnoticed says nothing about the host.
 	}

@@ -258,7 +258,7 @@ func blocked(ctx context.Context, c *channel, err error) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		code = syscall.ECONNREFUSED
-	case isTimeout(err), timeout != nil && timeout.Timeout():
+	case netconn.IsTimeout(err), timeout != nil && timeout.Timeout():
 		code = syscall.ETIMEDOUT
 	}
 	told := ""

@@ -15,6 +15,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/backends/netconn"
+	"pierfs/backends/reach"
 )
 
 // Dial makes a session: dns, tcp, banner, tls, auth, features, each within the connect timeout.
@@ -140,99 +141,22 @@ func (o *Options) ended(name string, begun time.Time, detail string, err error) 
 	return err
 }
 
+// reach resolves the name and connects, to the first address that answers.
+func (o *Options) reach(ctx context.Context) (net.Conn, error) {
+	server := reach.Server{Address: o.Address, Speaks: "FTP", Timeout: o.ConnectTimeout, Dial: o.DialContext, Ended: o.ended}
+	if o.Active {
+		_, port, _ := net.SplitHostPort(o.Address) // which Connect says all about that is wrong
+		server.Check = func(conn net.Conn) error {
+			if _, ok := direct(conn, port); !ok {
+				return refuse("connect", syscall.EOPNOTSUPP, errNoActive)
+			}
+			return nil
+		}
+	}
+	return server.Connect(ctx)
+}
+
 // refused is an error that must not be repeated by itself.
 func refused(cause backends.Cause, err error, hint string) error {
 	return &backends.Error{Op: "connect", Code: syscall.EACCES, Class: backends.Refused, Cause: cause, Err: err, Hint: hint}
-}
-
-// reach resolves the name and connects, to the first address that answers.
-func (o *Options) reach(ctx context.Context) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(o.Address)
-	if err != nil {
-		return nil, o.ended("dns", time.Now(), "", refuse("connect", syscall.EINVAL, fmt.Errorf("address %q: %w", o.Address, err)))
-	}
-	hosts := []string{host}
-	if o.DialContext == nil {
-		if hosts, err = o.resolve(ctx, host); err != nil {
-			return nil, err
-		}
-	}
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
-	defer cancel()
-	for n, host := range hosts {
-		// Every address gets its share of the time that is left, so that one that is silent does not hide the others.
-		share := (o.ConnectTimeout - time.Since(begun)) / time.Duration(len(hosts)-n)
-		one, stop := context.WithTimeout(ctx, share)
-		var conn net.Conn
-		conn, err = o.dialer()(one, "tcp", net.JoinHostPort(host, port))
-		stop()
-		if err != nil {
-			continue
-		}
-		if _, ok := direct(conn, port); o.Active && !ok {
-			conn.Close()
-			return nil, o.ended("tcp", begun, "", refuse("connect", syscall.EOPNOTSUPP, errNoActive))
-		}
-		o.ended("tcp", begun, conn.RemoteAddr().String(), nil)
-		return conn, nil
-	}
-	return nil, o.ended("tcp", begun, "", unreachable(o.Address, err))
-}
-
-func (o *Options) resolve(ctx context.Context, host string) ([]string, error) {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return []string{host}, nil
-	}
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
-	defer cancel()
-	hosts, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil {
-		return nil, o.ended("dns", begun, "", &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient,
-			Cause: backends.CauseDNS, Err: err, Hint: "check the spelling of host, and that this machine's resolver knows it"})
-	}
-	o.ended("dns", begun, strings.Join(hosts, ", "), nil)
-	return hosts, nil
-}
-
-// unreachable tells why no connection came about. What a dialer of somebody else has told of already is left as it is.
-func unreachable(address string, err error) error {
-	if told, ok := errors.AsType[*backends.Error](err); ok {
-		return told
-	}
-	e := &backends.Error{Op: "connect", Code: syscall.EHOSTUNREACH, Class: backends.Transient, Cause: backends.CauseNoRoute, Err: err,
-		Hint: "check host and port, the route to it and the firewalls between"}
-	timeout, _ := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Code, e.Cause = syscall.ECONNREFUSED, backends.CauseConnRefused
-		e.Hint = "the machine answers, but nothing listens there: check port, and that the FTP server runs"
-	case errors.Is(err, syscall.ECONNRESET):
-		e.Code, e.Cause = syscall.ECONNRESET, backends.CauseConnLost
-		e.Hint = "something answers at " + address + " and hangs up at once: check what stands between, and that the FTP server runs"
-	case errors.Is(err, context.Canceled):
-		e.Code, e.Cause = syscall.EINTR, ""
-	case isTimeout(err), timeout != nil && timeout.Timeout():
-		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseConnTimeout
-		e.Hint = "no answer from " + address + ": check host, and that no firewall drops the packets"
-	}
-	return e
-}
-
-// brokeOff is a login that ended before the server had said yes or no. Whatever it was may have passed by the next one.
-func brokeOff(conn *netconn.Conn, err error, hint string) *backends.Error {
-	e := &backends.Error{Op: "connect", Code: syscall.EIO, Class: backends.Transient, Cause: backends.CauseConnLost, Err: err, Hint: hint}
-	broken := conn.Broken()
-	switch {
-	case errors.Is(broken, context.Canceled):
-		e.Code, e.Cause, e.Err = syscall.EINTR, "", broken
-	case isTimeout(broken):
-		e.Err = broken // TLS may tell of our deadline as of something else
-		fallthrough
-	case isTimeout(err):
-		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
-		e.Hint = "the server did not answer in time; a longer connectTimeout may help if it is slow"
-	}
-	return e
 }

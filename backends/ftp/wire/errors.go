@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 
@@ -49,16 +48,12 @@ func lost(op string, sent bool, err error) error {
 		e.Code, e.Cause = syscall.EINTR, ""
 	case errors.Is(err, netconn.ErrSilent):
 		e.Code, e.Cause = syscall.ETIMEDOUT, backends.CauseSilent
-	case isTimeout(err):
+	case netconn.IsTimeout(err):
 		e.Code, e.Cause = syscall.ETIMEDOUT, ""
 	case errors.Is(err, errClosed):
 		e.Code, e.Class, e.Cause = syscall.ESHUTDOWN, backends.Final, ""
 	}
 	return e
-}
-
-func isTimeout(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // refuse is an error of our own, found before anything was sent.

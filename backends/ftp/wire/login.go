@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/netconn"
+	"pierfs/backends/reach"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -135,7 +137,7 @@ func (s *Session) noGreeting(err error) error {
 		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: cause, Err: fmt.Errorf(format, args...), Hint: hint}
 	}
 	const secret = "the server speaks TLS from the first byte: set protocol = \"FTPS\" with useImplicit = true; port 990 as a rule"
-	e := brokeOff(s.conn, err, "the server hung up before it said who it is: it may be full, or have banned this machine")
+	e := reach.BrokeOff(s.conn, err, "the server hung up before it said who it is: it may be full, or have banned this machine")
 	switch {
 	case s.tls != nil && s.tls.wanted.Load() && e.Cause == backends.CauseConnLost: // TLS 1.3 tells late
 		return noClientCert(err)
@@ -203,10 +205,10 @@ func (s *Session) cut(err error, hint string) error {
 		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol, Err: err,
 			Hint: "this is no sound FTP server: check port and protocol"}
 	}
-	if s.tls != nil && s.tls.wanted.Load() && !isTimeout(s.conn.Broken()) {
+	if s.tls != nil && s.tls.wanted.Load() && !netconn.IsTimeout(s.conn.Broken()) {
 		return noClientCert(err)
 	}
-	return brokeOff(s.conn, err, hint)
+	return reach.BrokeOff(s.conn, err, hint)
 }
 
 // authenticate names user, password and account as far as the server wants them.

@@ -22,6 +22,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/backends/netconn"
+	"pierfs/backends/reach"
 )
 
 // security is the TLS of one session: its configuration, and the certificates that it has been shown.
@@ -346,7 +347,7 @@ func (s *security) explain(t *tap, err error) error {
 	case s.wanted.Load() && len(b) > 0:
 		return noClientCert(err)
 	case len(b) == 0 || t.Broken() != nil:
-		return brokeOff(t.Conn, err, "the server broke off in the TLS handshake: it may not speak TLS here, or want another version")
+		return reach.BrokeOff(t.Conn, err, "the server broke off in the TLS handshake: it may not speak TLS here, or want another version")
 	default:
 		e.Cause, e.Hint = backends.CauseAlgorithms, "the server's TLS and ours found nothing in common; have the server's operator look into its log"
 	}
