@@ -3,10 +3,15 @@
 // A Store remembers what a server said and when; how old an answer may be is the caller's to decide. It is bounded: the
 // least recently used directory goes, with all that is known below it but its subdirectories, when there are too many
 // entries. Names are as in package backends; a directory's own attributes stand with its parent's entries.
+//
+// What a listing told is kept as it came, a List that is never changed and that everybody who reads the listing shares; what
+// was learned since lies over it.
 package attr
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,31 +34,32 @@ type Store struct {
 
 // directory is what is known of the names in one directory.
 type directory struct {
+	list     *List     // what a listing told; nil if there was none
+	asked    time.Time // when it was asked for
+	complete bool      // what is not in it was not there
+	over               // what was learned since
+	change   uint64    // Store.change when we last changed a name here; no less than when the directory was made
+	born     uint64    // answers to what was asked before this moment are not taken
+}
+
+// over is what is known of single names.
+type over struct {
 	index   map[string]uint32 // places in records: a map of whole records would cost half as much again in spare room
 	records []record
 	ids     map[string]string // identities, of the names that have one; nil if none has
-	listed  time.Time         // when a complete listing was asked for; zero if there is none
-	change  uint64            // Store.change when we last changed a name here; no less than when the directory was made
-	born    uint64            // Store.change when the directory was made
 }
 
-// record is one name's attributes, packed: a million of them are no rare sight.
+// record is one name's attributes, with what listed ones have in common.
 type record struct {
-	size             int64
-	modTime, accTime int64  // nanoseconds since 1970
-	asked            int64  // when the server said so; nanoseconds since Store.epoch
-	change           uint64 // Store.change when we last changed the name; 0 if never
-	mode, uid, gid   uint32
-	nlink            uint32
-	known            backends.Fields
-	absent           bool
-	unit             timeUnit // of modTime
+	fact
+	asked  int64  // when the server said so; nanoseconds since Store.epoch
+	change uint64 // Store.change when we last changed the name; 0 if never
 }
 
 // New returns an empty Store that holds about limit entries.
 func New(limit int) *Store {
 	s := &Store{limit: max(limit, 1), epoch: time.Now()}
-	s.dirs, _ = simplelru.NewLRU(1<<30, func(_ string, d *directory) { s.entries -= len(d.records) + 1 })
+	s.dirs, _ = simplelru.NewLRU(1<<30, func(_ string, d *directory) { s.entries -= d.size() })
 	return s
 }
 
@@ -82,18 +88,34 @@ func (s *Store) Get(name string) (info backends.Info, asked time.Time, state Sta
 	if !ok {
 		return info, asked, Unknown
 	}
-	r, ok := d.get(base)
+	r, id, ok := s.find(d, base)
 	switch {
 	case ok && r.absent:
 		return info, s.unpackTime(r.asked), Absent
 	case ok && r.unknown():
 		return info, asked, Unknown
 	case ok:
-		return d.info(base, r), s.unpackTime(r.asked), Present
-	case name != "" && !d.listed.IsZero():
-		return info, d.listed, Absent
+		return r.info(base, id), s.unpackTime(r.asked), Present
+	case name != "" && d.complete:
+		return info, d.asked, Absent
 	}
 	return info, asked, Unknown
+}
+
+// find returns what is known of a name in d.
+func (s *Store) find(d *directory, base string) (r record, id string, ok bool) {
+	if r, ok := d.get(base); ok {
+		return r, d.ids[base], true
+	}
+	if d.list == nil {
+		return r, "", false
+	}
+	i, ok := d.list.Find(base)
+	if !ok {
+		return r, "", false
+	}
+	e := d.list.entry(i)
+	return record{fact: e.fact, asked: s.packTime(d.asked)}, d.list.id(e), true
 }
 
 // Mark is a moment in the life of a Store, taken before a server is asked. An answer that comes after we changed the name
@@ -109,14 +131,12 @@ func (s *Store) Mark() Mark {
 
 // Answer remembers that the server, asked after m, described name so; false if the answer was overtaken.
 func (s *Store) Answer(name string, info backends.Info, asked time.Time, m Mark) bool {
-	r := pack(info)
-	r.asked = s.packTime(asked)
-	return s.answer(name, r, info.ID, m)
+	return s.answer(name, record{fact: pack(info), asked: s.packTime(asked)}, info.ID, m)
 }
 
 // AnswerAbsent remembers that the server, asked after m, had no such name; false if the answer was overtaken.
 func (s *Store) AnswerAbsent(name string, asked time.Time, m Mark) bool {
-	return s.answer(name, record{asked: s.packTime(asked), absent: true}, "", m)
+	return s.answer(name, record{fact: fact{absent: true}, asked: s.packTime(asked)}, "", m)
 }
 
 func (s *Store) answer(name string, r record, id string, m Mark) bool {
@@ -146,14 +166,12 @@ func (s *Store) Changed(name string, m Mark) bool {
 
 // Put remembers that we made name what info says.
 func (s *Store) Put(name string, info backends.Info) {
-	r := pack(info)
-	r.asked = s.packTime(time.Now())
-	s.changed(name, r, info.ID)
+	s.changed(name, record{fact: pack(info), asked: s.packTime(time.Now())}, info.ID)
 }
 
 // PutAbsent remembers that we removed name.
 func (s *Store) PutAbsent(name string) {
-	s.changed(name, record{asked: s.packTime(time.Now()), absent: true}, "")
+	s.changed(name, record{fact: fact{absent: true}, asked: s.packTime(time.Now())}, "")
 }
 
 // Forget drops what is known of name, whose fate is uncertain: the next question asks.
@@ -180,10 +198,13 @@ func (s *Store) changed(name string, r record, id string) {
 // expire makes what is known of name too old to be used; the caller holds the lock.
 func (s *Store) expire(name string) {
 	dir, base := split(name)
-	if d, ok := s.dirs.Peek(dir); ok {
-		if i, ok := d.index[base]; ok {
-			d.records[i].asked = expired
-		}
+	d, ok := s.dirs.Peek(dir)
+	if !ok {
+		return
+	}
+	if r, id, ok := s.find(d, base); ok {
+		r.asked = expired
+		d.set(s, base, r, id)
 	}
 }
 
@@ -200,55 +221,75 @@ func (s *Store) ForgetBelow(name string) {
 }
 
 // AnswerList remembers l as all that dir held when the server was asked, after m; not if we changed a name there since. If
-// complete is false the server may have left names out, and what is not listed stays unknown.
+// complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on.
 func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete bool) {
+	l.seal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.dir(dir)
 	if Mark(d.change) > m {
 		return
 	}
-	s.entries -= len(d.records)
-	was := *d
-	d.index, d.records, d.ids = make(map[string]uint32, l.Len()), make([]record, 0, l.Len()), nil
-	d.born = d.change // no answer from before a change is taken, for the changes of names that are gone are forgotten here
-	for i, name := range l.names {
-		r := l.records[i]
-		r.asked = s.packTime(asked)
-		old, _ := was.get(name)
-		r.change = old.change
-		d.set(s, name, r, l.ids[i])
-	}
-	if self, ok := was.get(""); ok { // the root's own attributes stand here too
-		d.set(s, "", self, was.ids[""])
-	}
-	d.listed = time.Time{}
-	if complete {
-		d.listed = asked
+	s.entries -= d.size()
+	was := d.over
+	d.list, d.asked, d.complete, d.over = l, asked, complete, over{}
+	d.born = d.change // no answer from before a change is taken, for the changes of names are forgotten here
+	s.entries += d.size()
+	for base, i := range was.index {
+		// What was asked for after the listing is newer than it; the root's own attributes stand here too.
+		if r := was.records[i]; base == "" || r.asked >= s.packTime(asked) && !r.unknown() {
+			d.set(s, base, r, was.ids[base])
+		}
 	}
 	s.shrink()
 }
 
-// Listing returns all entries of dir if a complete listing is known, in no order, and when it was asked for.
+// Listing returns all entries of dir, in the order in which they were listed, if a complete listing is known, and when it was
+// asked for.
 func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.dirs.Get(dir)
-	if !ok || d.listed.IsZero() {
+	if !ok || !d.complete {
 		return nil, time.Time{}, false
 	}
-	l = &List{names: make([]string, 0, len(d.records)), records: make([]record, 0, len(d.records))}
-	for name, i := range d.index {
-		r := d.records[i]
-		if name == "" || r.absent {
-			continue
-		}
-		if r.unknown() {
-			return nil, time.Time{}, false
-		}
-		l.add(name, r, d.ids[name])
+	_, self := d.index[""]
+	if len(d.index) == 0 || self && len(d.index) == 1 {
+		return d.list, d.asked, d.list.vague == 0
 	}
-	return l, d.listed, true
+	l = &List{base: d.list, better: map[int]better{}}
+	vague := d.list.vague
+	for _, base := range slices.Sorted(maps.Keys(d.index)) { // what is not in the list comes in the same order each time
+		r := d.records[d.index[base]]
+		i, listed := d.list.Find(base)
+		switch {
+		case base == "":
+		case r.unknown():
+			return nil, time.Time{}, false
+		case listed && r.absent:
+			l.hidden = append(l.hidden, i)
+		case listed:
+			l.better[i] = better{r.info(base, d.ids[base]), r.asked == expired}
+		case !r.absent:
+			l.Add(r.info(base, d.ids[base]))
+		}
+		if listed && d.list.entry(i).known == 0 {
+			vague--
+		}
+	}
+	slices.Sort(l.hidden)
+	l.seal()
+	return l, d.asked, vague == 0
+}
+
+// Known returns how many entries dir had when it was last listed whole, and 0 if it was not.
+func (s *Store) Known(dir string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d, ok := s.dirs.Peek(dir); ok && d.complete {
+		return d.list.Len()
+	}
+	return 0
 }
 
 // Len returns the number of entries held, a directory counting as one more.
@@ -263,35 +304,48 @@ func (s *Store) dir(name string) *directory {
 	if d, ok := s.dirs.Get(name); ok {
 		return d
 	}
-	d := &directory{index: map[string]uint32{}, change: s.change, born: s.change}
+	d := &directory{change: s.change, born: s.change}
 	s.dirs.Add(name, d)
 	s.entries++
 	return d
 }
 
-func (d *directory) get(name string) (r record, ok bool) {
-	i, ok := d.index[name]
+// size is what a directory counts as.
+func (d *directory) size() int {
+	n := 1 + len(d.records)
+	if d.list != nil {
+		n += d.list.Len()
+	}
+	return n
+}
+
+func (o *over) get(name string) (r record, ok bool) {
+	i, ok := o.index[name]
 	if ok {
-		r = d.records[i]
+		r = o.records[i]
 	}
 	return r, ok
 }
 
-func (d *directory) set(s *Store, name string, r record, id string) {
-	if i, ok := d.index[name]; ok {
-		d.records[i] = r
+// set puts what is known of one name over all else; the caller holds the lock of s, to whose directories o belongs.
+func (o *over) set(s *Store, name string, r record, id string) {
+	if o.index == nil {
+		o.index = map[string]uint32{}
+	}
+	if i, ok := o.index[name]; ok {
+		o.records[i] = r
 	} else {
-		d.index[name] = uint32(len(d.records))
-		d.records = append(d.records, r)
+		o.index[name] = uint32(len(o.records))
+		o.records = append(o.records, r)
 		s.entries++
 	}
 	switch {
 	case id == "":
-		delete(d.ids, name)
-	case d.ids == nil:
-		d.ids = map[string]string{name: id}
+		delete(o.ids, name)
+	case o.ids == nil:
+		o.ids = map[string]string{name: id}
 	default:
-		d.ids[name] = id
+		o.ids[name] = id
 	}
 }
 
@@ -302,24 +356,8 @@ func (s *Store) shrink() {
 	}
 }
 
-func pack(i backends.Info) record {
-	return record{
-		size: i.Size, modTime: nanos(i.ModTime), accTime: nanos(i.AccTime),
-		mode: uint32(i.Mode), uid: i.UID, gid: i.GID, nlink: i.Nlink, known: i.Known, unit: packUnit(i.TimeUnit),
-	}
-}
-
 // unknown reports whether r only says that its name's fate is uncertain.
 func (r record) unknown() bool { return !r.absent && r.known == 0 }
-
-func (d *directory) info(name string, r record) backends.Info { return r.info(name, d.ids[name]) }
-
-func (r record) info(name, id string) backends.Info {
-	return backends.Info{
-		Name: name, Mode: fileMode(r.mode), Size: r.size, ModTime: instant(r.modTime), AccTime: instant(r.accTime),
-		UID: r.uid, GID: r.gid, Nlink: r.nlink, ID: id, Known: r.known, TimeUnit: r.unit.unpack(),
-	}
-}
 
 // split returns the directory that holds name and name's last element; the root is the element "" of itself.
 func split(name string) (dir, base string) {

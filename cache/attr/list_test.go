@@ -1,0 +1,152 @@
+package attr_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache/attr"
+)
+
+func entries(l *attr.List) (all []string) {
+	for i := range l.Len() {
+		e := l.At(i)
+		all = append(all, fmt.Sprintf("%s=%d/%s", e.Name, e.Size, e.ID))
+	}
+	return all
+}
+
+// TestListingIsWhatWasListedAndChangedSince makes random changes over listings and compares with a plain model. A listing that
+// was taken before a change stays as it is.
+func TestListingIsWhatWasListedAndChangedSince(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		s := attr.New(1 << 20)
+		var names []string // in the order of the listing, then as they are told
+		want := map[string]backends.Info{}
+		l := new(attr.List)
+		for i := range random.IntN(40) * random.IntN(80) {
+			e := info(fmt.Sprintf("%s%d", strings.Repeat("n", random.IntN(60)), i), int64(i))
+			e.ID = strings.Repeat("i", random.IntN(3))
+			names, want[e.Name] = append(names, e.Name), e
+			l.Add(e)
+		}
+		s.AnswerList("d", l, time.Now(), s.Mark(), true)
+		before, _, _ := s.Listing("d")
+		first := entries(before)
+		for i := range random.IntN(50) {
+			name := fmt.Sprint("new", random.IntN(10))
+			if len(names) > 0 && random.IntN(3) > 0 {
+				name = names[random.IntN(len(names))]
+			}
+			if random.IntN(2) == 0 {
+				s.PutAbsent("d/" + name)
+				delete(want, name)
+				continue
+			}
+			want[name] = info(name, int64(1000+i))
+			s.Put("d/"+name, want[name])
+		}
+		after, _, ok := s.Listing("d")
+		if !ok || after.Len() != len(want) {
+			t.Fatalf("seed %d: %d entries (known: %v), want %d", seed, after.Len(), ok, len(want))
+		}
+		last := -1
+		for i := range after.Len() {
+			e := after.At(i)
+			if e != want[e.Name] {
+				t.Fatalf("seed %d: entry %d is %+v, want %+v", seed, i, e, want[e.Name])
+			}
+			if at, ok := after.Find(e.Name); !ok || at != i {
+				t.Fatalf("seed %d: entry %d is found at %d, %v", seed, i, at, ok)
+			}
+			if at := slices.Index(names, e.Name); at >= 0 && at < last {
+				t.Fatalf("seed %d: %q is out of order", seed, e.Name)
+			} else if at >= 0 {
+				last = at
+			}
+			if got, _, state := s.Get("d/" + e.Name); state != attr.Present || got != e {
+				t.Fatalf("seed %d: Get is %+v, %v; want %+v", seed, got, state, e)
+			}
+		}
+		for _, name := range names {
+			if _, there := want[name]; there {
+				continue
+			}
+			if _, ok := after.Find(name); ok {
+				t.Fatalf("seed %d: %q was removed and is found", seed, name)
+			}
+			if _, _, state := s.Get("d/" + name); state != attr.Absent {
+				t.Fatalf("seed %d: %q was removed and is %v", seed, name, state)
+			}
+		}
+		if got := entries(before); !slices.Equal(got, first) {
+			t.Fatalf("seed %d: a listing changed after it was taken:\n%q\n%q", seed, first, got)
+		}
+	}
+}
+
+// TestNewerAnswerOutlivesAListing: what was asked for after a listing had begun is newer than the listing.
+func TestNewerAnswerOutlivesAListing(t *testing.T) {
+	s := attr.New(100)
+	began, mark := time.Now(), s.Mark()
+	s.Answer("d/f", info("f", 2), began.Add(time.Second), s.Mark())
+	s.Answer("d/g", info("g", 2), began.Add(-time.Second), s.Mark())
+	s.AnswerList("d", list(info("f", 1), info("g", 1)), began, mark, true)
+	for name, want := range map[string]int64{"d/f": 2, "d/g": 1} {
+		if got, _, _ := s.Get(name); got.Size != want {
+			t.Errorf("%s has size %d, want %d", name, got.Size, want)
+		}
+	}
+}
+
+// TestOwnTimeOfAListedDirectoryIsOld: a directory that was listed with its siblings has another time once we change a name in it.
+func TestOwnTimeOfAListedDirectoryIsOld(t *testing.T) {
+	s := attr.New(100)
+	s.AnswerList("", list(info("a", 1), info("b", 1)), time.Now(), s.Mark(), true)
+	s.Put("b/new", info("new", 1))
+	l, _, ok := s.Listing("")
+	if !ok || l.Len() != 2 {
+		t.Fatalf("Listing = %v, %v", l, ok)
+	}
+	for i := range l.Len() {
+		if name := l.At(i).Name; l.Old(i) != (name == "b") {
+			t.Errorf("%s is old: %v", name, l.Old(i))
+		}
+	}
+}
+
+// BenchmarkListMemory tells the bytes of heap that a listed entry costs, and what reading the listing adds.
+func BenchmarkListMemory(b *testing.B) {
+	const n = 1_000_000
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		s := attr.New(2 * n)
+		before := heap()
+		l := new(attr.List)
+		for i := range n {
+			l.Add(info(fmt.Sprintf("file-%06d", i), 1))
+		}
+		s.AnswerList("d", l, time.Now(), s.Mark(), true)
+		known := heap()
+		s.Answer("d/file-000001", info("file-000001", 1), time.Now(), s.Mark())
+		l, _, ok := s.Listing("d")
+		read := heap()
+		b.ReportMetric(float64(known-before)/n, "B/entry")
+		b.ReportMetric((float64(read)-float64(known))/n, "B/entry-read")
+		if !ok || l.Len() != n {
+			b.Fatalf("%d entries, %v", l.Len(), ok)
+		}
+		runtime.KeepAlive(s)
+	}
+}
