@@ -175,11 +175,18 @@ func (p *Pool[S]) leave(w *waiter[S], err error) (*Lease[S], error) {
 	return w.lease, w.err
 }
 
-// tired is why a caller who has waited long enough gets nothing.
+// tired is why a caller who has waited long enough gets nothing. While a login is under way it is the server that keeps him
+// waiting, and not those who hold sessions.
 func (p *Pool[S]) tired() error {
 	p.mu.Lock()
-	n, full := p.open(), p.full
+	n, full, dialing := p.open(), p.full, p.dialing > 0
 	p.mu.Unlock()
+	if dialing {
+		return &backends.Error{
+			Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent,
+			Err: fmt.Errorf("the server did not let us in within %v", p.o.Wait),
+		}
+	}
 	e := &backends.Error{
 		Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseTooManySessions,
 		Err:  fmt.Errorf("no session was free within %v, with %d open", p.o.Wait, n),

@@ -288,6 +288,30 @@ func TestFullServerIsAnErrorWhereNothingIsOpen(t *testing.T) {
 	})
 }
 
+// Whoever waits for a login that a silent server does not end is kept waiting by the server, and not by too many sessions: that
+// decides whether the connection counts as away.
+func TestSilentLoginIsSilence(t *testing.T) {
+	s := &server{takes: time.Hour}
+	run(t, s, Options[*session]{Wait: 2 * time.Second}, func(t *testing.T, p *Pool[*session]) {
+		for range 2 {
+			begun := time.Now()
+			_, err := p.Take(t.Context(), Meta)
+			if took := time.Since(begun); took != 2*time.Second {
+				t.Errorf("waited for %v, want 2 s", took)
+			}
+			if cause := backends.CauseOf(err); cause != backends.CauseSilent || backends.ClassOf(err) != backends.Transient {
+				t.Errorf("got %v, cause %q; want a transient %q", err, cause, backends.CauseSilent)
+			}
+		}
+	})
+	run(t, new(server), Options[*session]{Max: 1, Wait: 2 * time.Second}, func(t *testing.T, p *Pool[*session]) {
+		defer take(t, p, Meta).Release()
+		if _, err := p.Take(t.Context(), Meta); backends.CauseOf(err) != backends.CauseTooManySessions {
+			t.Errorf("while another holds the only session: %v, cause %q; want %q", err, backends.CauseOf(err), backends.CauseTooManySessions)
+		}
+	})
+}
+
 // The pause before one more is tried doubles, up to five minutes.
 func TestLimitIsTriedLessAndLess(t *testing.T) {
 	s := &server{bears: 1, full: tooMany}

@@ -49,12 +49,30 @@ const (
 	endless = math.MaxInt64 // the attempt watches its time itself
 )
 
-// run makes attempts until one succeeds or no further one is due. n is how many bytes of content an attempt moves.
+// run makes attempts until one succeeds or no further one is due, and notes that the server answered. n is how many bytes of
+// content an attempt moves.
 func (b *Backend) run(ctx context.Context, op, name string, n int64, attempt func(context.Context) error) error {
+	u := b.budget(ctx)
+	err := b.repeat(ctx, u, op, name, n, attempt)
+	if err == nil || backends.ClassOf(err) == backends.Final && backends.Errno(err) == syscall.ENOENT {
+		u.progress()
+		b.line.answer()
+	}
+	return err
+}
+
+// budget is that of the Do that ctx comes from, or one for this call.
+func (b *Backend) budget(ctx context.Context) *budget {
 	u := budgetOf(ctx)
 	if u == nil {
-		u = newBudget(b.policy)
+		return newBudget(b.policy)
 	}
+	u.use(b.line)
+	return u
+}
+
+// repeat is run for a call that need not have asked the server to succeed.
+func (b *Backend) repeat(ctx context.Context, u *budget, op, name string, n int64, attempt func(context.Context) error) error {
 	var last error // of the attempt before
 	for {
 		if err := b.line.admit(ctx, u, op, name); err != nil {
@@ -67,11 +85,7 @@ func (b *Backend) run(ctx context.Context, op, name string, n int64, attempt fun
 		err := b.once(ctx, u, op, name, n, attempt)
 		class := backends.ClassOf(err)
 		switch {
-		case err == nil || class == backends.Final && backends.Errno(err) == syscall.ENOENT:
-			u.progress()
-			b.line.answer()
-			return err
-		case ctx.Err() != nil:
+		case err == nil || ctx.Err() != nil:
 			return err
 		case class == backends.Refused && !b.policy.Auth:
 			b.line.refuse(err)
@@ -127,17 +141,26 @@ func isTimeout(err error) bool {
 }
 
 // ask is run for a call that returns a value and moves no content.
-func ask[T any](ctx context.Context, b *Backend, op, name string, call func(context.Context) (T, error)) (T, error) {
-	var value T
-	err := b.run(ctx, op, name, nothing, func(ctx context.Context) (err error) {
-		value, err = call(ctx)
+func ask[T any](ctx context.Context, b *Backend, op, name string, call func(context.Context) (T, error)) (value T, err error) {
+	err = b.run(ctx, op, name, nothing, keep(&value, call))
+	return value, err
+}
+
+// recall is ask for a call that a backend may answer from memory: its success does not show that the server is there.
+func recall[T any](ctx context.Context, b *Backend, op, name string, call func(context.Context) (T, error)) (value T, err error) {
+	err = b.repeat(ctx, b.budget(ctx), op, name, nothing, keep(&value, call))
+	return value, err
+}
+
+// keep has an attempt put what call returns into value, which stays zero where it fails.
+func keep[T any](value *T, call func(context.Context) (T, error)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		found, err := call(ctx)
+		if err == nil {
+			*value = found
+		}
 		return err
-	})
-	if err != nil {
-		var zero T
-		return zero, err
 	}
-	return value, nil
 }
 
 // Stat repeats.
@@ -147,7 +170,7 @@ func (b *Backend) Stat(ctx context.Context, name string) (backends.Info, error) 
 
 // Readlink repeats.
 func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
-	return ask(ctx, b, "readlink", name, func(ctx context.Context) (string, error) { return b.Backend.Readlink(ctx, name) })
+	return recall(ctx, b, "readlink", name, func(ctx context.Context) (string, error) { return b.Backend.Readlink(ctx, name) })
 }
 
 // StatFS repeats.

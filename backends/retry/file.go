@@ -209,7 +209,7 @@ func (r *reader) Close() error {
 // backends.ClaimName). An empty file that may be ours or another's ends it with EIO: two programs must never both win.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
 	unsure := false
-	w, err := ask(ctx, b, "create", name, func(ctx context.Context) (backends.Writer, error) {
+	w, err := recall(ctx, b, "create", name, func(ctx context.Context) (backends.Writer, error) {
 		if unsure {
 			if err := b.freeAgain(ctx, name, mode); err != nil {
 				return nil, err

@@ -138,15 +138,19 @@ func (l *line) answer() {
 // giveUp notes that a call whose last attempt began at began has spent its budget on err.
 func (l *line) giveUp(began time.Time, err error) {
 	l.mu.Lock()
-	// A server that answered somebody meanwhile is not away, and one that is full is not either.
-	if l.closed || l.answered.After(began) || backends.CauseOf(err) == backends.CauseTooManySessions ||
-		l.away() {
+	if l.closed || l.away() || l.answered.After(began) || answers(err) {
 		l.mu.Unlock()
 		return
 	}
 	l.become(offline, err)
 	l.startProbe()
 	l.tellNews()
+}
+
+// answers reports whether err shows that the server is there: it is full, or only its data connections fail.
+func answers(err error) bool {
+	cause := backends.CauseOf(err)
+	return cause == backends.CauseTooManySessions || cause == backends.CausePassiveBlocked
 }
 
 // refuse notes that the login was refused. A probe goes on where that cannot lock an account: a host key may be trusted, a

@@ -13,11 +13,12 @@
 //   - A Writer that loses its connection stays lost: the caller repeats the whole upload by Policy.Do. What Create, Stat and
 //     Commit spend inside Do is counted in Do's budget, so that attempts never multiply.
 //
-// The second half is the breaker (line.go). After one call has spent its budget, and no other was answered meanwhile, the
-// connection is offline: calls that begin then fail at once with EHOSTDOWN (which is what CIFS says too), Transient, Cause
-// offline; calls that were under way wait for the news until their own budget ends. One probe (Stat of the working directory)
-// runs after 0.2 s, then ever more rarely up to every 30 s, and ends with the first answer or with Close. Greet opens the
-// breaker after one attempt, for a connection that nobody has used yet.
+// The second half is the breaker (line.go). After one call, or one upload, has spent its budget, and no other call was answered
+// meanwhile, the connection is offline: calls that begin then fail at once with EHOSTDOWN (which is what CIFS says too), Transient,
+// Cause offline; calls that were under way wait for the news until their own budget ends. That Create or Readlink succeed is no
+// answer, for they may know without asking. One probe (Stat of the working directory) runs after 0.2 s, then ever more rarely
+// up to every 30 s, and ends with the first answer or with Close. Greet opens the breaker after one attempt, for a connection
+// that nobody has used yet.
 //
 // A refusal (host key, login, working directory) is given up at once, and calls get it again without anything being sent.
 // Where asking cannot lock an account, the probe goes on, so that a key trusted or a directory made is noticed by itself. A
@@ -103,6 +104,7 @@ func (p Policy) Do(ctx context.Context, f func(context.Context) error) error {
 		}
 		pause, ok := u.failed(true)
 		if !ok {
+			u.tellLine(err)
 			return u.spent(err)
 		}
 		if !sleep(ctx, pause, nil) {
@@ -120,7 +122,8 @@ type budget struct {
 	since    time.Time // of the last progress
 	failures int       // attempts that failed; never reset, so that an upload is not begun for ever
 	over     bool
-	sent     bool // an attempt was made while the connection was not known to be offline
+	sent     bool  // an attempt was made while the connection was not known to be offline
+	line     *line // that an upload goes by; nil before its first call
 }
 
 type budgetKey struct{}
@@ -196,6 +199,24 @@ func (u *budget) wasSent() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.sent
+}
+
+// use notes the line that an upload goes by.
+func (u *budget) use(l *line) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.line = l
+}
+
+// tellLine tells the line that an upload has spent its budget on err: its calls may all have been answered but those that
+// move content. A failure without a cause is one that the server told of itself, and a connection that broke had been there.
+func (u *budget) tellLine(err error) {
+	u.mu.Lock()
+	l, since := u.line, u.since
+	u.mu.Unlock()
+	if cause := backends.CauseOf(err); l != nil && cause != "" && cause != backends.CauseConnLost {
+		l.giveUp(since, err)
+	}
 }
 
 // spent returns err with the note that it was the last of several. Who calls within a Do has it from the call, and from the Do.

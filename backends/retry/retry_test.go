@@ -822,6 +822,98 @@ func TestCallsUnderWayWaitForTheNews(t *testing.T) {
 	})
 }
 
+// streaming is a server of FTP that says nothing any more: Create and Readlink know without asking, and Abort has nothing to ask.
+func streaming(ctx context.Context, op, name string) error {
+	if op == "create" || op == "abort" || op == "readlink" {
+		return nil
+	}
+	return silent(ctx, op, name)
+}
+
+func TestMemoryIsNoAnswer(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.ok(s.stat(""))
+		s.ok(s.server.Symlink(s.Context(), "target", "link"))
+		s.server.SetFault(streaming)
+		done := make(chan error, 1)
+		go func() { done <- s.stat("file") }()
+		asking := time.NewTicker(time.Second)
+		defer asking.Stop()
+		for over := false; !over; {
+			select {
+			case <-asking.C:
+				w, err := s.b.Create(s.Context(), "new", backends.WriteMode{})
+				if backends.CauseOf(err) == backends.CauseOffline {
+					continue // done is next
+				}
+				s.ok(err)
+				s.ok(w.Abort())
+				_, err = s.b.Readlink(s.Context(), "link")
+				s.ok(err)
+			case err := <-done:
+				s.fails(err, syscall.ETIMEDOUT, backends.Lost)
+				over = true
+			}
+		}
+		s.fails(s.stat("file"), syscall.EHOSTDOWN, backends.Transient)
+		if s.told() != "online offline" {
+			s.Errorf("news: got %q", s.told())
+		}
+	})
+}
+
+// An upload of which only the content meets the silence tells of it as any call does, and ends as soon.
+func TestSilentUploadOpensTheBreaker(t *testing.T) {
+	for name, size := range map[string]int{"small": 10, "large": 2 << 20} {
+		t.Run(name, func(t *testing.T) {
+			try(t, policy, func(s *bed) {
+				s.ok(s.stat(""))
+				s.server.SetFault(streaming)
+				began := time.Now()
+				err := policy.Do(s.Context(), func(ctx context.Context) error {
+					w, err := s.b.Create(ctx, "file", backends.WriteMode{})
+					if err != nil {
+						return err
+					}
+					defer w.Abort()
+					if size > 1<<20 { // a small one is held back until Commit
+						if _, err := w.WriteAt(ctx, make([]byte, size), 0); err != nil {
+							return err
+						}
+					}
+					_, err = w.Commit(ctx, backends.Commit{Size: int64(size)})
+					return err
+				})
+				s.fails(err, syscall.ETIMEDOUT, backends.Lost)
+				if took, pauses := time.Since(began), 2*time.Second; took > budget+pauses {
+					s.Errorf("took %v, more than %v", took, budget+pauses)
+				}
+				began = time.Now()
+				s.fails(s.stat("file"), syscall.EHOSTDOWN, backends.Transient)
+				if took := time.Since(began); took > 0 {
+					s.Errorf("the call after it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// Data connections that a firewall swallows, and a server that is full, are no server that is away.
+func TestServerThatAnswersIsNotAway(t *testing.T) {
+	for _, cause := range []backends.Cause{backends.CausePassiveBlocked, backends.CauseTooManySessions} {
+		try(t, policy, func(s *bed) {
+			s.ok(s.stat(""))
+			s.server.SetFault(func(_ context.Context, op, name string) error {
+				return &backends.Error{Op: op, Name: name, Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: cause}
+			})
+			s.fails(s.stat("file"), syscall.ETIMEDOUT, backends.Transient)
+			if s.told() != "online" {
+				s.Errorf("%s: news: got %q", cause, s.told())
+			}
+		})
+	}
+}
+
 func TestOneFailureAmongAnswersIsNoOutage(t *testing.T) {
 	try(t, policy, func(s *bed) {
 		s.server.SetFault(func(ctx context.Context, op, name string) error {
