@@ -1,292 +1,376 @@
-// Package bench measures mounts of pierfs beside those of its peers: on the same server, over the same way, in the same run.
+// Package bench measures mounts of pierfs beside those of its peers: on the same server, over the same way, at the same work.
 //
-//	go test ./integration/bench -bench . -benchtime 1x -timeout 2h
+//	integration/bench/run.sh                                                     everything; hours
+//	integration/bench/run.sh -protocol sftp -rtt 40ms -work 'cat*' -peer pierfs  some of it; seconds
+//	integration/bench/run.sh -h                                                  the flags
+//	integration/bench/run.sh -list                                               works and peers
 //
-// prints the tables of docs/BENCHMARKS.md. It is never part of the tests: a figure is no pass or failure.
+// A cell of its tables is one peer that does one work on one way to one server. Each cell has a fresh mount with nothing in
+// its caches, of files that the server's own machine holds in memory; the peers take turns at one work, n times, and the
+// median counts. What a work reads, lists or leaves at the server is compared with what it must be: a wrong answer is no figure. Writes
+// take until the server has everything. A cell that takes longer than the limit shows ">60" and how far it came.
+//
+// Ways with a round trip are links of integration/link without a bound on bandwidth, which count round trips and bytes. The
+// way without one is loopback itself.
+//
+// A figure is no pass or failure, so this is never part of the tests. They only see that works can be done, and that none
+// of them takes a wrong answer for a right one.
 package bench
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"pierfs/integration/daemon"
 	"pierfs/integration/link"
-	"pierfs/integration/process"
-	"pierfs/integration/servers"
 )
 
-const (
-	bigFile    = 512 << 20
-	block      = 1 << 20
-	listed     = 10_000
-	smallFiles = 1_000
-	smallSize  = 4 << 10
-
-	// limit bounds one measurement; what was done until then is what is measured.
-	limit = 20 * time.Second
+var (
+	flagProtocols = flag.String("protocol", "sftp,ftp,ftps", "`servers` to measure on: OpenSSH, vsftpd, vsftpd with explicit TLS")
+	flagTrips     = flag.String("rtt", "0,40ms", "round `trips` of the ways")
+	flagWorks     = flag.String("work", "", "`patterns` of works, as in 'cat*,read_64'; those that have no target on a way are done only if named")
+	flagPeers     = flag.String("peer", "", "`patterns` of peers, as in 'pierfs*,sshfs'; default all that can do a work")
+	flagRounds    = flag.Int("n", 1, "rounds; the median is shown")
+	flagLimit     = flag.Duration("limit", time.Minute, "`time` for one cell")
+	flagFields    = flag.String("o", "", "`fields` of pierfs's definition besides, as in 'maxSessions=16,metadataTTL=1m'")
+	flagPrograms  = flag.String("programs", "", "`directory` with pierfs and pierfsd to measure")
+	flagCommit    = flag.String("commit", "", "`commit` of pierfs to build and measure; without it and -programs, the checkout as it lies")
+	flagTables    = flag.String("tables", "", "`file` to write the tables to as well")
+	flagProfile   = flag.String("profile", "", "`directory` for a CPU profile of pierfsd for each cell, taken by perf")
+	flagList      = flag.Bool("list", false, "only show what there is")
 )
 
-// mounted is one file system under test.
-type mounted struct {
-	name string
-	dir  string
-}
-
-// BenchmarkBesideSSHFS is all of it.
-func BenchmarkBesideSSHFS(b *testing.B) {
-	process.Need(b, "sshfs", "ls")
-	programs := build(b)
-	server := servers.NewSSHD(b, servers.SSHOptions{User: "root"})
-	prepare(b, server.Dir, "sshfs")
-	compare(b, "sshfs", func(roundTrip time.Duration) (peer, ours mounted) {
-		address := server.Address()
-		if roundTrip > 0 {
-			address = link.New(b, link.Options{RoundTrip: roundTrip}).Forward(b, "", address)
-		}
-		return mounted{"sshfs", mountSSHFS(b, server, address)}, mounted{"pierfs", mountPierfs(b, programs, server, address)}
-	})
-}
-
-func build(b *testing.B) daemon.Programs {
-	b.Helper()
-	programs, err := daemon.Build()
+// BenchmarkFigures measures what the flags select.
+func BenchmarkFigures(b *testing.B) {
+	if *flagList {
+		fmt.Print(everything())
+		return
+	}
+	plan, err := newPlan(*flagProtocols, *flagTrips, *flagWorks, *flagPeers)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
-		if err := os.RemoveAll(programs.Dir); err != nil {
-			b.Error(err)
-		}
-	})
-	return programs
-}
-
-// compare prints what each workload gives on the two mounts, cell by cell in turn, near and far.
-func compare(b *testing.B, peer string, mount func(roundTrip time.Duration) (peer, ours mounted)) {
-	b.Helper()
-	var table strings.Builder
-	out := tabwriter.NewWriter(&table, 0, 0, 1, ' ', tabwriter.Debug)
-	fmt.Fprintf(out, "|round trip\t what\t %s\t pierfs\t pierfs/%s\t\n", peer, peer)
-	fmt.Fprintln(out, "|---\t ---\t ---\t ---\t ---\t")
-	for _, roundTrip := range []time.Duration{0, 40 * time.Millisecond} {
-		theirs, ours := mount(roundTrip)
-		for _, w := range workloads {
-			t, o := w.rate(b, theirs, roundTrip), w.rate(b, ours, roundTrip)
-			fmt.Fprintf(out, "|%v\t %s\t %s\t %s\t %.2f\t\n", roundTrip, w.name, w.show(t), w.show(o), o/t)
-		}
-	}
-	if err := out.Flush(); err != nil {
+	more, err := parseFields(*flagFields)
+	if err != nil {
 		b.Fatal(err)
 	}
-	fmt.Println(table.String())
+	r := &run{limit: *flagLimit, programs: daemon.Programs{Dir: *flagPrograms}, more: more, profiles: *flagProfile, size: full}
+	version := *flagPrograms
+	if version == "" {
+		r.programs, version = build(b, *flagCommit)
+	}
+	machine := lookAround(r, version)
+	for _, protocol := range plan.protocols {
+		b.Run(protocol, func(b *testing.B) {
+			site := newSite(b, protocol)
+			for _, trip := range plan.trips {
+				for _, w := range works {
+					if plan.wants(w, protocol, trip) {
+						b.Run(fmt.Sprintf("%v/%s", trip, w.name), func(b *testing.B) { r.compare(b, plan, site, w, trip) })
+					}
+				}
+			}
+		})
+	}
+	text := machine + r.tables(plan)
+	fmt.Println("\n" + text)
+	if *flagTables != "" {
+		if err := os.WriteFile(*flagTables, []byte(text), 0o644); err != nil {
+			b.Error(err)
+		}
+	}
 }
 
-// prepare makes what is read. Each file system reads files of its own, so that neither finds them warm.
-func prepare(b *testing.B, dir, peer string) {
+// build builds the programs of a commit, or of the checkout as it lies, and returns what that is called.
+func build(b testing.TB, commit string) (programs daemon.Programs, version string) {
 	b.Helper()
-	must := func(err error) {
+	version = firstLine("git", "rev-parse", "--short", cmp.Or(commit, "HEAD"))
+	if commit == "" {
+		programs, err := daemon.Build()
 		if err != nil {
 			b.Fatal(err)
 		}
-	}
-	content := make([]byte, block)
-	for i := range content {
-		content[i] = byte(i * i >> 3)
-	}
-	for _, way := range []string{"0s", "40ms"} {
-		for _, name := range []string{peer, "pierfs"} {
-			d := filepath.Join(dir, name+way)
-			must(os.MkdirAll(filepath.Join(d, "listed"), 0o755))
-			must(os.MkdirAll(filepath.Join(d, "small"), 0o755))
-			must(os.MkdirAll(filepath.Join(d, "written"), 0o755))
-			f, err := os.Create(filepath.Join(d, "big"))
-			must(err)
-			for range bigFile / block {
-				_, err := f.Write(content)
-				must(err)
+		b.Cleanup(func() {
+			if err := os.RemoveAll(programs.Dir); err != nil {
+				b.Error(err)
 			}
-			must(f.Close())
-			for i := range listed {
-				must(os.WriteFile(filepath.Join(d, "listed", strconv.Itoa(i)), nil, 0o644))
-			}
-			for i := range smallFiles {
-				must(os.WriteFile(filepath.Join(d, "small", strconv.Itoa(i)), content[:smallSize], 0o644))
-			}
+		})
+		if out, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no").Output(); err != nil || len(out) > 0 {
+			version += " with changes"
 		}
+		return programs, version
 	}
+	dir := temp(b)
+	const script = `git -C "$(git rev-parse --show-toplevel)" archive "$1" | tar -x -C "$2" && cd "$2" && go build -buildvcs=false -o bin/ ./cmd/pierfs ./cmd/pierfsd`
+	if out, err := exec.Command("bash", "-o", "pipefail", "-c", script, "build", commit, dir).CombinedOutput(); err != nil {
+		b.Fatalf("build %s: %v\n%s", commit, err, out)
+	}
+	return daemon.Programs{Dir: filepath.Join(dir, "bin")}, version
 }
 
-// workload is one thing that programs do. It returns how many units it did before the deadline.
-type workload struct {
-	name string
-	unit string
-	run  func(dir string, deadline time.Time) (done float64, err error)
+// plan is what was selected.
+type plan struct {
+	protocols    []string
+	trips        []time.Duration
+	works, peers []string // patterns; none is whatever there is a reason for
 }
 
-func (w workload) show(rate float64) string { return fmt.Sprintf("%.4g %s/s", rate, w.unit) }
-
-// rate runs w on m once and returns units a second.
-func (w workload) rate(b *testing.B, m mounted, roundTrip time.Duration) float64 {
-	b.Helper()
-	dir := filepath.Join(m.dir, m.name+roundTrip.String())
-	start := time.Now()
-	done, err := w.run(dir, start.Add(limit))
-	took := time.Since(start)
-	if err != nil {
-		b.Errorf("%s, %s at %v: %v", m.name, w.name, roundTrip, err)
+func newPlan(protocols, trips, works, peers string) (plan, error) {
+	p := plan{protocols: split(protocols), works: split(works), peers: split(peers)}
+	for _, protocol := range p.protocols {
+		if !speaks(protocol) {
+			return plan{}, fmt.Errorf("-protocol %q: there are sftp, ftp and ftps", protocol)
+		}
 	}
-	rate := done / took.Seconds()
-	fmt.Printf("# %s at %v: %s %s in %v\n", w.name, roundTrip, m.name, w.show(rate), took.Round(time.Millisecond))
-	return rate
-}
-
-var workloads = []workload{
-	{"ls -l of 10,000 entries", "entries", func(dir string, _ time.Time) (float64, error) {
-		out, err := exec.Command("ls", "-l", filepath.Join(dir, "listed")).Output()
-		if lines := strings.Count(string(out), "\n"); err == nil && lines != listed+1 {
-			err = fmt.Errorf("%d lines", lines)
+	for _, text := range split(trips) {
+		if text == "0" {
+			text = "0s"
 		}
-		return listed, err
-	}},
-	{"the same again", "entries", func(dir string, _ time.Time) (float64, error) {
-		_, err := exec.Command("ls", "-l", filepath.Join(dir, "listed")).Output()
-		return listed, err
-	}},
-	{"read 4 KiB files, one after another", "files", func(dir string, deadline time.Time) (float64, error) {
-		for i := range smallFiles {
-			if time.Now().After(deadline) {
-				return float64(i), nil
-			}
-			if got, err := os.ReadFile(filepath.Join(dir, "small", strconv.Itoa(i))); err != nil || len(got) != smallSize {
-				return float64(i), fmt.Errorf("%d bytes, %w", len(got), err)
-			}
-		}
-		return smallFiles, nil
-	}},
-	{"write 4 KiB files, one after another", "files", func(dir string, deadline time.Time) (float64, error) {
-		content := make([]byte, smallSize)
-		for i := range smallFiles {
-			if time.Now().After(deadline) {
-				return float64(i), nil
-			}
-			if err := os.WriteFile(filepath.Join(dir, "written", strconv.Itoa(i)), content, 0o644); err != nil {
-				return float64(i), err
-			}
-		}
-		return smallFiles, nil
-	}},
-	{"read 512 MiB", "MB", func(dir string, deadline time.Time) (float64, error) {
-		f, err := os.Open(filepath.Join(dir, "big"))
+		trip, err := time.ParseDuration(text)
 		if err != nil {
-			return 0, err
+			return plan{}, fmt.Errorf("-rtt: %w", err)
 		}
-		defer f.Close()
-		done := 0
-		for buffer := make([]byte, block); !time.Now().After(deadline); {
-			n, err := f.Read(buffer)
-			done += n
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return 0, err
-			}
+		p.trips = append(p.trips, trip)
+	}
+	for _, pattern := range append(p.works[:len(p.works):len(p.works)], p.peers...) {
+		if _, err := filepath.Match(pattern, ""); err != nil {
+			return plan{}, fmt.Errorf("%q: %w", pattern, err)
 		}
-		return float64(done) / 1e6, nil
-	}},
-	{"write 512 MiB, close included", "MB", func(dir string, deadline time.Time) (float64, error) {
-		f, err := os.Create(filepath.Join(dir, "written", "big"))
+	}
+	for _, pattern := range p.works {
+		if !anyMatch(pattern, workNames()) {
+			return plan{}, fmt.Errorf("-work %q: no work is called so; see -list", pattern)
+		}
+	}
+	for _, pattern := range p.peers {
+		if !anyMatch(pattern, peerNames()) {
+			return plan{}, fmt.Errorf("-peer %q: no peer is called so; see -list", pattern)
+		}
+	}
+	return p, nil
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// wants reports whether w is to be done on this way: because it was named, or because it has something to tell there.
+func (p plan) wants(w *work, protocol string, trip time.Duration) bool {
+	if len(p.works) > 0 {
+		return matches(p.works, w.name)
+	}
+	return w.near && trip == 0 || w.far && trip > 0 || w.ftp && protocol != "sftp"
+}
+
+// takes reports whether e is to be measured at w.
+func (p plan) takes(e *peer, w *work, protocol string) bool {
+	return e.can(w, protocol) && (len(p.peers) == 0 && !e.onDemand || matches(p.peers, e.name))
+}
+
+func matches(patterns []string, name string) bool {
+	for _, pattern := range patterns {
+		if ok, _ := filepath.Match(pattern, name); ok { // newPlan has looked at the pattern
+			return true
+		}
+	}
+	return false
+}
+
+func anyMatch(pattern string, names []string) bool {
+	for _, name := range names {
+		if matches([]string{pattern}, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// run is one run of the command.
+type run struct {
+	limit    time.Duration
+	programs daemon.Programs
+	more     daemon.Fields // of pierfs's definition
+	profiles string        // directory for profiles, "" for none
+	size     sizes
+	figures  []figure
+}
+
+// compare lets each peer do w, in turns.
+func (r *run) compare(b *testing.B, p plan, s *site, w *work, trip time.Duration) {
+	shared := ""
+	if !w.writes {
+		shared = s.makeFiles(b, w, r.size)
+	}
+	for round := range *flagRounds {
+		for i := range peers {
+			e := peers[(i+round)%len(peers)] // who begins has the coldest machine
+			if !p.takes(e, w, s.protocol) {
+				continue
+			}
+			b.Run(e.name, func(b *testing.B) {
+				c := &cell{run: r, site: s, work: w, peer: e, trip: trip, top: shared}
+				if w.writes {
+					c.top = s.makeFiles(b, w, r.size)
+				}
+				f := c.measure(b)
+				r.figures = append(r.figures, f)
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(f.took.Seconds(), "s")
+				b.ReportMetric(f.cpu.Seconds(), "cpu-s")
+				if c.link != nil {
+					b.ReportMetric(float64(f.crossed.Flights), "flights")
+					b.ReportMetric(float64(f.crossed.ToClient)/1e6, "MB-down")
+					b.ReportMetric(float64(f.crossed.ToServer)/1e6, "MB-up")
+					b.ReportMetric(float64(f.crossed.Connections), "connections")
+				}
+			})
+		}
+	}
+}
+
+// cell is one peer at one work. Works see what they need of it: where the program finds its files, and how many there are.
+type cell struct {
+	*run
+	site *site
+	work *work
+	peer *peer
+	trip time.Duration
+
+	top    string // the directory of this work on the server that is mounted, as this machine sees it
+	server string // "data" in it, which is the work's
+	dir    string // the same as the program sees it
+
+	link *link.Link // nil without a round trip
+	host string     // by which clients reach the server
+	port int
+
+	ctx      context.Context // ends when the time is over
+	done, of int             // how far the work has come
+}
+
+// figure is what a cell has shown.
+type figure struct {
+	work     *work
+	peer     *peer
+	protocol string
+	trip     time.Duration
+	took     time.Duration
+	over     bool  // the limit came first
+	done, of int   // how far it came
+	wrong    error // the answer was wrong, or there was none
+	cpu      time.Duration
+	crossed  link.Counts
+}
+
+// measure does the cell's work once.
+func (c *cell) measure(b *testing.B) figure {
+	c.reach(b)
+	m := c.peer.mount(b, c)
+	c.server, c.dir = filepath.Join(c.top, "data"), filepath.Join(m.dir, "data")
+	f := figure{work: c.work, peer: c.peer, protocol: c.site.protocol, trip: c.trip}
+	if err := c.settle(m); err != nil {
+		b.Errorf("%s: %v", c.peer.name, err)
+		f.wrong = err
+		return f
+	}
+	if c.work.first != nil {
+		ctx, cancel := context.WithTimeout(b.Context(), 2*c.limit)
+		c.ctx = ctx
+		err := c.guard(m, c.work.first)
+		cancel()
 		if err != nil {
-			return 0, err
+			b.Errorf("%s, before %s: %v", c.peer.name, c.work.name, err)
+			f.wrong = err
+			return f
 		}
-		done := 0
-		buffer := make([]byte, block)
-		for done < bigFile && !time.Now().After(deadline) {
-			n, err := f.Write(buffer)
-			done += n
-			if err != nil {
-				return 0, err
-			}
+	}
+	do := c.work.do
+	if c.peer.does != nil {
+		do = c.peer.does[c.work.name]
+	}
+	stop := c.profile(b, m)
+	crossed := func() link.Counts { return link.Counts{} }
+	if c.link != nil {
+		crossed = c.link.Meter()
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), c.limit)
+	defer cancel()
+	c.ctx = ctx
+	before, start := used(m.pid), time.Now()
+	err := c.guard(m, func(c *cell) error {
+		if err := do(c); err != nil {
+			return err
 		}
-		return float64(done) / 1e6, f.Close()
-	}},
-}
-
-// mountSSHFS mounts with sshfs as it is after installing.
-func mountSSHFS(b *testing.B, s *servers.SSHD, address string) string {
-	b.Helper()
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		b.Fatal(err)
-	}
-	dir := b.TempDir()
-	key := s.NewKey(b, servers.KeyOptions{})
-	known := filepath.Join(b.TempDir(), "known_hosts")
-	line := strings.Replace(s.KnownHosts(b), "["+s.Host+"]", "["+host+"]", 1)
-	if err := os.WriteFile(known, []byte(line), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	point := filepath.Join(dir, "mnt")
-	if err := os.Mkdir(point, 0o755); err != nil {
-		b.Fatal(err)
-	}
-	p := process.Start(b, exec.Command("sshfs", "-f", "-F", "/dev/null", "-p", port, "-o", "IdentityFile="+key.File+",UserKnownHostsFile="+known,
-		s.User+"@"+host+":"+s.Root, point))
-	awaitMount(b, dir, p)
-	return point
-}
-
-// awaitMount returns when p has mounted something below dir, which is unmounted when the benchmark ends.
-func awaitMount(b *testing.B, dir string, p *process.Process) {
-	b.Helper()
-	b.Cleanup(func() {
-		if err := daemon.Clear(dir); err != nil {
-			b.Error(err)
-		}
+		return c.awaitArrival()
 	})
-	for deadline := time.Now().Add(process.Patience); ; time.Sleep(10 * time.Millisecond) {
-		mounts, err := daemon.MountsBelow(dir)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if len(mounts) == 1 {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.Fatalf("it does not mount: %s", p.Log)
+	f.took = time.Since(start)
+	f.cpu = used(m.pid) - before
+	f.crossed = crossed()
+	stop()
+	f.done, f.of = c.done, c.of
+	if ctx.Err() != nil {
+		f.over = true
+		return f
+	}
+	if err == nil {
+		err = c.check()
+	}
+	if err != nil {
+		b.Errorf("%s, %s at %v: %v", c.peer.name, c.work.name, c.trip, err)
+		f.wrong = err
+	}
+	return f
+}
+
+// settle looks at the mount once, so that every peer is logged in when the clock starts.
+func (c *cell) settle(m mounted) error {
+	if m.dir == "" {
+		return nil
+	}
+	_, err := os.Lstat(filepath.Join(m.dir, "idle"))
+	time.Sleep(100 * time.Millisecond) // what a mount goes on to do by itself
+	return err
+}
+
+// guard does something with a mount and aborts the mount when c's time is over, for a call may hang in it.
+func (c *cell) guard(m mounted, do func(*cell) error) error {
+	result := make(chan error, 1)
+	go func() { result <- do(c) }()
+	select {
+	case err := <-result:
+		return err
+	case <-c.ctx.Done():
+	}
+	for {
+		m.abort()
+		select {
+		case err := <-result:
+			return errors.Join(c.ctx.Err(), err)
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// mountPierfs mounts with a definition that says nothing but where the server is.
-func mountPierfs(b *testing.B, programs daemon.Programs, s *servers.SSHD, address string) string {
-	b.Helper()
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		b.Fatal(err)
+// steps does something n times unless the time is over first.
+func (c *cell) steps(n int, do func(i int) error) error {
+	c.of = n
+	for i := range n {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if err := do(i); err != nil {
+			return err
+		}
+		c.done++
 	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		b.Fatal(err)
-	}
-	key := s.NewKey(b, servers.KeyOptions{})
-	return mountDefined(b, programs, daemon.To(b, s, daemon.Fields{"host": host, "port": number, "password": nil, "privateKeyFile": key.File}))
-}
-
-func mountDefined(b *testing.B, programs daemon.Programs, fields daemon.Fields) string {
-	b.Helper()
-	d := daemon.New(b, programs)
-	d.Define(b, "bench", fields)
-	d.Start(b)
-	d.AwaitState(b, "bench", "ready", process.Patience)
-	return d.Mount("bench")
+	return nil
 }
