@@ -4,16 +4,21 @@
 // ranges become real when they are written by a program or filled from the base, and what a program wrote is never
 // overwritten by a fill. Reading a range that is not real is the caller's to prevent: Missing tells what to fill first.
 //
-// A File knows no server and no name. Its one lock guards the ranges and the size, and is held over local disk only.
+// A File knows no server. Its lock guards the ranges and the size, and is held over local disk only.
+//
+// A Store keeps what was read of many files in a directory that may be deleted at any time, bounded in bytes, and beyond the
+// life of the process. A File that came from it goes back into it. A File's lock is taken before the Store's.
 package spool
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +27,20 @@ import (
 type File struct {
 	disk *os.File
 
+	path string // where it lies; guarded by mu
+
 	mu   sync.RWMutex // readers of ReadReal share it
 	size int64
 	base int64  // from here on everything is real: the base holds nothing there that counts
 	real Ranges // within [0, base)
+
+	// Of a File that a Store has given:
+	entry  *entry    // nil if none has
+	begun  time.Time // when it was taken with nothing in it
+	stored bool      // it was in the Store before, and is of the very version that it is kept as
+	noted  bool      // what is real is written down, and true as long as no byte changes
+	lent   bool      // somebody reads the local file itself: what is there must never change
+	grown  bool      // it has become the image of a longer base, and is of no version that could be looked up again
 }
 
 // Create makes the file path (0600, it must not exist) as the image of a base of size bytes.
@@ -39,11 +54,15 @@ func Create(path string, size int64) (*File, error) {
 		os.Remove(path)
 		return nil, err
 	}
-	return &File{disk: disk, size: size, base: size}, nil
+	return &File{disk: disk, path: path, size: size, base: size}, nil
 }
 
 // Path returns where the file lies.
-func (f *File) Path() string { return f.disk.Name() }
+func (f *File) Path() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.path
+}
 
 // Size returns the length of the content.
 func (f *File) Size() int64 {
@@ -149,7 +168,15 @@ func (f *File) Fill(p []byte, off int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	end := min(off+int64(len(p)), f.base)
-	for _, r := range slices.Collect(f.real.Missing(Range{off, end})) {
+	missing := slices.Collect(f.real.Missing(Range{off, end}))
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := f.unnote(); err != nil {
+		return err
+	}
+	defer f.count()
+	for _, r := range missing {
 		if _, err := f.disk.WriteAt(p[r.Off-off:r.End-off], r.Off); err != nil {
 			return err
 		}
@@ -158,10 +185,53 @@ func (f *File) Fill(p []byte, off int64) error {
 	return nil
 }
 
-// Extend makes the file the image of a base that has grown to size bytes since. It is not for files that were written to.
+// unnote takes back what is written down of a stored file, before something in it changes; the caller holds mu.
+func (f *File) unnote() error {
+	if !f.noted {
+		return nil
+	}
+	if err := os.Remove(f.entry.path(noteSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("what is noted of a content cannot be taken back: %w", err)
+	}
+	f.noted = false
+	return nil
+}
+
+// count lets the Store know how much is here; the caller holds mu.
+func (f *File) count() {
+	if f.entry == nil {
+		return
+	}
+	s := f.entry.shelf.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count(f.entry, f.real.Len()+overhead)
+}
+
+// Whole reports whether all of the base is here.
+func (f *File) Whole() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.isWhole()
+}
+
+func (f *File) isWhole() bool { return f.real.Has(Range{0, f.base}) }
+
+// ErrLent says that a file was lent and must stay as it is.
+var ErrLent = errors.New("somebody reads the local file itself")
+
+// Extend makes the file the image of a base that has grown to size bytes since, of which the end is missing. It is not for
+// files that were written to. The error is ErrLent for one that was lent: it can only Grow.
 func (f *File) Extend(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.lent {
+		return ErrLent
+	}
+	if err := f.unnote(); err != nil {
+		return err
+	}
+	f.grown = true
 	if err := f.disk.Truncate(size); err != nil {
 		return err
 	}
@@ -169,11 +239,36 @@ func (f *File) Extend(size int64) error {
 	return nil
 }
 
+// Grow adds to a file that was lent what its base has beyond its end, which is off. Nothing happens if it ends elsewhere.
+func (f *File) Grow(p []byte, off int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if off != f.size {
+		return nil
+	}
+	if err := f.unnote(); err != nil {
+		return err
+	}
+	f.grown = true
+	n, err := f.disk.WriteAt(p, off)
+	f.size, f.base = off+int64(n), off+int64(n)
+	f.real.Add(Range{off, f.size})
+	f.count()
+	return err
+}
+
 // Drop forgets what lies in r, so that it is missing again, and gives its disk back as far as the file system can. It is
-// not for files that were written to.
+// not for files that were written to. A file that was lent stays whole.
 func (f *File) Drop(r Range) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.lent {
+		return nil
+	}
+	if err := f.unnote(); err != nil {
+		return err
+	}
+	defer f.count()
 	f.real.Remove(r)
 	return unix.Fallocate(int(f.disk.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r.Off, r.Len())
 }
@@ -248,7 +343,7 @@ func (f *File) Sync() error { return unix.Fdatasync(int(f.disk.Fd())) }
 
 // Remove closes the file and removes it from the disk.
 func (f *File) Remove() error {
-	err := os.Remove(f.disk.Name())
+	err := os.Remove(f.Path())
 	if closeErr := f.disk.Close(); err == nil {
 		err = closeErr
 	}
@@ -260,7 +355,7 @@ func (f *File) Keep(path string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.disk.Name(), path); err != nil {
+	if err := os.Rename(f.Path(), path); err != nil {
 		return err
 	}
 	return f.disk.Close()
