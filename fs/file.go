@@ -21,7 +21,7 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	case (mode.Write || mode.Truncate) && s.readOnly():
 		return fuse.EROFS
 	}
-	h := &handle{node: in.NodeId, pid: in.Pid, write: mode.Write}
+	h := &handle{node: in.NodeId, pid: in.Pid, read: mode.Read, write: mode.Write}
 	keep, err := s.open(r, h, mode)
 	switch code := status(err); code {
 	case fuse.OK:
@@ -44,6 +44,10 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 			return false, syscall.ESTALE
 		}
 		h.content = c
+		if err := s.enter(h); err != nil {
+			s.release(h)
+			return false, err
+		}
 		if mode.Truncate {
 			if _, err := s.change(r, h.node, truncated(), true); err != nil {
 				s.release(h)
@@ -84,15 +88,26 @@ func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e ca
 	if !known {
 		s.forgetAttributes(h.node)
 	}
+	if err := s.enter(h); err != nil {
+		s.release(h)
+		return false, err
+	}
 	return keep, nil
 }
 
 // opened fills out for the open h, which is not released by anybody before this.
 func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
-	if keep {
+	switch {
+	case h.backing != 0:
+		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
+		out.BackingID = h.backing
+		if h.write {
+			out.OpenFlags |= fuse.FOPEN_DIRECT_IO // it reads and writes through us
+		}
+	case keep:
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
-	if h.empty {
+	if h.empty && h.backing == 0 {
 		// The kernel asks for no page behind the end, and the end is the server's word: a server that tells 0 and has more
 		// (as /proc does) would be believed without a question.
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
@@ -154,7 +169,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 	if !ok {
 		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
 	}
-	h := &handle{node: v.id, write: mode.Write}
+	h := &handle{node: v.id, read: mode.Read, write: mode.Write}
 	if _, err := s.hold(r, h, file, e); err != nil {
 		s.nodes.tells(v.id, 0)
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
@@ -207,7 +222,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		return status(err)
 	}
 	v := s.nodes.unnamed(e)
-	h := &handle{node: v.id, pid: in.Pid, write: true}
+	h := &handle{node: v.id, pid: in.Pid, read: openMode(in.Flags).Read, write: true}
 	if _, err := s.hold(r, h, file, e); err != nil {
 		s.nodes.forget(v.id, 1)
 		return status(err)

@@ -45,13 +45,16 @@ type fileSystem struct {
 	space    space
 	notifier *notifier
 	kernel   notices // set before the first request
+	backer   backer  // likewise
+	mapped   mapped
 
 	releasing sync.WaitGroup // releases that still publish
 
-	mountID  atomic.Int64  // of our mount in this namespace, for fdinfo; 0 until known
-	inFlight atomic.Int64  // requests being answered
-	draining atomic.Bool   // Unmount has begun: nothing new is opened
-	stop     chan struct{} // closed when the mount is aborted: every request ends
+	mountID   atomic.Int64  // of our mount in this namespace, for fdinfo; 0 until known
+	inFlight  atomic.Int64  // requests being answered
+	noPassage atomic.Bool   // the kernel was asked for one, and makes none
+	draining  atomic.Bool   // Unmount has begun: nothing new is opened
+	stop      chan struct{} // closed when the mount is aborted: every request ends
 }
 
 func newFileSystem(tree *cache.Tree, o Options) *fileSystem {
@@ -68,7 +71,7 @@ func newFileSystem(tree *cache.Tree, o Options) *fileSystem {
 }
 
 // Init is told of the server before the first request.
-func (s *fileSystem) Init(server *fuse.Server) { s.kernel = server }
+func (s *fileSystem) Init(server *fuse.Server) { s.kernel, s.backer = server, server }
 
 func (s *fileSystem) String() string { return fsType }
 

@@ -13,9 +13,11 @@ type handle struct {
 	id    uint64
 	node  nodeID
 	pid   uint32 // thread that opened it; 0 if it is in another pid namespace
+	read  bool   // of a file: its program may read it, and so map it
 	write bool
 
 	content *content   // of a file
+	backing int32      // of a file: the passage that it was opened through, 0 if none
 	listing dirListing // of a directory
 	empty   bool       // a file whose size was told as 0 when it was opened for reading
 }
@@ -72,6 +74,8 @@ type opened struct {
 	writers  int
 	written  bool // something was written since the first open; to make it or cut it in opening is not to write
 	told     bool // a program was told that publishing failed, and nothing was written since
+	way      *way // nil until somebody has asked for it
+	leaving  int  // of contents: handles that programs have closed, and that are not yet closed here
 }
 
 // content is one successful Open of the tree, ended by one Close when neither a handle nor a request uses it any more.
@@ -127,14 +131,18 @@ func (t *nodes) reopens(id nodeID, write bool) (*content, bool) {
 	return c, true
 }
 
-// closes undoes opens, but for the use of c, which the caller lets go after it.
-func (t *nodes) closes(id nodeID, c *content, write bool) {
+// closes undoes opens, for a handle that came through the passage, if through is one; but for the use of c, which the caller lets
+// go after it. If nobody has the node open any more it returns the passage to it, which nobody needs any more.
+func (t *nodes) closes(id nodeID, c *content, write bool, through int32) (unneeded int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.find(id)
 	o := t.open[i]
 	if o == nil {
-		return
+		return 0
+	}
+	if through != 0 {
+		o.leaving--
 	}
 	if k := slices.Index(o.contents, c); k >= 0 {
 		o.contents = slices.Delete(o.contents, k, k+1)
@@ -143,10 +151,15 @@ func (t *nodes) closes(id nodeID, c *content, write bool) {
 		o.writers--
 		t.touchParents(i)
 	}
-	if len(o.contents) == 0 {
-		delete(t.open, i)
-		t.drop(i)
+	if len(o.contents) > 0 {
+		return 0
 	}
+	if o.way != nil {
+		unneeded = o.way.backing
+	}
+	delete(t.open, i)
+	t.drop(i)
+	return unneeded
 }
 
 // forgetPages notes that the pages which the kernel holds of node id are not those of any version.
@@ -238,10 +251,13 @@ func (s *fileSystem) letGo(ctx context.Context, c *content, told bool) error {
 
 // release ends handle h of a file. No program waits for it, nor for what it may have to publish.
 func (s *fileSystem) release(h *handle) {
+	if s.remains(h) {
+		return
+	}
 	told := s.nodes.wasTold(h.node)
 	name, named := h.content.file.Name()
 	dropped := told && h.content.file.Dirty()
-	s.nodes.closes(h.node, h.content, h.write)
+	s.forgetPassage(s.nodes.closes(h.node, h.content, h.write, h.backing))
 	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
 		s.log.Error("a file could not be published after its last close", "name", name, "err", err)

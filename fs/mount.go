@@ -206,6 +206,7 @@ func (s *Server) releaseAll() {
 		})
 	}
 	all.Wait()
+	s.fs.endMapped()
 	s.fs.releasing.Wait()
 }
 

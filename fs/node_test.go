@@ -113,7 +113,7 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	if again := mustLook(t, n, rootID, "f", fileEntry(2)); again.ino != old.ino {
 		t.Errorf("after the kernel gave the new node back the number is %d, want %d", again.ino, old.ino)
 	}
-	n.closes(old.id, c, false)
+	n.closes(old.id, c, false, 0)
 	n.forget(old.id, 2)
 	if _, ok := n.view(old.id); ok {
 		t.Error("the old node outlived its last close and lookup")
@@ -132,7 +132,7 @@ func TestNodePagesAreKeptOnlyForTheSameVersion(t *testing.T) {
 		if !ok || keep != step.keep {
 			t.Errorf("open %d of version %d: keep %v ok %v, want %v true", i, step.version, keep, ok, step.keep)
 		}
-		n.closes(f.id, c, false)
+		n.closes(f.id, c, false, 0)
 	}
 }
 
