@@ -35,12 +35,13 @@ type File struct {
 	real Ranges // within [0, base)
 
 	// Of a File that a Store has given:
-	entry  *entry    // nil if none has
-	begun  time.Time // when it was taken with nothing in it
-	stored bool      // it was in the Store before, and is of the very version that it is kept as
-	noted  bool      // what is real is written down, and true as long as no byte changes
-	lent   bool      // somebody reads the local file itself: what is there must never change
-	grown  bool      // it has become the image of a longer base, and is of no version that could be looked up again
+	entry   *entry    // nil if none has
+	begun   time.Time // when it was taken with nothing in it
+	stored  bool      // it was in the Store before, and is of the very version that it is kept as
+	noted   bool      // what is real is written down, and true as long as no byte changes
+	lent    bool      // somebody reads the local file itself: what is there must not change, but by what is written
+	watched bool      // see Watch
+	grown   bool      // it has become the image of a longer base, and is of no version that could be looked up again
 }
 
 // Create makes the file path (0600, it must not exist) as the image of a base of size bytes.
@@ -160,6 +161,7 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 	if n > 0 {
 		f.size = max(f.size, end)
 	}
+	f.marks()
 	return n, err
 }
 
@@ -283,6 +285,7 @@ func (f *File) Truncate(size int64) error {
 	f.size = size
 	f.base = min(f.base, size)
 	f.real.Cut(size)
+	f.marks()
 	return nil
 }
 
@@ -299,6 +302,7 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 		}
 		f.size = end
 	}
+	f.marks()
 	return nil
 }
 
