@@ -24,16 +24,14 @@ type freezer interface {
 // works again when it goes on.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
-	stops(t, true, func(t *testing.T) (*stage, freezer) {
+	stops(t, func(t *testing.T) (*stage, freezer) {
 		s := newStage(t, servers.SSHOptions{}, impatient)
 		return s, s.server
 	})
 }
 
 // stops is TestServerStops on a stage that start makes for each call.
-// known says whether the server must be known to be away after one call has spent its budget. Over FTP it need not yet: on vsftpd
-// calls after it were seen to spend theirs too.
-func stops(t *testing.T, known bool, start func(*testing.T) (*stage, freezer)) {
+func stops(t *testing.T, start func(*testing.T) (*stage, freezer)) {
 	t.Helper()
 	big := random(1, 24<<20)
 	for name, call := range map[string]func(s *stage) (before, during func() error){
@@ -110,15 +108,13 @@ func stops(t *testing.T, known bool, start func(*testing.T) (*stage, freezer)) {
 			}
 			server.Stop(t)
 			errnoIs(t, name, within(t, budget, name, during), syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.EIO)
-			if known {
-				err := within(t, offline, "a call once it is known", func() error {
-					_, err := os.Stat(filepath.Join(s.mount, "unknown too"))
-					return err
-				})
-				errnoIs(t, "stat", err, syscall.EHOSTDOWN)
-				if got := s.daemon.State(t, connection); got != "offline" {
-					t.Errorf("state %q, want offline", got)
-				}
+			err := within(t, offline, "a call once it is known", func() error {
+				_, err := os.Stat(filepath.Join(s.mount, "unknown too"))
+				return err
+			})
+			errnoIs(t, "stat", err, syscall.EHOSTDOWN)
+			if got := s.daemon.State(t, connection); got != "offline" {
+				t.Errorf("state %q, want offline", got)
 			}
 			server.Cont(t)
 			heals(t, filepath.Join(s.mount, "big"), big)

@@ -38,10 +38,12 @@ func stageOf(t *testing.T, server *servers.FTP, o servers.FTPOptions, more daemo
 // TestFTPServerStops is TestServerStops over FTP.
 func TestFTPServerStops(t *testing.T) {
 	t.Parallel()
-	for _, o := range []servers.FTPOptions{{}, {Kind: servers.PureFTPd}, {Kind: servers.ProFTPD, TLS: servers.Explicit}} {
+	for _, o := range []servers.FTPOptions{
+		{}, {Kind: servers.PureFTPd}, {Kind: servers.ProFTPD, TLS: servers.Explicit}, {Kind: servers.PyFTPdlib},
+	} {
 		t.Run(o.Kind.String()+" "+o.TLS.String(), func(t *testing.T) {
 			t.Parallel()
-			stops(t, false, func(t *testing.T) (*stage, freezer) {
+			stops(t, func(t *testing.T) (*stage, freezer) {
 				server := servers.NewFTP(t, o)
 				return stageOf(t, server, o, impatient), server
 			})

@@ -172,7 +172,7 @@ var impatient = daemon.Fields{"timeout": 2, "retryCount": 1}
 
 const (
 	// budget is what a call may take with impatient: timeout x (retryCount + 1), and what a loaded machine adds.
-	budget = 2*2*time.Second + 1500*time.Millisecond
+	budget = 2*2*time.Second + 3*time.Second
 	// offline is what a call may take once the connection is known to be away.
 	offline = 1500 * time.Millisecond
 	// healing is how long a connection may need to come back by itself: the probe's back-off is at most 30 s.
