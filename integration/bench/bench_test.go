@@ -223,6 +223,9 @@ func (r *run) compare(b *testing.B, p plan, s *site, w *work, trip time.Duration
 				}
 				f := c.measure(b)
 				r.figures = append(r.figures, f)
+				if f.wrong != nil {
+					b.Error(f.wrong)
+				}
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(f.took.Seconds(), "s")
 				b.ReportMetric(f.cpu.Seconds(), "cpu-s")
@@ -255,6 +258,7 @@ type cell struct {
 
 	ctx      context.Context // ends when the time is over
 	done, of int             // how far the work has come
+	told     func() error    // compares what the program was told, where that takes long; nil without
 }
 
 // figure is what a cell has shown.
@@ -272,26 +276,14 @@ type figure struct {
 }
 
 // measure does the cell's work once.
-func (c *cell) measure(b *testing.B) figure {
+func (c *cell) measure(b testing.TB) figure {
+	b.Helper()
 	c.reach(b)
 	m := c.peer.mount(b, c)
 	c.server, c.dir = filepath.Join(c.top, "data"), filepath.Join(m.dir, "data")
 	f := figure{work: c.work, peer: c.peer, protocol: c.site.protocol, trip: c.trip}
-	if err := c.settle(m); err != nil {
-		b.Errorf("%s: %v", c.peer.name, err)
-		f.wrong = err
+	if f.wrong = c.prepare(b.Context(), m); f.wrong != nil {
 		return f
-	}
-	if c.work.first != nil {
-		ctx, cancel := context.WithTimeout(b.Context(), 2*c.limit)
-		c.ctx = ctx
-		err := c.guard(m, c.work.first)
-		cancel()
-		if err != nil {
-			b.Errorf("%s, before %s: %v", c.peer.name, c.work.name, err)
-			f.wrong = err
-			return f
-		}
 	}
 	do := c.work.do
 	if c.peer.does != nil {
@@ -302,11 +294,8 @@ func (c *cell) measure(b *testing.B) figure {
 	if c.link != nil {
 		crossed = c.link.Meter()
 	}
-	ctx, cancel := context.WithTimeout(b.Context(), c.limit)
-	defer cancel()
-	c.ctx = ctx
 	before, start := used(m.pid), time.Now()
-	err := c.guard(m, func(c *cell) error {
+	err := c.within(b.Context(), c.limit, m, func() error {
 		if err := do(c); err != nil {
 			return err
 		}
@@ -317,44 +306,52 @@ func (c *cell) measure(b *testing.B) figure {
 	f.crossed = crossed()
 	stop()
 	f.done, f.of = c.done, c.of
-	if ctx.Err() != nil {
-		f.over = true
-		return f
-	}
+	f.over = errors.Is(err, errOver)
 	if err == nil {
 		err = c.check()
 	}
-	if err != nil {
-		b.Errorf("%s, %s at %v: %v", c.peer.name, c.work.name, c.trip, err)
+	if !f.over {
 		f.wrong = err
 	}
 	return f
 }
 
-// settle looks at the mount once, so that every peer is logged in when the clock starts.
-func (c *cell) settle(m mounted) error {
-	if m.dir == "" {
+// prepare looks at the mount once, so that every peer is logged in when the clock starts, and does what comes before.
+func (c *cell) prepare(ctx context.Context, m mounted) error {
+	if _, err := os.Lstat(filepath.Join(m.dir, "idle")); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond) // for what a mount goes on to do by itself
+	if c.work.first == nil {
 		return nil
 	}
-	_, err := os.Lstat(filepath.Join(m.dir, "idle"))
-	time.Sleep(100 * time.Millisecond) // what a mount goes on to do by itself
+	err := c.within(ctx, 2*c.limit, m, func() error { return c.work.first(c) })
+	if err == nil && c.told != nil {
+		err = c.told()
+	}
 	return err
 }
 
-// guard does something with a mount and aborts the mount when c's time is over, for a call may hang in it.
-func (c *cell) guard(m mounted, do func(*cell) error) error {
+// errOver is returned for what takes longer than it may.
+var errOver = errors.New("the time is over")
+
+// within does something with a mount, and aborts the mount when limit has passed, for a call may hang in it.
+func (c *cell) within(ctx context.Context, limit time.Duration, m mounted, do func() error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errOver)
+	defer cancel()
+	c.ctx = ctx
 	result := make(chan error, 1)
-	go func() { result <- do(c) }()
+	go func() { result <- do() }()
 	select {
 	case err := <-result:
 		return err
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 	}
 	for {
 		m.abort()
 		select {
 		case err := <-result:
-			return errors.Join(c.ctx.Err(), err)
+			return errors.Join(context.Cause(ctx), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -315,7 +315,8 @@ func (c *cell) curlGet(names ...string) error {
 	if _, err := c.curl(config.String()); err != nil {
 		return err
 	}
-	return c.fetched(names)
+	c.told = func() error { return c.fetched(names) }
+	return nil
 }
 
 // fetched compares what was fetched with what the server has.
@@ -352,7 +353,8 @@ func (c *cell) curlList() error {
 	if err != nil {
 		return err
 	}
-	return sameNames(lastFields(out), numberedNames(c.size.listed))
+	c.told = func() error { return sameNames(lastFields(out), numberedNames(c.size.listed)) }
+	return nil
 }
 
 // lastFields returns the last word of each line: the names of a listing.
@@ -396,7 +398,8 @@ var lftps = map[string]func(*cell) error{
 		if err != nil {
 			return err
 		}
-		return sameNames(lastFields(out), numberedNames(c.size.listed))
+		c.told = func() error { return sameNames(lastFields(out), numberedNames(c.size.listed)) }
+		return nil
 	},
 }
 
@@ -405,7 +408,10 @@ func (c *cell) lftpGet(command string, names ...string) error {
 	if _, err := c.lftp(command); err != nil {
 		return err
 	}
-	return c.fetched(names)
+	if len(names) > 0 {
+		c.told = func() error { return c.fetched(names) }
+	}
+	return nil
 }
 
 func (c *cell) lftp(command string) (string, error) {

@@ -24,8 +24,10 @@ sweep() {
 trap sweep EXIT
 
 go test -c -o "$TMPDIR/bench" .
-if [[ " $* " == *" -h "* ]]; then
-	"$TMPDIR/bench" -h 2>&1 | grep -v -A1 '^  -test' | grep -v '^--' || true
+case " $* " in
+*" -h "* | *" --help "*)
+	"$TMPDIR/bench" -h 2>&1 | awk '/^  -/ { ours = !/^  -test/ } ours'
 	exit
-fi
+	;;
+esac
 "$TMPDIR/bench" -test.run '^$' -test.bench '^BenchmarkFigures$' -test.benchtime 1x -test.timeout 0 "$@"
