@@ -18,8 +18,8 @@ type flight struct {
 	flying  spool.Ranges
 	landed  chan struct{} // closed when something lands; nil while nobody waits
 	cursors []cursor      // latest first
-	counted int64         // bytes of the copy that are in Tree.copied
-	pinned  bool          // all of it must stay: the server's file is about to go
+	pinned  bool          // all of the copy must stay: the server's file is about to go
+	unread  spool.Ranges  // what was fetched ahead of readers, and not yet read
 }
 
 // wake tells those who wait that something has landed, or never will.
@@ -93,7 +93,9 @@ func (f *File) fetchAhead(copied *spool.File, want spool.Range) {
 			defer t.work.Done()
 			defer t.aheads.Add(-1)
 			// An error is the reader's who comes for these bytes: nothing has become real.
-			_ = f.fetchInto(t.ctx, copied, r)
+			if f.fetchInto(t.ctx, copied, r) == nil {
+				f.fetchedAhead(copied, r)
+			}
 		}()
 	}
 }

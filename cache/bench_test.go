@@ -11,14 +11,20 @@ import (
 
 	"pierfs/backends/mem"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 )
 
 // newBench returns a tree on a server in memory.
 func newBench(b *testing.B) (*mem.Backend, *cache.Tree) {
 	dir := b.TempDir()
 	server := mem.New(mem.Options{})
+	store, err := spool.OpenStore(filepath.Join(dir, "cache"), spool.StoreOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(store.Close)
 	tree, err := cache.New(server, cache.Options{
-		Staging: filepath.Join(dir, "staging"), Quarantine: filepath.Join(dir, "quarantine"), Cache: filepath.Join(dir, "cache"),
+		Staging: filepath.Join(dir, "staging"), Quarantine: filepath.Join(dir, "quarantine"), Spool: store.Shelf("bench"),
 		MetadataTTL: time.Hour, NegativeTTL: time.Hour,
 	})
 	if err != nil {

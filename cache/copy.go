@@ -3,25 +3,22 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"syscall"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
 )
 
-// copy returns the local copy of base, making it if need be; nil if there can be none.
+// copy returns the local copy of base, with what is kept of it from before; nil if there can be none.
 func (f *File) copy() *spool.File {
 	t := f.tree
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.copied != nil || t.options.Cache == "" || f.shut == syscall.EBADF {
+	if f.copied != nil || t.options.Spool == nil || f.shut == syscall.EBADF {
 		return f.copied
 	}
-	copied, err := spool.Create(filepath.Join(t.options.Cache, fmt.Sprint(t.staged.Add(1))), f.base.Size)
+	copied, err := t.options.Spool.Take(f.name, t.versionOf(f.name, f.base))
 	if err != nil {
 		t.log.Warn("reading without a local copy", "name", f.name, "err", err)
 		return nil
@@ -30,13 +27,44 @@ func (f *File) copy() *spool.File {
 	return copied
 }
 
-// dropCopy gives the copy's disk back; the caller holds mu.
-func (f *File) dropCopy() {
+// versionOf is the version of a content by which it is looked up when it was kept: as the server tells it, and exact. What
+// merely can be the same, as Info.SameVersion says, is not believed of a content that nobody has open.
+func (t *Tree) versionOf(name string, i backends.Info) spool.Version {
+	i = t.kept.asTold(name, i)
+	v := spool.Version{Size: i.Size, ID: i.ID, Unit: i.TimeUnit}
+	if i.Known.Has(backends.HasSize | backends.HasModTime) {
+		v.ModTime = i.ModTime
+	}
+	return v
+}
+
+// takeSmall takes the content of a small file from what is kept, if it is there. The caller has the turn to fetch it.
+func (f *File) takeSmall() bool {
+	t := f.tree
+	f.mu.Lock()
+	name, base := f.name, f.base
+	f.mu.Unlock()
+	content, ok := t.options.Spool.Small(name, t.versionOf(name, base))
+	if !ok {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.staged == nil && f.whole == nil && f.shut != syscall.EBADF && f.name == name && f.base.SameVersion(base) {
+		f.whole = content
+		t.small.Add(int64(len(content)))
+		f.dropReader()
+	}
+	return true
+}
+
+// dropCopy gives the copy back, to be kept for later or to be removed; the caller holds mu.
+func (f *File) dropCopy(keep bool) {
 	if f.copied == nil {
 		return
 	}
-	f.tree.copied.Add(-f.flight.counted)
-	f.tree.warn("removal of a cached file", f.copied.Remove())
+	f.tree.counters.wasted.Add(f.flight.unread.Len())
+	f.tree.warn("a cached file", f.copied.Release(keep && !f.stale && !f.gone))
 	f.flight.wake()
 	f.copied, f.flight = nil, flight{}
 }
@@ -47,6 +75,7 @@ func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off i
 	if f.tree.streams() {
 		return f.readStream(ctx, copied, p, off)
 	}
+	waited := false
 	for first := true; ; first = false {
 		want := spool.Range{Off: off, End: min(off+int64(len(p)), copied.Size())}
 		if first {
@@ -57,12 +86,14 @@ func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off i
 		case err != nil:
 			return 0, err
 		case landed != nil:
+			waited = true
 			select {
 			case <-landed:
 			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
 		case r.Len() > 0:
+			waited = true
 			err := f.fetchInto(ctx, copied, r)
 			if _, local := errors.AsType[localFailure](err); local {
 				return f.readThrough(ctx, p, off, f.baseInfo()) // the local disk failed, the server did not
@@ -76,6 +107,7 @@ func (f *File) readCopy(ctx context.Context, copied *spool.File, p []byte, off i
 			case !ok:
 				continue // it was dropped in this moment to make room, or has grown
 			case err == nil || err == io.EOF:
+				f.wasGiven(copied, spool.Range{Off: off, End: off + int64(n)}, waited)
 				return n, err
 			}
 			return f.readThrough(ctx, p, off, f.baseInfo())
@@ -129,8 +161,7 @@ func (f *File) fetchInto(ctx context.Context, copied *spool.File, r spool.Range)
 	return f.fetch(ctx, reader, copied, r)
 }
 
-// land ends the flight of r, wakes who waits for it, counts what was fetched, and makes room around it if that is more
-// than the cache may hold.
+// land ends the flight of r, wakes who waits for it, and makes room around it if there is more than the cache may hold.
 func (f *File) land(copied *spool.File, r spool.Range) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,9 +173,10 @@ func (f *File) land(copied *spool.File, r spool.Range) {
 	f.makeRoom(r)
 }
 
-// makeRoom counts what the copy holds, and drops what lies far from r if the cache holds more than it may; the caller holds mu.
+// makeRoom drops what lies far from r if the cache holds more than it may, and nothing that nobody has open is left to be
+// evicted; the caller holds mu.
 func (f *File) makeRoom(r spool.Range) {
-	if f.recount() <= f.tree.options.CacheSize || f.flight.pinned {
+	if f.flight.pinned || f.tree.options.Spool.HasRoom() {
 		return
 	}
 	behind := spool.Range{Off: 0, End: r.Off - maxWindow - keepBehind}
@@ -154,33 +186,4 @@ func (f *File) makeRoom(r spool.Range) {
 			f.tree.warn("making room in the cache", f.copied.Drop(old))
 		}
 	}
-	f.recount()
-}
-
-// recount brings Tree.copied up to what the copy holds, and returns it; the caller holds mu.
-func (f *File) recount() int64 {
-	before := f.flight.counted
-	f.flight.counted = f.copied.Real()
-	return f.tree.copied.Add(f.flight.counted - before)
-}
-
-// emptyCache makes the cache directory and removes what a former daemon left there.
-func (t *Tree) emptyCache() error {
-	dir := t.options.Cache
-	if dir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	left, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, entry := range left {
-		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -215,7 +215,7 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 	f.base, f.info = info, info
 	f.dropWhole()
 	if f.copied != nil && f.copied.Extend(info.Size) != nil {
-		f.dropCopy()
+		f.dropCopy(false)
 	}
 	return true
 }
@@ -409,7 +409,7 @@ func (f *File) dropWhole() {
 // forgetBase lets go of the old content, which was cut away; the caller holds mu.
 func (f *File) forgetBase() {
 	f.dropWhole()
-	f.dropCopy()
+	f.dropCopy(false)
 	f.dropReader()
 }
 
@@ -603,7 +603,7 @@ func (f *File) discard() {
 	f.published = f.change
 	f.shut = syscall.EBADF
 	f.dropWhole()
-	f.dropCopy()
+	f.dropCopy(true)
 	f.mu.Unlock()
 	f.abortClaim()
 	if reader != nil {

@@ -77,7 +77,8 @@ func TestNothingIsWrittenAfterTheTreeIsClosed(t *testing.T) {
 	w.must(f.Close(w.Context(), false))
 	_, err = f.WriteAt(w.Context(), []byte("later"), 0)
 	wantErrno(t, err, syscall.EBADF)
-	w.empty(w.options.Staging, w.options.Quarantine, w.options.Cache)
+	w.empty(w.options.Staging, w.options.Quarantine)
+	w.uncached()
 }
 
 // empty demands that nothing is left in the directories but the list of names that a living tree has taken.

@@ -349,7 +349,7 @@ func (m *model) finish() {
 	m.open = nil
 	m.compare()
 	time.Sleep(time.Second) // what a break may have left is looked for once more
-	m.empty(m.options.Staging, m.options.Quarantine, m.options.Cache)
+	m.empty(m.options.Staging, m.options.Quarantine)
 	m.must(m.tree.Close(m.Context()))
 }
 
@@ -397,7 +397,7 @@ func (w *world) crowd(rounds int, faults bool) {
 		}
 	}
 	w.must(w.tree.Close(w.Context()))
-	w.empty(w.options.Staging, w.options.Quarantine, w.options.Cache)
+	w.empty(w.options.Staging, w.options.Quarantine)
 }
 
 // losing loses one call of forty, and delays all of them.

@@ -92,6 +92,7 @@ func (t *Tree) removed(name string, err error) error {
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		t.unlink(name)
+		t.options.Spool.Drop(name)
 		t.kept.forget(name)
 		t.kept.touched(parent(name))
 		t.attrs.PutAbsent(name)
@@ -175,7 +176,9 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		}
 	}
 	t.tidy(ctx, to)
-	if err := t.backend.Rename(ctx, from, to, mode); err != nil {
+	err = t.backend.Rename(ctx, from, to, mode)
+	t.dropRenamed(from, to)
+	if err != nil {
 		t.attrs.Forget(from)
 		t.attrs.Forget(to)
 		return err
@@ -234,6 +237,18 @@ func give(files []*File) {
 	for _, f := range files {
 		f.turn.give()
 	}
+}
+
+// dropRenamed drops the content that is kept of what was, or may have been, renamed, while nobody can open it: another file
+// may bear a name now with the very size and time of the one before.
+func (t *Tree) dropRenamed(from, to string) {
+	if info, _, state := t.attrs.Get(from); state == attr.Present && !info.IsDir() {
+		t.options.Spool.Drop(from)
+		t.options.Spool.Drop(to)
+		return
+	}
+	t.options.Spool.Forget(from)
+	t.options.Spool.Forget(to)
 }
 
 // moved carries what is known, and the open files, from one name to another.

@@ -134,6 +134,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	defer f.mu.Unlock()
 	f.begun, f.reclaim = j.begun, j.claim
 	f.tried = err != nil && (f.tried || backends.ClassOf(err) != backends.Final)
+	f.tree.options.Spool.Drop(j.name) // a program may give the new content the size and time of the old one
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
 		f.pending = merge(j.pending, f.pending)
@@ -173,7 +174,7 @@ func (f *File) toKeep(j *job, info backends.Info) backends.Attr {
 func (f *File) forgetReader() {
 	if f.staged != nil && len(f.staged.Missing(0, f.staged.Size())) == 0 {
 		f.dropReader()
-		f.dropCopy()
+		f.dropCopy(false)
 	}
 }
 

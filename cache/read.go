@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
@@ -45,7 +46,9 @@ func (f *File) readOnce(ctx context.Context, p []byte, off int64) (int, error) {
 		}
 		return staged.ReadAt(p, off)
 	case whole != nil:
-		return readBytes(whole, p, off)
+		n, err := readBytes(whole, p, off)
+		f.tree.counters.gave(n, false)
+		return n, err
 	case off >= max(base.Size, 1): // that a file is empty is asked of the file itself, once
 		return 0, io.EOF
 	case base.Size <= smallFile && f.tree.small.Load() < smallFiles:
@@ -73,6 +76,7 @@ func (f *File) readThrough(ctx context.Context, p []byte, off int64, base backen
 	if err := f.readBase(ctx, reader, part, off); err != nil {
 		return 0, err
 	}
+	f.tree.counters.gave(len(part), true)
 	if len(part) < len(p) {
 		return len(part), io.EOF
 	}
@@ -120,6 +124,7 @@ func (f *File) readBase(ctx context.Context, reader backends.Reader, p []byte, o
 		f.trust(reader)
 	}
 	copy(p, q)
+	f.tree.counters.fetched(len(p))
 	return nil
 }
 
@@ -299,9 +304,10 @@ func (f *File) fetchWhole(ctx context.Context) error {
 	f.mu.Lock()
 	done, base := f.staged != nil || f.whole != nil, f.base
 	f.mu.Unlock()
-	if done {
+	if done || f.takeSmall() {
 		return nil
 	}
+	began := time.Now()
 	reader, err := f.source(ctx)
 	if err != nil {
 		return err
@@ -334,6 +340,8 @@ func (f *File) fetchWhole(ctx context.Context) error {
 	if f.staged == nil && f.shut != syscall.EBADF {
 		f.whole = whole[:base.Size:base.Size]
 		f.tree.small.Add(int64(len(f.whole)))
+		f.tree.counters.fetched(len(f.whole))
+		f.tree.options.Spool.KeepSmall(f.name, f.tree.versionOf(f.name, base), f.whole, began)
 	}
 	return nil
 }
@@ -393,7 +401,7 @@ func (f *File) streamMissing(ctx context.Context, staged *spool.File, r spool.Ra
 		return err
 	}
 	f.mu.Lock()
-	f.dropCopy()
+	f.dropCopy(false)
 	whole := f.tail < f.base.Size
 	f.mu.Unlock()
 	ahead := spool.Range{Off: r.End, End: r.End + streamPiece}

@@ -69,11 +69,12 @@ func (t *Tree) streams() bool { return !t.Caps().RandomRead }
 func (f *File) readStream(ctx context.Context, copied *spool.File, p []byte, off int64) (int, error) {
 	r := spool.Range{Off: off, End: min(off+int64(len(p)), copied.Size())}
 	sure, ahead := f.follow(r)
-	for {
+	for waited := false; ; waited = true {
 		n, ok, err := copied.ReadReal(p, off)
 		if ok {
 			f.streamAhead(copied, ahead)
 			if err == nil || err == io.EOF {
+				f.wasGiven(copied, spool.Range{Off: off, End: off + int64(n)}, waited)
 				return n, err
 			}
 			return f.readThrough(ctx, p, off, f.baseInfo()) // the local disk failed, the server did not
@@ -355,9 +356,17 @@ func (f *File) fetchStream(into *spool.File, r spool.Range, buf []byte) error {
 	defer f.mu.Unlock()
 	s.at = r.End
 	if into == f.copied {
+		if !s.wanted(r) {
+			f.noteAhead(r)
+		}
 		f.makeRoom(r)
 	}
 	return nil
+}
+
+// wanted reports whether somebody waits for something of r; the caller holds File.mu.
+func (s *stream) wanted(r spool.Range) bool {
+	return slices.ContainsFunc(s.wants, func(w *want) bool { return w.r.Off < r.End && r.Off < w.r.End })
 }
 
 // landStream notes how a step of the pump ended, and closes the transfer when all is here.
@@ -395,7 +404,7 @@ func (f *File) fetchAll(ctx context.Context, size int64) error {
 		return errElsewhere
 	}
 	copied := f.copy()
-	if copied == nil || size > f.tree.options.CacheSize {
+	if copied == nil || !f.tree.options.Spool.MayHold(size) {
 		return errNoRoom
 	}
 	f.mu.Lock()

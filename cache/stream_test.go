@@ -21,6 +21,7 @@ import (
 	"pierfs/backends/mem"
 	"pierfs/backends/retry"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 )
 
 // newStream is a world whose server can only stream, as one of FTP.
@@ -360,7 +361,8 @@ func TestEmptyStreamedFileOutlivesItsName(t *testing.T) {
 }
 
 func TestFileTooLargeToBeKeptCanBeRemoved(t *testing.T) {
-	w := newStream(t, func(so *mem.Options, to *cache.Options) { to.CacheSize = 1 << 20 })
+	w := newStream(t, nil)
+	w.store.SetBounds(1<<20, spool.Floor{Bytes: 1})
 	const size = 64 << 20
 	w.give("f", strings.Repeat("x", size))
 	f := w.open("f", reading)

@@ -37,6 +37,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/retry"
 	"pierfs/cache/attr"
+	"pierfs/cache/spool"
 )
 
 // Options are what New needs besides the backend.
@@ -47,11 +48,9 @@ type Options struct {
 	Staging    string
 	Quarantine string
 
-	// Cache is a directory of this tree alone, which New empties: content of large files that are open for reading is
-	// kept there, and nothing that is owed. It may be deleted at any time. Empty: nothing is kept.
-	Cache string
-	// CacheSize is how many bytes Cache may hold; 0 is DefaultCacheSize.
-	CacheSize int64
+	// Spool is where content that was read is kept, and nothing that is owed. What was kept is read again only where the
+	// server still tells the same size, time and identity. Nil: nothing is kept, and large files are read without a copy.
+	Spool *spool.Shelf
 
 	// TempName is the pattern of the names under which uploads gather, with NAME and XXXX for the name and a random
 	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
@@ -70,7 +69,6 @@ const (
 	DefaultTempName   = ".NAME.pierfs-XXXX"
 	TempNone          = "none"
 	DefaultMaxEntries = 5_000_000
-	DefaultCacheSize  = 4 << 30
 )
 
 // Entry is what the tree knows of a name.
@@ -115,7 +113,7 @@ type Tree struct {
 	closed bool
 
 	small      atomic.Int64  // bytes of small files held in memory, at most smallFiles
-	copied     atomic.Int64  // bytes in the cache directory, at most Options.CacheSize and a window
+	counters   counters      // of what was read from here and from the server
 	pace       pace          // of a server that can only stream
 	transfers  chan struct{} // holds a token for each file that is being streamed; see transferTurn
 	uploads    turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
@@ -133,9 +131,6 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	if o.MaxEntries == 0 {
 		o.MaxEntries = DefaultMaxEntries
 	}
-	if o.CacheSize == 0 {
-		o.CacheSize = DefaultCacheSize
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -151,9 +146,6 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
-	}
-	if err := t.emptyCache(); err != nil {
-		return nil, fmt.Errorf("cache %q: %w", o.Cache, err)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil

@@ -19,6 +19,7 @@ import (
 	"pierfs/backends/mem"
 	"pierfs/backends/retry"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 )
 
 // world is a tree of a server in memory, and the directories that it keeps things in.
@@ -27,22 +28,42 @@ type world struct {
 	server  *mem.Backend
 	tree    *cache.Tree
 	options cache.Options
+	cache   string // the directory of store
+	store   *spool.Store
 }
 
 func newWorld(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
 	dir := t.TempDir()
 	so := mem.Options{}
 	to := cache.Options{
-		Staging: filepath.Join(dir, "staging"), Quarantine: filepath.Join(dir, "quarantine"), Cache: filepath.Join(dir, "cache"),
+		Staging: filepath.Join(dir, "staging"), Quarantine: filepath.Join(dir, "quarantine"),
 		MetadataTTL: time.Minute, NegativeTTL: time.Minute, Retry: retry.Policy{Count: 2, Timeout: 10 * time.Second},
 	}
 	if change != nil {
 		change(&so, &to)
 	}
-	w := &world{T: t, server: mem.New(so), options: to}
+	w := &world{T: t, server: mem.New(so), options: to, cache: filepath.Join(dir, "cache")}
+	w.openStore()
 	w.tree = w.newTree()
 	t.Cleanup(func() { w.tree.Close(context.Background()) })
 	return w
+}
+
+// openStore opens what is kept of former trees, of which there may be any number.
+func (w *world) openStore() {
+	w.Helper()
+	store, err := spool.OpenStore(w.cache, spool.StoreOptions{Floor: spool.Floor{Bytes: 1}}) // the machine's disk is no part of the test
+	w.must(err)
+	w.Cleanup(store.Close)
+	w.store, w.options.Spool = store, store.Shelf("test")
+}
+
+// uncached demands that no content is left in the cache.
+func (w *world) uncached() {
+	w.Helper()
+	if left, err := filepath.Glob(filepath.Join(w.cache, "*", "*")); err != nil || len(left) > 0 {
+		w.Errorf("the cache holds %v, %v", left, err)
+	}
 }
 
 func (w *world) newTree() *cache.Tree {
@@ -695,7 +716,8 @@ func TestManyReadersOfOneFileFetchItOnce(t *testing.T) {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	w := newWorld(t, func(_ *mem.Options, to *cache.Options) { to.CacheSize = 1 << 20 })
+	w := newWorld(t, nil)
+	w.store.SetBounds(1<<20, spool.Floor{Bytes: 1})
 	content := strings.Repeat("0123456789abcdef", 64<<20/16)
 	w.give("f", content)
 	f := w.open("f", reading)
@@ -707,10 +729,10 @@ func TestCacheIsBounded(t *testing.T) {
 		}
 	}
 	var disk int64
-	entries, err := os.ReadDir(w.options.Cache)
+	files, err := filepath.Glob(filepath.Join(w.cache, "*", "*"))
 	w.must(err)
-	for _, e := range entries {
-		info, err := e.Info()
+	for _, path := range files {
+		info, err := os.Stat(path)
 		w.must(err)
 		disk += info.Sys().(*syscall.Stat_t).Blocks * 512
 	}
@@ -1242,7 +1264,8 @@ func TestFilesAreDiscardedWithTheirLastClose(t *testing.T) {
 		w.close(f)
 		w.close(g)
 	}
-	w.empty(w.options.Staging, w.options.Cache, w.options.Quarantine)
+	w.empty(w.options.Staging, w.options.Quarantine)
+	w.uncached()
 }
 
 func TestWritersOfOneFileDoNotLoseEachOthersBytes(t *testing.T) {

@@ -8,12 +8,18 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 )
 
 // newFTP is a rig whose server can only stream, as one of FTP without MLSD, and has a local copy of what is read.
 func newFTP(t *testing.T, change func(*backends.Caps)) *rig {
 	t.Helper()
-	return newRig(t, rigOptions{mem: mem.FTP(change), cache: cache.Options{Cache: filepath.Join(t.TempDir(), "cache")}})
+	store, err := spool.OpenStore(filepath.Join(t.TempDir(), "cache"), spool.StoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return newRig(t, rigOptions{mem: mem.FTP(change), cache: cache.Options{Spool: store.Shelf("test")}})
 }
 
 // The reasons why more of go-fuse's tests do not pass where the protocol knows no links.

@@ -53,16 +53,17 @@ var houseRooms = map[string][]string{
 	"cmd/pierfs":           {"cmd/internal/...", "conncfg/..."},
 	"cmd/pierfsd":          {"cmd/internal/...", "fs", "cache", "backends", "backends/dial", "backends/retry", "conncfg/..."},
 	"cmd/internal":         {"cmd/internal/...", "conncfg/..."},
-	"cmd/internal/daemon":  {"cmd/internal/...", "fs", "cache", "backends", "backends/dial", "backends/retry", "conncfg/..."},
+	"cmd/internal/daemon":  {"cmd/internal/...", "fs", "cache", "cache/spool", "backends", "backends/dial", "backends/retry", "conncfg/..."},
 	"cmd/internal/demo":    {"cmd/internal/...", "backends", "backends/dial", "conncfg/..."},
 	"cmd/internal/metrics": {"cmd/internal/...", "backends"},
 
 	"integration": {"integration/...", "cmd/internal/control", "fs", "cache", "backends", "backends/...", "conncfg/..."},
 }
 
-// houseForTests are rooms that any test may import besides: servers with faults on demand, and real ones.
+// houseForTests are rooms that any test may import besides: servers with faults on demand, real ones, and a place for what a
+// tree has read.
 var houseForTests = []string{
-	"backends/mem", "backends/backendtest", "integration/servers", "integration/process", "integration/hostile", "integration/link",
+	"backends/mem", "backends/backendtest", "cache/spool", "integration/servers", "integration/process", "integration/hostile", "integration/link",
 }
 
 // houseLibraries says which rooms may import a library, by the beginning of its path; the longest that fits counts.

@@ -506,6 +506,9 @@ func (f *File) Release(keep bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.entry
+	if e == nil { // it has left the Store, or was never in it
+		return errors.Join(os.Remove(f.path), f.disk.Close())
+	}
 	s := e.shelf.store
 	info, err := f.disk.Stat()
 	err = errors.Join(err, f.disk.Close())
@@ -625,7 +628,21 @@ func (h *Shelf) KeepSmall(name string, v Version, content []byte, begun time.Tim
 	s.makeRoom()
 }
 
-// Forget drops what is here of name and of all names below it; "" is all.
+// Drop drops what is here of name.
+func (h *Shelf) Drop(name string) {
+	if h == nil {
+		return
+	}
+	s := h.store
+	<-s.ready
+	s.mu.Lock()
+	defer s.unlock()
+	if e := h.entries[name]; e != nil {
+		s.drop(e)
+	}
+}
+
+// Forget drops what is here of name and of all names below it; "" is all. It looks at everything that is here.
 func (h *Shelf) Forget(name string) (u Usage) {
 	if h == nil {
 		return u

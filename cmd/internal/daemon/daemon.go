@@ -29,12 +29,14 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
@@ -106,6 +108,7 @@ type Daemon struct {
 	o       Options
 	log     *slog.Logger
 	points  *points
+	spool   *spool.Store // what was read; nil if there can be none
 	started time.Time
 	idle    chan struct{} // closed when ExitIdle has been reached
 	news    chan struct{} // holds one when some mount's state has changed and the service manager was not told yet
@@ -271,6 +274,9 @@ func (d *Daemon) claim() (release func() error, err error) {
 	var locks []*lock
 	release = func() error {
 		var errs []error
+		if d.spool != nil {
+			d.spool.Close()
+		}
 		for _, l := range locks {
 			errs = append(errs, l.release())
 		}
@@ -290,6 +296,14 @@ func (d *Daemon) claim() (release func() error, err error) {
 	}
 	for dir := range d.points.each() {
 		d.o.Floor.clean(dir, d.log)
+	}
+	l, err := takeLock(d.o.Dirs.Cache)
+	if err == nil {
+		locks = append(locks, l)
+		d.spool, err = spool.OpenStore(filepath.Join(d.o.Dirs.Cache, "content"), spool.StoreOptions{Logger: d.log})
+	}
+	if err != nil { // everything works without it, from the server
+		d.log.Warn("nothing that is read is kept, and large files are read without reading ahead", "dir", d.o.Dirs.Cache, "err", err)
 	}
 	return release, nil
 }

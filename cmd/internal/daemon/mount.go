@@ -16,6 +16,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/dial"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 	"pierfs/fs"
@@ -253,7 +254,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 	tree, err := cache.New(backend, cache.Options{
 		Staging:     m.d.keep("staging", m.want),
 		Quarantine:  m.d.keep("quarantine", m.want),
-		Cache:       filepath.Join(m.d.o.Dirs.Cache, m.d.corner(m.want)),
+		Spool:       m.d.shelf(target),
 		TempName:    target.TempName,
 		MetadataTTL: target.MetadataTTL,
 		NegativeTTL: target.NegativeTTL,
@@ -264,6 +265,16 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		return nil, nil, errors.Join(err, backend.Close())
 	}
 	return tree, backend, nil
+}
+
+// shelf returns the part of the spool where content of target is kept: that of all mounts by which the same names are the
+// same files, whatever they are called. An environment keeps its own.
+func (d *Daemon) shelf(t conncfg.Target) *spool.Shelf {
+	if d.spool == nil {
+		return nil
+	}
+	via := fmt.Sprintf("%q %q %d", t.Via.Kind, t.Via.Host, t.Via.Port) // behind another one the host may be another
+	return d.spool.Shelf(fmt.Sprintf("%q %q %d %q %q %q %q %s", t.Protocol, t.Host, t.Port, t.Username, t.WorkingDir, t.Encoding, t.Environment, via))
 }
 
 // keep returns a directory of one mount alone below the state directory.
