@@ -6,6 +6,7 @@ import (
 	"math"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pierfs/backends"
@@ -15,12 +16,14 @@ import (
 // Listing is a snapshot of one directory, arriving. Its methods may be called from many goroutines at once.
 type Listing struct {
 	cancel context.CancelFunc
+	room   *atomic.Int64 // entries that it may still have; nil if nobody counts
 	began  time.Time
 	ends   time.Time // until when what it says may be used without asking again
 
 	mu   sync.Mutex
-	list *attr.List
-	over map[int]Entry // what lies over entries of list: files with something unpublished
+	list *attr.List    // what the server listed, or what is known; shared, and not to be changed once it is complete
+	over map[int]Entry // what lies over entries of list: files with something unpublished, and those of several names
+	rest []Entry       // what the server does not list yet
 	done bool
 	err  error
 	news chan struct{} // closed at the next change; nil while nobody waits
@@ -33,7 +36,7 @@ func (l *Listing) At(ctx context.Context, i int) (Entry, error) {
 	for {
 		l.mu.Lock()
 		switch {
-		case i < l.list.Len():
+		case i < l.list.Len()+len(l.rest):
 			defer l.mu.Unlock()
 			return l.entry(i), nil
 		case l.err != nil:
@@ -58,10 +61,17 @@ func (l *Listing) At(ctx context.Context, i int) (Entry, error) {
 
 // entry returns entry i, which is there; the caller holds mu.
 func (l *Listing) entry(i int) Entry {
-	e, ok := l.over[i]
-	if !ok {
+	var e Entry
+	if n := l.list.Len(); i >= n {
+		e = l.rest[i-n]
+	} else if over, ok := l.over[i]; ok {
+		e = over
+	} else {
 		e.Info = l.list.At(i)
 		e.Version = fingerprint(e.Info)
+		if l.list.Old(i) {
+			return e // with no life of its own
+		}
 	}
 	e.Valid = max(0, time.Until(l.ends))
 	return e
@@ -73,15 +83,10 @@ func (l *Listing) Close() { l.cancel() }
 // add appends what the server listed.
 func (l *Listing) add(info backends.Info) { l.change(func() { l.list.Add(info) }) }
 
-// addOver appends what lies over an entry of the server, or is not there yet.
-func (l *Listing) addOver(e Entry) {
-	l.change(func() {
-		l.over[l.list.Len()] = e
-		l.list.Add(e.Info)
-	})
+// end completes the listing with rest, or with the reason why it is not complete.
+func (l *Listing) end(rest []Entry, err error) {
+	l.change(func() { l.done, l.rest, l.err = true, rest, err })
 }
-
-func (l *Listing) end(err error) { l.change(func() { l.done, l.err = true, err }) }
 
 func (l *Listing) change(f func()) {
 	l.mu.Lock()
@@ -100,41 +105,66 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 	if err := backends.CheckName("list", dir); err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	l := &Listing{cancel: func() {}, began: now, ends: now.Add(t.options.MetadataTTL), list: new(attr.List), over: map[int]Entry{}}
-	over := t.overlay(dir)
-	if known, asked, ok := t.attrs.Listing(dir); ok && time.Since(asked) < t.options.MetadataTTL {
-		l.ends = asked.Add(t.options.MetadataTTL)
-		for i := range known.Len() {
-			over.add(l, known.At(i))
-		}
-		over.rest(l)
-		l.end(nil)
+	t.visited(dir)
+	l := t.newListing(func() {})
+	if t.listKnown(dir, l) {
 		return l, nil
 	}
 	if !t.begin() {
 		return nil, shutDown("list", dir)
 	}
+	over := t.overlay(dir)
 	var listCtx context.Context
 	listCtx, l.cancel = context.WithCancel(t.ctx)
 	go func() { // ends with the listing, with Listing.Close or with the Tree
 		defer t.work.Done()
 		defer l.cancel()
-		l.end(t.list(listCtx, dir, l, over))
+		if g := t.underWay(dir); g != nil && ended(listCtx, g.done) == nil && t.listKnown(dir, l) {
+			return
+		}
+		if err := t.list(listCtx, dir, l, over); err != nil {
+			l.end(nil, err)
+			return
+		}
+		l.end(over.rest(), nil)
+		t.listed(dir)
 	}()
 	return l, nil
+}
+
+// newListing returns a listing of which nothing has arrived.
+func (t *Tree) newListing(cancel context.CancelFunc) *Listing {
+	now := time.Now()
+	return &Listing{cancel: cancel, began: now, ends: now.Add(t.options.MetadataTTL), list: new(attr.List), over: map[int]Entry{}}
+}
+
+// listKnown makes l, of which nothing has arrived, what is known of dir, if that is fresh.
+func (t *Tree) listKnown(dir string, l *Listing) bool {
+	known, asked, ok := t.attrs.Listing(dir)
+	if !ok || time.Since(asked) >= t.options.MetadataTTL {
+		return false
+	}
+	o := t.overlay(dir)
+	over := o.lay(known)
+	rest := o.rest()
+	l.change(func() {
+		l.list, l.over, l.rest = known, over, rest
+		l.ends, l.done = asked.Add(t.options.MetadataTTL), true
+	})
+	return true
 }
 
 // list fetches dir into l and into what is known.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
 	mark := t.attrs.Mark()
-	var told attr.List
 	listed, hidden := 0, t.Caps().Hidden
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
 			return err
 		}
-		listed++
+		if listed++; l.room != nil && l.room.Add(-1) < 0 {
+			return errLarge
+		}
 		name := join(dir, info.Name)
 		if t.hides(name, l.began) {
 			continue
@@ -142,11 +172,8 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 		if !info.Known.Has(backends.HasType) {
 			info = backends.Info{Name: info.Name} // it is there, and must be asked about before anything is believed of it
 		}
-		info = t.told(name, info)
-		told.Add(info)
-		over.add(l, info)
+		over.add(l, t.told(name, info))
 	}
-	over.rest(l)
 	t.sweep()
 	caps := t.Caps()
 	listed += int(min(caps.Hidden-hidden, math.MaxInt32)) // what another listing hid meanwhile only makes this one less sure
@@ -154,25 +181,39 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 	if !complete && t.cutListing.CompareAndSwap(false, true) {
 		t.log.Warn("the server cuts listings: names beyond are not shown, and asked for one by one", "name", dir, "entries", listed)
 	}
-	t.attrs.AnswerList(dir, &told, l.began, mark, complete)
+	if !t.arrived(dir, l, mark, complete) && l.room != nil {
+		return errOvertaken
+	}
 	return nil
 }
 
-// overlay is what lies over a listing of the server: open files with something unpublished, and the names that files are
-// known to have besides.
+// arrived puts l, which has arrived, into what is known; false if changes of ours have overtaken it.
+func (t *Tree) arrived(dir string, l *Listing, mark attr.Mark, complete bool) bool {
+	l.mu.Lock() // who reads l reads its list, which is made ready to be shared
+	defer l.mu.Unlock()
+	return t.attrs.AnswerList(dir, l.list, l.began, mark, complete)
+}
+
+// overlay is what lies over a listing of the server: open files, of which some have something unpublished, and names of files
+// that are known to have several.
 type overlay struct {
 	tree  *Tree
 	dir   string
-	files map[string]*File // by last element
+	names map[string]*File // by last element; nil for one that is not open
 }
 
 func (t *Tree) overlay(dir string) *overlay {
-	o := &overlay{tree: t, dir: dir, files: map[string]*File{}}
+	o := &overlay{tree: t, dir: dir, names: map[string]*File{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for name := range t.links {
+		if parent(name) == dir {
+			o.names[path.Base(name)] = nil
+		}
+	}
 	for name, f := range t.files {
 		if parent(name) == dir && name != "" {
-			o.files[path.Base(name)] = f
+			o.names[path.Base(name)] = f
 		}
 	}
 	return o
@@ -180,30 +221,60 @@ func (t *Tree) overlay(dir string) *overlay {
 
 // add puts what the server listed into l, as the tree knows it.
 func (o *overlay) add(l *Listing, info backends.Info) {
-	f := o.files[info.Name]
-	delete(o.files, info.Name)
-	if f == nil || !f.Dirty() && !f.agrees(info) {
-		e := Entry{Info: info, Version: fingerprint(info)}
-		o.tree.countLinks(join(o.dir, info.Name), &e)
-		if e.Linked == 0 {
-			l.add(info)
-		} else {
-			l.addOver(e)
-		}
+	f, ok := o.names[info.Name]
+	if !ok {
+		l.add(info)
 		return
 	}
-	e := f.entry()
-	e.Name = info.Name
-	l.addOver(e)
+	delete(o.names, info.Name)
+	e, lies := o.entry(f, info)
+	l.change(func() {
+		if lies {
+			l.over[l.list.Len()] = e
+		}
+		l.list.Add(info)
+	})
 }
 
-// rest puts those into l that the server does not know yet.
-func (o *overlay) rest(l *Listing) {
-	for base, f := range o.files {
-		if name, ok := f.Name(); ok && f.exists() && name == join(o.dir, base) {
-			l.addOver(f.entry())
+// lay returns what lies over entries of a listing that is known.
+func (o *overlay) lay(known *attr.List) map[int]Entry {
+	over := map[int]Entry{}
+	for base, f := range o.names {
+		i, ok := known.Find(base)
+		if !ok {
+			continue
+		}
+		delete(o.names, base)
+		if e, lies := o.entry(f, known.At(i)); lies {
+			over[i] = e
 		}
 	}
+	return over
+}
+
+// entry returns what the tree shows of a name of which the server said info; false if that is what the server said.
+func (o *overlay) entry(f *File, info backends.Info) (Entry, bool) {
+	if f != nil && (f.Dirty() || f.agrees(info)) {
+		e := f.entry()
+		e.Name = info.Name
+		return e, true
+	}
+	e := Entry{Info: info, Version: fingerprint(info)}
+	o.tree.countLinks(join(o.dir, info.Name), &e)
+	return e, e.Linked != 0
+}
+
+// rest returns what the server does not know yet.
+func (o *overlay) rest() (rest []Entry) {
+	for base, f := range o.names {
+		if f == nil {
+			continue
+		}
+		if name, ok := f.Name(); ok && f.exists() && name == join(o.dir, base) {
+			rest = append(rest, f.entry())
+		}
+	}
+	return rest
 }
 
 // parent returns the directory that holds name.

@@ -96,6 +96,8 @@ type Tree struct {
 	log     *slog.Logger
 	attrs   *attr.Store
 	kept    kept
+	looks   looks
+	walks   walks
 	staged  atomic.Uint64 // numbers staging files
 
 	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
@@ -136,7 +138,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	streams := b.Caps().Streams
 	t := &Tree{
-		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(),
+		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
 		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers),
 	}
@@ -179,23 +181,14 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 	if f := t.live(name); f != nil && f.Dirty() {
 		return f.entry(), nil
 	}
-	for {
-		mark := t.attrs.Mark()
-		info, asked, state := t.attrs.Get(name)
-		switch {
-		case state == attr.Present && time.Since(asked) < t.options.MetadataTTL:
-			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
-				return e, nil
-			}
-		case state == attr.Absent && time.Since(asked) < t.options.NegativeTTL:
-			return t.absent(name, asked)
-		default:
-			return t.Refresh(ctx, name)
-		}
-		if err := ctx.Err(); err != nil {
-			return Entry{}, err
-		}
+	e, ok, err := t.known(ctx, name)
+	if !ok {
+		return t.look(ctx, name)
 	}
+	if t.walks.on.Load() {
+		t.visited(parent(name))
+	}
+	return e, err
 }
 
 // Refresh is Stat that asks the server, whatever is known.
@@ -799,6 +792,7 @@ func (t *Tree) Close(ctx context.Context) error {
 		}
 	}
 	t.cancel()
+	t.walks.stop()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server
 	t.work.Wait()
 	t.mu.Lock()

@@ -1,0 +1,268 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"pierfs/backends"
+	"pierfs/cache/attr"
+)
+
+// The first name that is looked up in a directory is asked for alone: its neighbours may be millions. Whoever asks for a second
+// one soon is likely to ask for more, and one listing then answers for all of them, also for those that are not there. It is made
+// beside the question, never in its place, and broken off in a directory that proves large: there it takes as many
+// questions until the next attempt as the listing is worth.
+const (
+	lookPause   = 2 * time.Second // after which the next name is a first one again
+	lookedDirs  = 1 << 10         // directories of which it is remembered what was asked for
+	firstListed = 10_000          // entries after which a directory that nobody knows is large: five round trips of OpenSSH
+	listedALook = 1000            // entries that are listed for each question
+	mostLooks   = 1 << 12         // questions after which a listing that was of no use is tried again, at most
+	vainFor     = time.Minute     // or the pause after which it is
+)
+
+// looks remembers of directories what was asked for in them lately, and their listings under way. Its lock is a leaf.
+type looks struct {
+	mu      sync.Mutex
+	dirs    *simplelru.LRU[string, *looked]
+	glances map[string]*glance
+}
+
+// looked is what was asked for in one directory.
+type looked struct {
+	names []string // the last few
+	count int      // of names that were asked for since the last listing
+	at    time.Time
+	large int // entries at which a listing was broken off
+	vain  int // questions that the next listing is put off for, as the last was of no use
+}
+
+// glance is a listing that is made for what it will be good for, and that nobody reads as it arrives.
+type glance struct {
+	room    atomic.Int64 // entries that it may still have
+	entries int          // that it had; to be read once it is done
+	err     error        // nil if the whole directory is known now
+	done    chan struct{}
+	tell    []func() // called then; guarded by looks.mu
+}
+
+// errLarge breaks a glance off.
+var errLarge = errors.New("there are more entries than are worth listing")
+
+func newLooks() looks {
+	dirs, err := simplelru.NewLRU[string, *looked](lookedDirs, nil)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return looks{dirs: dirs, glances: map[string]*glance{}}
+}
+
+// known returns what Stat says without asking the server; false if that must be asked.
+func (t *Tree) known(ctx context.Context, name string) (e Entry, ok bool, err error) {
+	for {
+		mark := t.attrs.Mark()
+		info, asked, state := t.attrs.Get(name)
+		switch {
+		case state == attr.Present && time.Since(asked) < t.options.MetadataTTL:
+			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
+				return e, true, nil
+			}
+		case state == attr.Absent && time.Since(asked) < t.options.NegativeTTL:
+			e, err := t.absent(name, asked)
+			return e, true, err
+		default:
+			return e, false, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return Entry{}, true, err
+		}
+	}
+}
+
+// look asks the server for name, of which nothing is known that could be used, and takes what answers first: the question or a
+// listing of the directory.
+func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
+	if name == "" {
+		return t.Refresh(ctx, name)
+	}
+	t.visited(parent(name))
+	g := t.lookedUp(name)
+	if g == nil {
+		return t.Refresh(ctx, name)
+	}
+	if t.streams() { // each question needs a session there: the listing has one
+		if err := ended(ctx, g.done); err != nil {
+			return Entry{}, err
+		}
+		if e, ok, err := t.known(ctx, name); ok {
+			return e, err
+		}
+		t.lookedInVain(parent(name))
+		return t.Refresh(ctx, name)
+	}
+	if !t.begin() {
+		return Entry{}, shutDown("stat", name)
+	}
+	type answer struct {
+		e   Entry
+		err error
+	}
+	asked := make(chan answer, 1)
+	go func() { // ends with the answer, which the backend's deadlines bound, or with the Tree
+		defer t.work.Done()
+		e, err := t.Refresh(t.ctx, name)
+		asked <- answer{e, err}
+	}()
+	listed := g.done
+	for {
+		select {
+		case a := <-asked:
+			return a.e, a.err
+		case <-listed:
+			if e, ok, err := t.known(ctx, name); ok {
+				return e, err
+			}
+			t.lookedInVain(parent(name))
+			listed = nil
+		case <-ctx.Done():
+			return Entry{}, ctx.Err()
+		}
+	}
+}
+
+// lookedUp notes that name is being asked for, and returns the listing of its directory that is under way; nil if there is none.
+func (t *Tree) lookedUp(name string) *glance {
+	dir, base := parent(name), path.Base(name)
+	if max(t.options.MetadataTTL, t.options.NegativeTTL) == 0 {
+		return nil // nothing is used twice
+	}
+	worth, cut := t.attrs.Known(dir)
+	l := &t.looks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g := l.glances[dir]; g != nil {
+		return g
+	}
+	if cut {
+		return nil // a listing does not answer for it
+	}
+	w, ok := l.dirs.Get(dir)
+	if !ok {
+		w = &looked{}
+		l.dirs.Add(dir, w)
+	}
+	w.ask(base)
+	worth = max(worth, w.large)
+	if w.count < 2+worth/listedALook+w.vain {
+		return nil
+	}
+	g := t.glanceLocked(dir, max(firstListed, 4*w.large, 2*worth))
+	w.count = 0
+	return g
+}
+
+// ask counts base, unless it was one of the last few.
+func (w *looked) ask(base string) {
+	now := time.Now()
+	switch pause := now.Sub(w.at); {
+	case pause > vainFor:
+		w.names, w.count, w.vain = nil, 0, 0
+	case pause > lookPause:
+		w.names, w.count = nil, 0
+	}
+	w.at = now
+	for _, name := range w.names {
+		if name == base {
+			return
+		}
+	}
+	w.count++
+	if w.names = append(w.names, base); len(w.names) > 4 {
+		w.names = w.names[1:]
+	}
+}
+
+// glanceLocked starts to list dir, up to most entries; nil if the Tree is closed. The caller holds looks.mu.
+func (t *Tree) glanceLocked(dir string, most int) *glance {
+	if !t.begin() {
+		return nil
+	}
+	g := &glance{done: make(chan struct{})}
+	g.room.Store(int64(min(most, max(1, t.options.MaxEntries/2))))
+	t.looks.glances[dir] = g
+	go func() { // ends with the listing, or with the Tree
+		defer t.work.Done()
+		g.entries, g.err = t.glance(dir, &g.room)
+		for _, tell := range t.glanced(dir, g) {
+			tell()
+		}
+	}()
+	return g
+}
+
+// glance lists dir into what is known, and returns how many entries came.
+func (t *Tree) glance(dir string, room *atomic.Int64) (int, error) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	l := t.newListing(cancel)
+	l.room = room
+	err := t.list(ctx, dir, l, &overlay{})
+	return l.list.Len(), err
+}
+
+// glanced notes how a listing ended, and returns who is to be told of it.
+func (t *Tree) glanced(dir string, g *glance) []func() {
+	l := &t.looks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer close(g.done)
+	delete(l.glances, dir)
+	if w, ok := l.dirs.Peek(dir); ok {
+		switch {
+		case g.err == nil:
+			w.large, w.vain = 0, 0
+		case g.err == errLarge:
+			w.large = max(w.large, g.entries)
+		default:
+			w.failed()
+		}
+	}
+	return g.tell
+}
+
+// lookedInVain notes that a listing of dir did not answer a question.
+func (t *Tree) lookedInVain(dir string) {
+	t.looks.mu.Lock()
+	defer t.looks.mu.Unlock()
+	if w, ok := t.looks.dirs.Peek(dir); ok {
+		w.failed()
+	}
+}
+
+func (w *looked) failed() { w.vain = min(max(2, 2*w.vain), mostLooks) }
+
+// underWay returns the listing of dir that is under way, nil if there is none. Who asks wants all of it.
+func (t *Tree) underWay(dir string) *glance {
+	l := &t.looks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.glances[dir]
+	if g != nil {
+		g.room.Add(int64(maxListed))
+	}
+	return g
+}
+
+// maxListed is more entries than any directory has.
+const maxListed = 1 << 40
+
+// away reports whether err says that the server cannot be asked now.
+func away(err error) bool {
+	return err != nil && err != errLarge && backends.ClassOf(err) != backends.Final
+}

@@ -1,0 +1,247 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pierfs/backends/mem"
+	"pierfs/cache"
+)
+
+// wayOf makes each call of the server take one round trip, and a listing two, as SFTP does.
+func wayOf(roundTrip time.Duration) mem.Hook {
+	return func(ctx context.Context, op, name string) error {
+		switch op {
+		case "entry":
+			return nil
+		case "list":
+			time.Sleep(roundTrip)
+		}
+		time.Sleep(roundTrip)
+		return nil
+	}
+}
+
+const far = 40 * time.Millisecond
+
+// newFar returns a world whose server is 40 ms away, for use in a bubble. fill puts there what is to be there.
+func newFar(t *testing.T, change func(*mem.Options, *cache.Options), fill func(w *world)) *world {
+	w := newWorld(t, func(so *mem.Options, to *cache.Options) {
+		so.Fault = wayOf(far)
+		to.MetadataTTL, to.NegativeTTL = 2*time.Second, time.Second
+		if change != nil {
+			change(so, to)
+		}
+	})
+	fill(w)
+	return w
+}
+
+// within demands that do takes no longer than most, and returns how many calls of each kind it took.
+func (w *world) within(what string, most time.Duration, do func()) map[string]int {
+	w.Helper()
+	before, began := w.server.Calls(), time.Now()
+	do()
+	took := time.Since(began)
+	synctest.Wait()
+	calls := w.server.Calls()
+	for op, n := range before {
+		if calls[op] -= n; calls[op] == 0 {
+			delete(calls, op)
+		}
+	}
+	w.Logf("%s: %v, %v", what, took, calls)
+	if took > most {
+		w.Errorf("%s took %v, want at most %v", what, took, most)
+	}
+	return calls
+}
+
+func (w *world) stat(name string) {
+	w.Helper()
+	if _, err := w.tree.Stat(w.Context(), name); err != nil {
+		w.Error(err)
+	}
+}
+
+func (w *world) misses(name string) {
+	w.Helper()
+	if _, err := w.tree.Stat(w.Context(), name); !errors.Is(err, os.ErrNotExist) {
+		w.Errorf("%s: %v, want ENOENT", name, err)
+	}
+}
+
+func fillDir(dir string, files int) func(*world) {
+	return func(w *world) {
+		w.must(w.server.MakeDir(dir))
+		for i := range files {
+			w.give(fmt.Sprintf("%s/f%05d", dir, i), "x")
+		}
+	}
+}
+
+func TestFirstNameIsAskedForAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillDir("d", 100))
+		calls := w.within("one name", far, func() { w.stat("d/f00001") })
+		if calls["stat"] != 1 || calls["list"] != 0 {
+			t.Errorf("%v, want one question", calls)
+		}
+		time.Sleep(time.Minute)
+		calls = w.within("the same name a minute later", far, func() { w.stat("d/f00001") })
+		if calls["stat"] != 1 || calls["list"] != 0 {
+			t.Errorf("%v, want one question", calls)
+		}
+	})
+}
+
+// TestManyMissingNamesCostAListing: 300 names that are not there, one after the other, cost what a listing does.
+func TestManyMissingNamesCostAListing(t *testing.T) {
+	for name, options := range map[string]mem.Options{"any order": {}, "streams": mem.FTP(nil)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newFar(t, func(so *mem.Options, _ *cache.Options) { *so = options; so.Fault = wayOf(far) }, fillDir("d", 100))
+				calls := w.within("300 missing names", 4*far, func() {
+					for i := range 300 {
+						w.misses(fmt.Sprint("d/missing", i))
+					}
+				})
+				if calls["list"] != 1 || calls["stat"] > 4 {
+					t.Errorf("%v, want one listing and a few questions", calls)
+				}
+			})
+		})
+	}
+}
+
+func TestNamesAskedForAtOnceCostAListing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillDir("d", 100))
+		var all sync.WaitGroup
+		calls := w.within("16 at once", 9*far, func() {
+			for k := range 16 {
+				all.Go(func() {
+					for i := range 50 {
+						w.stat(fmt.Sprintf("d/f%05d", (i*16+k)%100))
+					}
+				})
+			}
+			all.Wait()
+		})
+		if calls["list"] != 1 || calls["stat"] > 64 {
+			t.Errorf("%v, want one listing", calls)
+		}
+	})
+}
+
+// TestLargeDirectoryIsListedOnlyAsFarAsItIsWorth: a listing that goes on and on is broken off, and tried again only when so many
+// names were asked for that it pays.
+func TestLargeDirectoryIsListedOnlyAsFarAsItIsWorth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		entries := 0
+		w := newFar(t, func(so *mem.Options, _ *cache.Options) {
+			way := so.Fault
+			so.Fault = func(ctx context.Context, op, name string) error {
+				if op == "entry" {
+					mu.Lock()
+					entries++
+					mu.Unlock()
+				}
+				return way(ctx, op, name)
+			}
+		}, fillDir("d", 30_000))
+		calls := w.within("10 names of 30,000", 10*far, func() {
+			for i := range 10 {
+				w.stat(fmt.Sprintf("d/f%05d", 100*i))
+			}
+		})
+		if calls["list"] != 1 || calls["stat"] != 10 || entries > 11_000 {
+			t.Errorf("%v and %d entries, want one listing that is broken off, and each name asked for", calls, entries)
+		}
+		calls = w.within("200 more", 16*far, func() {
+			for i := range 200 {
+				w.stat(fmt.Sprintf("d/f%05d", 1+100*i))
+			}
+		})
+		if calls["list"] != 1 || calls["stat"] > 14 {
+			t.Errorf("%v, want one listing that pays", calls)
+		}
+	})
+}
+
+// TestStatsOfAListedDirectoryThatIsOldCostAListing: whoever asks for all names again after their lifetime gets a listing.
+func TestStatsOfAListedDirectoryThatIsOldCostAListing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const names = 12_000
+		w := newFar(t, nil, fillDir("d", names))
+		w.list("d")
+		time.Sleep(3 * time.Second)
+		calls := w.within("12,000 names again", 20*far, func() {
+			for i := range names {
+				w.stat(fmt.Sprintf("d/f%05d", i))
+			}
+		})
+		if calls["list"] != 1 || calls["stat"] > 20 {
+			t.Errorf("%v, want one listing", calls)
+		}
+	})
+}
+
+// TestNamesThatAreMadeOneAfterTheOtherAreNotListedEachTime: our own changes overtake listings, which are then not begun anew for
+// each name.
+func TestNamesThatAreMadeOneAfterTheOtherAreNotListedEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillDir("d", 10))
+		calls := w.within("200 files", time.Hour, func() {
+			for i := range 200 {
+				name := fmt.Sprint("d/new", i)
+				w.tree.Stat(w.Context(), name)
+				f := w.open(name, creating)
+				w.write(f, "x", 0)
+				w.close(f)
+			}
+		})
+		if calls["list"] > 30 {
+			t.Errorf("%v, want a few listings at most", calls)
+		}
+	})
+}
+
+// TestListingOfADirectoryThatIsBeingListedWaitsForIt: who lists what a lookup has begun to list does not begin again.
+func TestListingOfADirectoryThatIsBeingListedWaitsForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillDir("d", 100))
+		w.stat("d/f00001")
+		w.stat("d/f00002")
+		calls := w.within("a listing that is under way", far, func() {
+			if n := len(w.list("d")); n != 100 {
+				t.Errorf("%d entries", n)
+			}
+		})
+		if calls["list"] != 0 {
+			t.Errorf("%v, want no further listing", calls)
+		}
+	})
+}
+
+func TestNothingIsListedWhereNothingMayBeUsedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, func(_ *mem.Options, to *cache.Options) { to.MetadataTTL, to.NegativeTTL = 0, 0 }, fillDir("d", 10))
+		calls := w.within("10 names", time.Hour, func() {
+			for i := range 10 {
+				w.stat(fmt.Sprintf("d/f%05d", i))
+				w.misses(fmt.Sprintf("d/g%05d", i))
+			}
+		})
+		if calls["list"] != 0 || calls["stat"] != 20 {
+			t.Errorf("%v, want each name asked for", calls)
+		}
+	})
+}
