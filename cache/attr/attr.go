@@ -221,14 +221,15 @@ func (s *Store) ForgetBelow(name string) {
 }
 
 // AnswerList remembers l as all that dir held when the server was asked, after m; not if we changed a name there since. If
-// complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on.
-func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete bool) {
+// complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on. It
+// returns false if the listing was overtaken.
+func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete bool) bool {
 	l.seal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.dir(dir)
 	if Mark(d.change) > m {
-		return
+		return false
 	}
 	s.entries -= d.size()
 	was := d.over
@@ -242,6 +243,7 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 		}
 	}
 	s.shrink()
+	return true
 }
 
 // Listing returns all entries of dir, in the order in which they were listed, if a complete listing is known, and when it was
@@ -282,14 +284,14 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	return l, d.asked, vague == 0
 }
 
-// Known returns how many entries dir had when it was last listed whole, and 0 if it was not.
-func (s *Store) Known(dir string) int {
+// Known returns how many entries dir had when it was last listed, 0 if it was not, and whether some may have been left out.
+func (s *Store) Known(dir string) (entries int, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d, ok := s.dirs.Peek(dir); ok && d.complete {
-		return d.list.Len()
+	if d, ok := s.dirs.Peek(dir); ok && d.list != nil {
+		return d.list.Len(), !d.complete
 	}
-	return 0
+	return 0, false
 }
 
 // Len returns the number of entries held, a directory counting as one more.
