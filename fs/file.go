@@ -25,6 +25,7 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	keep, err := s.open(r, h, mode)
 	switch code := status(err); code {
 	case fuse.OK:
+		s.again.over(h.pid)
 		s.opened(h, keep, out)
 		return fuse.OK
 	case fuse.ENOENT:
@@ -37,29 +38,13 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 // open opens h.node. keep reports whether the kernel's pages of it are still good.
 func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool, err error) {
 	if _, named := s.nodes.path(h.node); !named {
-		// By way of /proc/PID/fd after its name was removed, or the name was given to another file just now.
-		c, ok := s.nodes.reopens(h.node, h.write)
-		if !ok {
-			s.calm.ask()
-			return false, syscall.ESTALE
-		}
-		h.content = c
-		if err := s.enter(h); err != nil {
-			s.release(h)
-			return false, err
-		}
-		if mode.Truncate {
-			if _, err := s.change(r, h.node, truncated(), true); err != nil {
-				s.release(h)
-				return false, err
-			}
-		}
-		return true, nil
+		return true, s.reopen(r, h, mode)
 	}
 	var (
-		ctx  context.Context = r
-		file *cache.File
-		e    cache.Entry
+		ctx    context.Context = r
+		opened string
+		file   *cache.File
+		e      cache.Entry
 	)
 	if mode.Truncate {
 		changing := s.begun()
@@ -67,21 +52,60 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 		ctx = changing
 	}
 	err = s.at(h.node, func(name string) (err error) {
+		opened = name
 		file, e, err = s.tree.Open(ctx, name, mode)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	return s.hold(ctx, h, file, e)
+	keep, err = s.hold(ctx, h, file, opened, e)
+	if errors.Is(err, syscall.ESTALE) && !mode.Truncate && !s.again.first(h.pid) {
+		return true, s.share(h)
+	}
+	return keep, err
 }
 
-// hold makes file the content of h, or closes it if the node has other content by now (ESTALE: the kernel then looks the
-// name up again and comes back with the node for it).
-func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, e cache.Entry) (keep bool, err error) {
+// reopen opens a node that bears no name, by way of /proc/PID/fd after that was removed, or because the name was given to another
+// file just now and the kernel has not heard of it.
+func (s *fileSystem) reopen(r *request, h *handle, mode cache.OpenMode) error {
+	if !s.nodes.hasOpen(h.node) {
+		s.calm.ask()
+		return syscall.ESTALE
+	}
+	if s.again.first(h.pid) {
+		return syscall.ESTALE
+	}
+	err := s.share(h)
+	if err != nil || !mode.Truncate {
+		return err
+	}
+	if _, err = s.change(r, h.node, truncated(), true); err != nil {
+		s.release(h)
+	}
+	return err
+}
+
+// share makes what the node is open with the content of h too.
+func (s *fileSystem) share(h *handle) error {
+	c, ok := s.nodes.reopens(h.node, h.write)
+	if !ok {
+		return syscall.ESTALE
+	}
+	h.content, h.empty = c, false
+	err := s.enter(h)
+	if err != nil {
+		s.release(h)
+	}
+	return err
+}
+
+// hold makes file, which was opened by name, the content of h, or closes it if the node has other content by now (ESTALE: the
+// kernel then looks the name up again and comes back with the node for it).
+func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, name string, e cache.Entry) (keep bool, err error) {
 	h.content = &content{file: file}
 	h.empty = e.Size == 0 && !h.write
-	keep, known, ok := s.nodes.opens(h.node, h.content, e, h.write)
+	keep, known, ok := s.nodes.opens(h.node, h.content, name, e, h.write)
 	if !ok {
 		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
 	}
@@ -154,10 +178,12 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 		return nil, fuse.EROFS
 	}
 	var (
-		file *cache.File
-		e    cache.Entry
+		opened string
+		file   *cache.File
+		e      cache.Entry
 	)
 	err := s.in(dir, name, func(name string) (err error) {
+		opened = name
 		file, e, err = s.tree.Open(r, name, mode)
 		return err
 	})
@@ -170,7 +196,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
 	}
 	h := &handle{node: v.id, read: mode.Read, write: mode.Write}
-	if _, err := s.hold(r, h, file, e); err != nil {
+	if _, err := s.hold(r, h, file, opened, e); err != nil {
 		s.nodes.tells(v.id, 0)
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
 		return nil, status(err)
@@ -223,7 +249,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	}
 	v := s.nodes.unnamed(e)
 	h := &handle{node: v.id, pid: in.Pid, read: openMode(in.Flags).Read, write: true}
-	if _, err := s.hold(r, h, file, e); err != nil {
+	if _, err := s.hold(r, h, file, "", e); err != nil {
 		s.nodes.forget(v.id, 1)
 		return status(err)
 	}

@@ -42,6 +42,7 @@ type fileSystem struct {
 	handles  handles
 	moves    moves
 	calm     calm
+	again    again
 	space    space
 	notifier *notifier
 	kernel   notices // set before the first request

@@ -74,9 +74,13 @@ type opened struct {
 	writers  int
 	written  bool // something was written since the first open; to make it or cut it in opening is not to write
 	told     bool // a program was told that publishing failed, and nothing was written since
+	spoilt   bool // it is no version of the node's name: whoever opens that gets another node
 	way      *way // nil until somebody has asked for it
 	leaving  int  // of contents: handles that programs have closed, and that are not yet closed here
 }
+
+// is reports whether the handles share this version of the node's name.
+func (o *opened) is(version uint64) bool { return o.version == version && !o.spoilt }
 
 // content is one successful Open of the tree, ended by one Close when neither a handle nor a request uses it any more.
 type content struct {
@@ -87,7 +91,10 @@ type content struct {
 // opens notes that c is open for node id; the node is then not forgotten. keep reports whether the pages that the kernel
 // may still hold are of the same version, and known whether its attributes are. ok is false, and nothing noted, if the node is
 // open with other content: whoever opens it must look its name up again.
-func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, known, ok bool) {
+//
+// c was opened by name, which may have been given to another file since the kernel asked. Versions do not part the two if the
+// server tells whole seconds: then the pages go, and who holds the old file keeps the node to himself.
+func (t *nodes) opens(id nodeID, c *content, name string, e cache.Entry, write bool) (keep, known, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.find(id)
@@ -98,7 +105,10 @@ func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, k
 	if o == nil {
 		o = &opened{version: e.Version}
 		t.open[i] = o
-	} else if o.version != e.Version {
+	} else if !o.is(e.Version) {
+		return false, false, false
+	} else if o.contents[0].file != c.file {
+		o.spoilt = true
 		return false, false, false
 	}
 	o.contents = append(o.contents, c)
@@ -109,7 +119,9 @@ func (t *nodes) opens(id nodeID, c *content, e cache.Entry, write bool) (keep, k
 		t.touchParents(i)
 	}
 	n := t.at(i)
-	keep = n.flags&hasPages != 0 && n.stamp == e.Version
+	now, named := t.pathOf(i, "")
+	same := named && now == name && !t.beingReplaced(i)
+	keep = same && n.flags&hasPages != 0 && n.stamp == e.Version
 	n.stamp, n.flags = e.Version, n.flags|hasPages
 	return keep, n.told == e.Version, true
 }
@@ -181,7 +193,7 @@ func (t *nodes) spoil(id nodeID) {
 	}
 	t.at(i).flags &^= hasPages
 	if o := t.open[i]; o != nil {
-		o.version = ^o.version
+		o.spoilt = true
 	}
 }
 
@@ -204,6 +216,13 @@ func (t *nodes) wrote(id nodeID) {
 	if o := t.open[t.find(id)]; o != nil {
 		o.written, o.told = true, false
 	}
+}
+
+// hasOpen reports whether somebody has the node open.
+func (t *nodes) hasOpen(id nodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[t.find(id)] != nil
 }
 
 // hasOtherWriters reports whether the node is open for writing more than once.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -39,6 +40,7 @@ func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to 
 		}
 		s.keepLast(r, in.Newdir, to, target)
 		s.calm.wait()
+		defer s.nodes.replaces(in.Newdir, to)()
 		if err := s.tree.Rename(r, path, target, mode); err != nil {
 			return err
 		}
@@ -165,4 +167,41 @@ func (c *calm) wait() {
 	if d := time.Until(time.Unix(0, c.until.Load())); d > 0 {
 		<-time.After(min(d, calmFor))
 	}
+}
+
+// again remembers threads that were told to look a name up anew, because the node they came with is open with what the name
+// was before. Whoever comes back with such a node all the same came by way of /proc/PID/fd, or met the next replacement, and what
+// is open under the node was then the name's content after he had begun: he is given that. A second ESTALE would be his program's.
+type again struct {
+	mu      sync.Mutex
+	threads map[uint32]time.Time // when each was told
+}
+
+const (
+	againWithin = time.Second
+	againMost   = 256 // threads remembered, before those are forgotten that did not come back
+)
+
+// first reports whether a thread is to be told so: it was not just now.
+func (a *again) first(thread uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if told, before := a.threads[thread]; before && time.Since(told) < againWithin {
+		return false
+	}
+	if a.threads == nil {
+		a.threads = map[uint32]time.Time{}
+	}
+	if len(a.threads) >= againMost {
+		maps.DeleteFunc(a.threads, func(_ uint32, told time.Time) bool { return time.Since(told) >= againWithin })
+	}
+	a.threads[thread] = time.Now()
+	return true
+}
+
+// over notes that a thread has opened what it came for.
+func (a *again) over(thread uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.threads, thread)
 }

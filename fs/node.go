@@ -3,6 +3,7 @@ package fs
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +78,8 @@ type nodes struct {
 	live  int
 	// last is what removed directories were, for those who still stand in them.
 	last map[slot]cache.Entry
+	// replacing counts the renames under way that give a name to another file: what the tree opens by it may be that one.
+	replacing map[place]int
 }
 
 type movedKey struct {
@@ -100,6 +103,8 @@ func newNodes() *nodes {
 		moved: map[movedKey]uint64{},
 		next:  rootSlot,
 		last:  map[slot]cache.Entry{},
+
+		replacing: map[place]int{},
 
 		linked: map[uint64]slot{},
 		files:  map[slot]uint64{},
@@ -266,7 +271,7 @@ func (t *nodes) lookSlot(p place, e cache.Entry) slot {
 	kind := kindOf(e.Mode)
 	old := t.named(p)
 	if i := t.linked[e.Linked]; old == 0 && i != 0 && t.at(i).parent != 0 && t.at(i).kind == kind {
-		if o := t.open[i]; o == nil || o.version == e.Version {
+		if o := t.open[i]; o == nil || o.is(e.Version) {
 			t.attach(i, p)
 			return i
 		}
@@ -279,7 +284,7 @@ func (t *nodes) lookSlot(p place, e cache.Entry) slot {
 		t.unname(p, old)
 		return t.create(p, kind, t.inoFor(p))
 	}
-	if o := t.open[old]; o != nil && o.version != e.Version {
+	if o := t.open[old]; o != nil && !o.is(e.Version) {
 		// It has the same number, for to programs it is the same file, changed. The kernel may well give the new node
 		// back at once and ask again, so the old one no longer claims the number.
 		ino := n.ino
@@ -351,6 +356,30 @@ func (t *nodes) remove(dir nodeID, name string) {
 		t.unname(p, i)
 	}
 	t.touch(d)
+}
+
+// replaces notes that a name is about to be given to another file, until the returned func is called.
+func (t *nodes) replaces(dir nodeID, name string) (over func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.find(dir)
+	if d == 0 {
+		return func() {}
+	}
+	p := place{d, name}
+	t.replacing[p]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.replacing[p]--; t.replacing[p] == 0 {
+			delete(t.replacing, p)
+		}
+	}
+}
+
+// beingReplaced reports whether a name of node i is about to be given to another file.
+func (t *nodes) beingReplaced(i slot) bool {
+	return len(t.replacing) > 0 && (t.replacing[t.placeOf(i)] > 0 || slices.ContainsFunc(t.more[i], func(p place) bool { return t.replacing[p] > 0 }))
 }
 
 // rename is told that a name moved here.

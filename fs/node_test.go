@@ -93,7 +93,7 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	n := newNodes()
 	old := mustLook(t, n, rootID, "f", fileEntry(1))
 	c := &content{}
-	if _, _, ok := n.opens(old.id, c, fileEntry(1), false); !ok {
+	if _, _, ok := n.opens(old.id, c, "f", fileEntry(1), false); !ok {
 		t.Fatal("a node that nobody has open cannot be opened")
 	}
 	if again := mustLook(t, n, rootID, "f", fileEntry(1)); again.id != old.id {
@@ -106,7 +106,7 @@ func TestNodeOfReplacedContentIsNewWhileTheOldIsOpen(t *testing.T) {
 	if path, ok := n.path(old.id); ok {
 		t.Errorf("the old content still bears the name %q", path)
 	}
-	if _, _, ok := n.opens(old.id, &content{}, fileEntry(2), false); ok {
+	if _, _, ok := n.opens(old.id, &content{}, "f", fileEntry(2), false); ok {
 		t.Error("the old node was opened with the new content")
 	}
 	n.forget(fresh.id, 1)
@@ -128,7 +128,7 @@ func TestNodePagesAreKeptOnlyForTheSameVersion(t *testing.T) {
 		keep    bool
 	}{{1, false}, {1, true}, {2, false}, {2, true}} {
 		c := &content{}
-		keep, _, ok := n.opens(f.id, c, fileEntry(step.version), false)
+		keep, _, ok := n.opens(f.id, c, "f", fileEntry(step.version), false)
 		if !ok || keep != step.keep {
 			t.Errorf("open %d of version %d: keep %v ok %v, want %v true", i, step.version, keep, ok, step.keep)
 		}
@@ -405,5 +405,37 @@ func TestNodesOfManyNamesAgreeWithModel(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestThreadIsSentOnceToLookANameUp: whoever comes with a node that lost its name a moment ago is told once, and then has what is
+// open there, so that no program sees ESTALE for a file that others keep replacing.
+func TestThreadIsSentOnceToLookANameUp(t *testing.T) {
+	var a again
+	for i, want := range []bool{true, false, false} {
+		if got := a.first(7); got != want {
+			t.Errorf("question %d: %t, want %t", i, got, want)
+		}
+	}
+	if !a.first(8) {
+		t.Error("another thread was not told")
+	}
+	a.over(7)
+	if !a.first(7) {
+		t.Error("a thread that has opened its file was not told of the next one")
+	}
+}
+
+// TestNodeOfTwoFilesIsGivenToOne: two files of one version under one node must not share its pages.
+func TestNodeOfTwoFilesIsGivenToOne(t *testing.T) {
+	n := newNodes()
+	f := mustLook(t, n, rootID, "f", fileEntry(1))
+	first, second := &content{file: new(cache.File)}, &content{file: new(cache.File)}
+	n.opens(f.id, first, "f", fileEntry(1), false)
+	if _, _, ok := n.opens(f.id, second, "f", fileEntry(1), false); ok {
+		t.Error("the second file was opened under the node of the first")
+	}
+	if again := mustLook(t, n, rootID, "f", fileEntry(1)); again.id == f.id {
+		t.Error("the name still leads to the node of the first file")
 	}
 }
