@@ -15,11 +15,13 @@
 // is no number of links and no identity of a file, and no way to ask who we are (see session.learnLogin for what serves
 // instead). OpenSSH answers FAILURE to most refusals; errno.go asks on, only then, what was meant.
 //
-// A Backend has at most one session in use; a session has one channel for everything but content and, once files are
-// long, up to three more for content, so that a bulk transfer never stands before a stat in a queue of ours.
+// A Backend has at most one session in use; a session has one channel for everything but content and, once files are long, others
+// for content, so that a bulk transfer never stands before a stat in a queue of ours. A window of 2 MiB a round trip is what one
+// channel carries; on long ways a long file is therefore read and written by several (channels.go, ways.go), each with a handle of
+// its own that was shown to be of the same file. A channel that is refused or dies is missed by nobody.
 //
-// Lock order: Backend.mu, session.mu, mux.mu, call.mu; writer.mu and reader.mu are taken before mux.mu. None is held while
-// waiting for the server, except writer.mu by the writer's own callers.
+// Lock order: Backend.mu, session.mu, mux.mu, call.mu; ways.mu and reader.mu are taken before mux.mu; writer.mu and queue.mu are
+// leaves. None is held while waiting for the server; a writer's turn is, by its own callers.
 package sftp
 
 import (

@@ -290,8 +290,8 @@ func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys
 	s := &session{o: o, conn: conn, dead: make(chan struct{}), server: string(client.ServerVersion())}
 	s.openSSH = strings.Contains(s.server, "OpenSSH") || strings.Contains(s.server, "mod_sftp")
 	s.server = strings.TrimPrefix(s.server, "SSH-2.0-")
-	s.dial = func(context.Context) (io.ReadWriteCloser, error) { return subsystem(client) }
-	rw, err := s.dial(ctx)
+	s.dial = func(context.Context) (io.ReadWriteCloser, error) { return subsystem(client, false) }
+	rw, err := subsystem(client, true)
 	if err == nil {
 		s.meta, err = s.newChannel(rw)
 	}
@@ -318,16 +318,17 @@ func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys
 // errNoSubsystem is a server that refuses to start SFTP.
 var errNoSubsystem = errors.New("the server offers no SFTP")
 
-// subsystem opens a channel with SFTP on it.
-func subsystem(client *ssh.Client) (io.ReadWriteCloser, error) {
+// subsystem opens a channel with SFTP on it. If sure is false nobody waits for the server's word that it has started SFTP,
+// which takes a round trip: without it the greeting stays without an answer.
+func subsystem(client *ssh.Client, sure bool) (io.ReadWriteCloser, error) {
 	channel, requests, err := client.OpenChannel("session", nil)
 	if err != nil {
 		return nil, err
 	}
 	go ssh.DiscardRequests(requests)         // ends with the channel
 	go io.Copy(io.Discard, channel.Stderr()) // so does this; what is not read would stop the window
-	ok, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"sftp"}))
-	if err == nil && !ok {
+	ok, err := channel.SendRequest("subsystem", sure, ssh.Marshal(struct{ Name string }{"sftp"}))
+	if err == nil && sure && !ok {
 		err = errNoSubsystem
 	}
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"pierfs/backends/netconn"
 )
 
@@ -23,8 +21,8 @@ const (
 	readBuffer  = 64 << 10
 	coalesce    = 30 << 10              // small frames that leave together stay within one SSH packet of 32 KiB
 	lazyDelay   = 20 * time.Millisecond // how long a CLOSE that nobody waits for may wait for company
-	writeBudget = 4 << 20               // bytes of content that may be queued, of all writers together
-	readBudget  = 4 << 20               // bytes of content that may be on order, of all readers together
+	writeBudget = 3 << 20               // bytes of content that may be queued on a channel, of all writers together
+	readBudget  = 3 << 20               // bytes of content that may be on order, of all readers: a window, and what is asked meanwhile
 )
 
 // fault is why a request has no reply.
@@ -48,7 +46,7 @@ const (
 // mux shares one SFTP channel between many callers, and pkg/sftp. Frames are whole from the first to the last byte, and
 // the frames of one flight leave together and in order. One goroutine writes and one reads; both end with fail.
 //
-// Lock order: mux.mu, then call.mu; the watch's own lock is a leaf. Nothing blocks under any of them.
+// Lock order: mux.mu, then call.mu; the watch's own lock, queue.mu and writer.mu are leaves. Nothing blocks under any of them.
 type mux struct {
 	rw     io.ReadWriteCloser
 	watch  *netconn.Watch
@@ -58,8 +56,10 @@ type mux struct {
 	extensions map[string]string
 	version    frame // the server's VERSION packet, to be shown to pkg/sftp too
 
-	writes, reads *semaphore.Weighted
-	load          atomic.Int64 // bytes of content on order or on their way
+	reads, writes budget       // bytes of content on order, and on their way
+	files         atomic.Int32 // open files that were opened here
+	moved         int64        // bytes of content, when the session last looked; guarded by session.mu
+	since         time.Time    // when that had changed; guarded by session.mu
 
 	mu       sync.Mutex
 	wake     sync.Cond
@@ -82,7 +82,7 @@ type mux struct {
 func newMux(rw io.ReadWriteCloser, timeout time.Duration, sent, delivered func() int64, onFail func(error)) (*mux, error) {
 	m := &mux{
 		rw: rw, sent: sent, onFail: onFail,
-		writes: semaphore.NewWeighted(writeBudget), reads: semaphore.NewWeighted(readBudget),
+		reads: budget{limit: readBudget}, writes: budget{limit: writeBudget},
 		calls: make(map[uint32]*call), libCalls: make(map[uint32]*call),
 		gone: make(chan struct{}),
 	}
@@ -149,7 +149,10 @@ type call struct {
 	want   int         // bytes that were asked for
 	lib    bool        // of pkg/sftp: not answered here
 	late   func(reply) // what to do with an answer that comes when nobody waits any more; may be nil
-	over   func(reply) // told the answer, or the fault, once the server has nothing more to say; may be nil
+	over   func(reply) // told the answer, or the fault, once the server has nothing more to say; called under mu; may be nil
+
+	// kept counts who still needs the frame, the mux that writes it included; nil if only that does.
+	kept *atomic.Int32
 
 	done chan struct{} // closed when reply is there
 
@@ -296,7 +299,7 @@ func (c *call) abandon(err *fault) {
 	}
 }
 
-// finish hands the answer to whoever waits, or to late.
+// finish hands the answer to whoever waits, or to late. Who waits finds what over has noted.
 func (c *call) finish(r reply) {
 	c.mu.Lock()
 	if c.answered {
@@ -304,17 +307,24 @@ func (c *call) finish(r reply) {
 		return
 	}
 	c.answered, c.dest = true, nil
+	if c.over != nil {
+		c.over(r)
+	}
 	if !c.gone {
 		c.reply = r
 		close(c.done)
 	}
 	late := c.gone && c.late != nil && r.err == nil
 	c.mu.Unlock()
-	if c.over != nil {
-		c.over(r)
-	}
 	if late {
 		c.late(r)
+	}
+}
+
+// written takes the frame back that has been written, unless somebody keeps it.
+func (c *call) written(f frame) {
+	if c.kept == nil || c.kept.Add(-1) == 0 {
+		recycle(f)
 	}
 }
 
@@ -368,7 +378,7 @@ func (m *mux) put(scratch []byte, c *call) ([]byte, error) {
 	c.frame = nil
 	if len(scratch)+len(f) <= coalesce {
 		scratch = append(scratch, f...)
-		recycle(f)
+		c.written(f)
 		return scratch, nil
 	}
 	if err := m.push(scratch); err != nil {
@@ -376,11 +386,11 @@ func (m *mux) put(scratch []byte, c *call) ([]byte, error) {
 	}
 	if len(f) <= coalesce {
 		scratch = append(scratch[:0], f...)
-		recycle(f)
+		c.written(f)
 		return scratch, nil
 	}
 	err := m.push(f)
-	recycle(f)
+	c.written(f)
 	return scratch[:0], err
 }
 
@@ -566,6 +576,25 @@ func (m *mux) fail(why error) {
 	if lib != nil {
 		lib.hangUp(why)
 	}
+}
+
+// load is how much content is on order or on its way.
+func (m *mux) load() int64 { return m.reads.taken.Load() + m.writes.taken.Load() }
+
+// dead reports whether the mux has ended.
+func (m *mux) dead() bool {
+	select {
+	case <-m.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// end closes what lies under a dead mux, whose connection may live on, and waits for its goroutines.
+func (m *mux) end() {
+	m.rw.Close() // there is nobody left who could make something of an error
+	m.workers.Wait()
 }
 
 // close ends the mux from this side and waits for its goroutines.

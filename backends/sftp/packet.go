@@ -135,6 +135,16 @@ func (f frame) sealWrite(handle string) frame {
 	return f
 }
 
+// readdress makes a WRITE by one handle one by another.
+func (f frame) readdress(from, to string) frame {
+	if len(from) != len(to) {
+		again := writeFrame(to, 0, len(f)-writeHeader(from))
+		return append(again[:packetHeader+4+len(to)], f[packetHeader+4+len(from):]...)
+	}
+	copy(f[packetHeader+4:], to)
+	return f
+}
+
 // errMalformed is a reply that does not parse. The server cannot be believed any more.
 var errMalformed = errors.New("malformed reply")
 

@@ -19,12 +19,12 @@ const maxFlight = 2 << 20
 
 // reader is an open file. It belongs to one session and dies with it.
 type reader struct {
-	b      *Backend
-	s      *session
-	m      *mux
-	name   string
-	handle string
-	moved  atomic.Int64
+	b     *Backend
+	s     *session
+	way   // by which it was opened
+	name  string
+	ways  ways
+	moved atomic.Int64
 
 	mu     sync.Mutex
 	spent  bool // the server has been told to close it
@@ -61,6 +61,12 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 
 func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, error) {
 	m, path := s.channel(), s.path(name)
+	opened := false
+	defer func() {
+		if !opened {
+			m.files.Add(-1)
+		}
+	}()
 	f := m.flight()
 	real, stat := f.add(pathFrame(typeRealpath, path)), f.add(pathFrame(typeStat, path))
 	open := f.add(openFrame(path, openRead, attrs{}))
@@ -74,6 +80,9 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 	f.send(urgent)
 	f.wait(ctx)
 	handle, err := open.reply.handle()
+	if err == nil {
+		s.tripped(asked)
+	}
 	info, unknown := stat.reply.info(base(name))
 	var wrong error
 	switch {
@@ -95,7 +104,12 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 		}
 		return nil, wrong
 	}
-	r := &reader{b: b, s: s, m: m, name: name, handle: handle, asked: asked}
+	opened = true
+	r := &reader{b: b, s: s, way: way{m, handle}, name: name, asked: asked}
+	r.ways.first = r.way
+	if unknown == nil && info.Size >= longFile && s.wide() > 1 {
+		s.widen(s.wide())
+	}
 	if after, vanished := again.reply.info(base(name)); unknown == nil && vanished == nil && after.SameVersion(info) {
 		r.opened = &after
 	}
@@ -124,7 +138,7 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	done := 0
 	for {
 		part := p[done:min(len(p), done+maxFlight)]
-		n, _, err := r.fetch(ctx, part, off+int64(done), false)
+		n, err := r.fetchAny(ctx, part, off+int64(done))
 		done += n
 		if err == nil && done < len(p) {
 			continue
@@ -137,11 +151,43 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 }
 
-// grown counts what the file has moved and asks for a wider road when that is much.
+// grown counts what the file has moved, and asks for channels beside the first one when that is much.
 func (r *reader) grown(n int) {
 	if r.moved.Add(int64(n)) >= busy && r.m == r.s.meta {
-		r.s.widen()
+		r.s.widen(1)
 	}
+}
+
+// fetchAny reads p, which is at most maxFlight long, by the way with the least to do. What a further way cannot do another does.
+func (r *reader) fetchAny(ctx context.Context, p []byte, off int64) (n int, err error) {
+	for {
+		by, err := r.ways.take(ctx, r.s, int64(len(p)-n), reads)
+		if err != nil {
+			return n, err
+		}
+		if by.m.load() > crowded && r.ways.mayWiden(r.s) {
+			r.b.background(r.widen)
+		}
+		got, _, err := r.fetch(ctx, by, p[n:], off+int64(n), false)
+		n += got
+		if err == nil || err == io.EOF || ctx.Err() != nil || !r.ways.lose(by) {
+			return n, err
+		}
+	}
+}
+
+// widen looks for further ways to the file. What it is now is asked first, before the channel is full of content.
+func (r *reader) widen() {
+	ctx, cancel := context.WithTimeout(r.b.ctx, r.s.o.SocketTimeout)
+	defer cancel()
+	defer r.ways.rest()
+	is, err := r.stat(ctx)
+	if err != nil {
+		return // who reads will meet the same, and tell
+	}
+	r.ways.widen(ctx, r.s, func(ctx context.Context, m *mux) (string, error) {
+		return openAgain(ctx, m, r.s.path(r.name), openRead, typeStat, func(other backends.Info) bool { return sameFile(is, other) })
+	})
 }
 
 // ReadLast reads p, the state of the file and closes it, in one flight.
@@ -152,7 +198,10 @@ func (r *reader) ReadLast(ctx context.Context, p []byte, off int64) (int, backen
 	if err := r.use(true); err != nil {
 		return 0, backends.Info{}, seam("readlast", r.name, err)
 	}
-	n, info, err := r.fetch(ctx, p, off, true)
+	if err := r.reserve(ctx, r.way, len(p)); err != nil {
+		return 0, backends.Info{}, seam("readlast", r.name, err)
+	}
+	n, info, err := r.fetch(ctx, r.way, p, off, true)
 	if errors.Is(err, errShort) {
 		n, info, err = r.reread(ctx, p, off, n, info)
 	}
@@ -193,22 +242,19 @@ func (r *reader) reread(ctx context.Context, p []byte, off int64, n int, was bac
 	if !is.SameVersion(was) {
 		return n, is, refuse(syscall.ESTALE, "it changed while it was read")
 	}
-	more, _, err := again.fetch(ctx, p[n:], off+int64(n), false)
+	more, err := again.rest(ctx, again.way, p[n:], off+int64(n))
 	return n + more, is, err
 }
 
-// fetch reads p, which is at most maxFlight long, in one flight and what flights short replies make necessary. With
-// last the flight ends with FSTAT and CLOSE, and then there are no others: errShort tells that one would be needed.
-func (r *reader) fetch(ctx context.Context, p []byte, off int64, last bool) (n int, info backends.Info, err error) {
-	f, err := r.order(ctx, p, off)
-	if err != nil {
-		return 0, info, err
-	}
+// fetch reads p, which is at most maxFlight long, by one way, in one flight and what flights short replies make necessary.
+// With last the flight ends with FSTAT and CLOSE, and then there are no others: errShort tells that one would be needed.
+func (r *reader) fetch(ctx context.Context, by way, p []byte, off int64, last bool) (n int, info backends.Info, err error) {
+	f := r.order(by, p, off)
 	reads := f.calls
 	var stat *call
 	if last {
-		stat = f.add(pathFrame(typeFstat, r.handle))
-		f.add(pathFrame(typeClose, r.handle))
+		stat = f.add(pathFrame(typeFstat, by.handle))
+		f.add(pathFrame(typeClose, by.handle))
 	}
 	f.send(urgent)
 	f.wait(ctx)
@@ -232,7 +278,7 @@ func (r *reader) fetch(ctx context.Context, p []byte, off int64, last bool) (n i
 			}
 			return n, info, errShort
 		}
-		got, err = r.rest(ctx, p[n:n+c.want-got], off+int64(n))
+		got, err = r.rest(ctx, by, p[n:n+c.want-got], off+int64(n))
 		n += got
 		if err != nil {
 			return n, info, err
@@ -241,32 +287,31 @@ func (r *reader) fetch(ctx context.Context, p []byte, off int64, last bool) (n i
 	return n, info, nil
 }
 
-// order makes a flight of READs for p. It waits until so much may be on order.
-func (r *reader) order(ctx context.Context, p []byte, off int64) (*flight, error) {
-	if err := r.m.reads.Acquire(ctx, int64(len(p))); err != nil {
-		return nil, &fault{err: context.Cause(ctx)}
-	}
-	f := r.m.flight()
+// reserve waits until n bytes may be ordered by one way.
+func (r *reader) reserve(ctx context.Context, by way, n int) error {
+	_, err := r.s.queue.wait(ctx, func() (way, bool) { return by, by.m.reads.take(int64(n)) || by.m.dead() })
+	return err
+}
+
+// order makes a flight of READs for p, whose length was taken of the budget.
+func (r *reader) order(by way, p []byte, off int64) *flight {
+	f := by.m.flight()
 	for at := 0; at < len(p); at += r.s.maxRead {
-		c := f.read(r.handle, off+int64(at), p[at:min(len(p), at+r.s.maxRead)])
-		r.m.load.Add(int64(c.want))
-		c.over = func(reply) {
-			r.m.load.Add(-int64(c.want))
-			r.m.reads.Release(int64(c.want))
-		}
+		c := f.read(by.handle, off+int64(at), p[at:min(len(p), at+r.s.maxRead)])
+		c.over = func(reply) { r.s.give(&by.m.reads, int64(c.want)) }
 	}
-	return f, nil
+	return f
 }
 
 // rest asks for p again and again until it is there or the file ends.
-func (r *reader) rest(ctx context.Context, p []byte, off int64) (n int, err error) {
+func (r *reader) rest(ctx context.Context, by way, p []byte, off int64) (n int, err error) {
 	floor := progress{timeout: r.s.o.SocketTimeout}
 	for n < len(p) {
 		asked := time.Now()
-		f, err := r.order(ctx, p[n:], off+int64(n))
-		if err != nil {
+		if err := r.reserve(ctx, by, len(p)-n); err != nil {
 			return n, err
 		}
+		f := r.order(by, p[n:], off+int64(n))
 		// One at a time: only the first of several could be trusted to begin where the last has ended.
 		f.send(urgent)
 		f.wait(ctx)
@@ -344,9 +389,16 @@ func (r *reader) Stat(ctx context.Context) (backends.Info, error) {
 // Close lets the handle go with whatever is sent next.
 func (r *reader) Close() error {
 	r.mu.Lock()
-	tell := !r.spent && !r.closed
+	closed, tell := r.closed, !r.spent
 	r.closed = true
 	r.mu.Unlock()
+	if closed {
+		return nil
+	}
+	for _, further := range r.ways.close() {
+		further.m.closeSoon(further.handle)
+	}
+	r.m.files.Add(-1)
 	if tell {
 		r.m.closeSoon(r.handle)
 	}

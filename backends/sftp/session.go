@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pierfs/backends"
@@ -15,13 +16,6 @@ import (
 
 var errClosed = errors.New("the connection was closed from this side")
 
-// maxChannels is how many SFTP channels one SSH connection may have for content, besides the first one. A server's window
-// is 2 MiB a channel, so that each carries at most that much in a round trip; OpenSSH allows ten.
-const maxChannels = 3
-
-// busy is how much content a file must have moved before a channel of its own seems worth the three round trips.
-const busy = 1 << 20
-
 // session is one login. It lives until the first thing goes wrong with it; then it is replaced, never mended.
 type session struct {
 	o       *Options
@@ -29,18 +23,22 @@ type session struct {
 	meta    *mux                                              // for everything but content
 	dial    func(context.Context) (io.ReadWriteCloser, error) // opens another channel; nil if there can be only one
 	server  string
-	openSSH bool // RENAME does not replace
+	openSSH bool         // RENAME does not replace
+	worth   int          // channels for content that are worth having, if a test says so; 0 leaves it to the round trip
+	trip    atomic.Int64 // the shortest round trip seen, in nanoseconds; 0 before the first
 
 	root              string // absolute, resolved by the server, without a slash at its end; "/" for the root itself
 	maxRead, maxWrite int
 	login             login
 
-	dead chan struct{}
+	dead  chan struct{}
+	queue queue
 
 	mu      sync.Mutex
 	cause   error // why it is dead; set before dead is closed
 	data    []*mux
-	opening chan struct{} // closed when the last try to open another channel has ended; nil before the first
+	coming  int           // channels that are being opened
+	opening chan struct{} // closed when all of them stand or are refused; nil before the first
 	refused bool          // the server allows no more channels
 	workers sync.WaitGroup
 }
@@ -102,13 +100,15 @@ func (s *session) close() {
 	}
 }
 
-// newChannel makes a mux of rw.
-func (s *session) newChannel(rw io.ReadWriteCloser) (*mux, error) {
+// newChannel makes a mux of rw, whose end ends the session.
+func (s *session) newChannel(rw io.ReadWriteCloser) (*mux, error) { return s.newMux(rw, s.kill) }
+
+func (s *session) newMux(rw io.ReadWriteCloser, onFail func(error)) (*mux, error) {
 	var sent, delivered func() int64
 	if s.conn != nil {
 		sent, delivered = s.conn.Written, s.conn.Delivered
 	}
-	return newMux(rw, s.o.SocketTimeout, sent, delivered, s.kill)
+	return newMux(rw, s.o.SocketTimeout, sent, delivered, onFail)
 }
 
 // begin learns what there is to know before the first call: where the working directory is, what one request may
@@ -121,7 +121,7 @@ func (s *session) begin(ctx context.Context) error {
 	if wanted == "" {
 		wanted = "."
 	}
-	f := s.meta.flight()
+	f, begun := s.meta.flight(), time.Now()
 	real := f.add(pathFrame(typeRealpath, wanted))
 	stat := f.add(pathFrame(typeStat, wanted))
 	home := f.add(pathFrame(typeStat, "."))
@@ -131,6 +131,7 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	f.send(urgent)
 	f.wait(ctx)
+	s.tripped(begun)
 
 	info, err := stat.reply.info("")
 	if err != nil {
@@ -232,78 +233,18 @@ func (s *session) within(path string) (name string, inside bool) {
 
 // ask sends one request by itself and waits for the answer.
 func (s *session) ask(ctx context.Context, fr frame) reply {
-	f := s.meta.flight()
+	f, begun := s.meta.flight(), time.Now()
 	c := f.add(fr)
 	f.send(urgent)
-	return c.wait(ctx)
+	answer := c.wait(ctx)
+	if answer.err == nil {
+		s.tripped(begun)
+	}
+	return answer
 }
 
 func (s *session) lstat(ctx context.Context, name string) (backends.Info, error) {
 	return s.ask(ctx, pathFrame(typeLstat, s.path(name))).info(base(name))
-}
-
-// channel returns the channel on which to open a file: one for content with the least to do, if there is any yet.
-func (s *session) channel() *mux {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	best := s.meta
-	for n, m := range s.data {
-		if n == 0 || m.load.Load() < best.load.Load() {
-			best = m
-		}
-	}
-	return best
-}
-
-// widen opens another channel in the background, for those who open a file after it stands.
-func (s *session) widen() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dial == nil || s.isOpening() || s.refused || len(s.data) >= maxChannels || !s.alive() {
-		return
-	}
-	opened := make(chan struct{})
-	s.opening = opened
-	s.workers.Go(func() {
-		defer close(opened)
-		ctx, cancel := context.WithTimeout(context.Background(), s.o.ConnectTimeout)
-		defer cancel()
-		m, err := s.another(ctx)
-		s.mu.Lock()
-		s.refused = err != nil
-		if err == nil {
-			s.data = append(s.data, m)
-		}
-		why := s.cause
-		s.mu.Unlock()
-		switch {
-		case err != nil:
-			s.o.Logger.Debug("no further channel", "server", s.o.Address, "err", err)
-		case why != nil:
-			m.fail(why)
-		}
-	})
-}
-
-// isOpening reports whether a channel is being opened. Callers hold mu.
-func (s *session) isOpening() bool {
-	select {
-	case <-s.opening:
-		return false
-	default:
-		return s.opening != nil
-	}
-}
-
-func (s *session) another(ctx context.Context) (*mux, error) {
-	rw, err := s.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// The greeting is awaited without a ticket; a connection that dies in the middle of it ends the read.
-	stop := context.AfterFunc(ctx, func() { rw.Close() })
-	defer stop()
-	return s.newChannel(rw)
 }
 
 // keepAlive asks something of an idle server now and then, so that its absence is found before somebody needs it.
@@ -318,6 +259,7 @@ func (s *session) keepAlive(ask func() error) {
 			return
 		case <-ticker.C:
 		}
+		s.retire(idleChannel)
 		if now := s.conn.Received(); now != heard {
 			heard = now
 			continue

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,25 +32,41 @@ func recycle(f frame) {
 // writer is content on its way. WRITEs leave as soon as a packet is full and are not waited for; what the server says of
 // them is collected in failure and comes out of the next call. The last packet is held back, so that a small content
 // leaves in one flight with all that makes it final.
+//
+// A long content under a temporary name is striped over several channels, as long as it is written onward. All of them must have
+// answered, and closed, before anything that makes it final leaves.
 type writer struct {
-	b      *Backend
-	s      *session
-	m      *mux
-	name   string
-	temp   string // where it is gathered; "" if that is name itself
-	handle string
-	guard  string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
-	fresh  bool   // name did not exist before us, and is ours to remove
+	b     *Backend
+	s     *session
+	way   // by which it was opened
+	name  string
+	temp  string // where it is gathered; "" if that is name itself
+	guard string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
+	fresh bool   // name did not exist before us, and is ours to remove
+	ways  ways
+	top   atomic.Int64 // the highest end of what was sent
 
-	turn chan struct{} // holds one token: whoever has it may touch what follows
-	held frame         // the WRITE being filled, nil if none
-	at   int64         // where held begins
-	sent []*call       // WRITEs not known to be answered
-	end  bool          // Commit or Abort was called
-	size int64         // bytes moved
+	turn   chan struct{} // holds one token: whoever has it may touch what follows
+	held   frame         // the WRITE being filled, nil if none
+	at     int64         // where held begins
+	sent   []*packet     // WRITEs not known to be answered
+	single bool          // it is not written onward: the order of WRITEs counts, and only one channel keeps it
+	torn   bool          // a way has died whose WRITEs may still come to pass
+	end    bool          // Commit or Abort was called
+	size   int64         // bytes moved
 
 	mu      sync.Mutex
-	failure error // of the first WRITE that went wrong
+	failure error     // of the first WRITE that went wrong
+	missed  []*packet // WRITEs that went wrong on a further way, to be sent by the first
+}
+
+// packet is a WRITE on its way.
+type packet struct {
+	*call
+	frame  frame
+	by     way
+	off    int64
+	missed bool // guarded by writer.mu
 }
 
 // Create opens the temporary name, and with Exclusive the name itself, in one round trip.
@@ -90,7 +108,13 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 
 func (b *Backend) create(ctx context.Context, s *session, name string, mode backends.WriteMode) (*writer, error) {
 	m := s.channel()
-	w := &writer{b: b, s: s, m: m, name: name, temp: mode.TempName, turn: make(chan struct{}, 1)}
+	w := &writer{b: b, s: s, way: way{m: m}, name: name, temp: mode.TempName, turn: make(chan struct{}, 1)}
+	opened := false
+	defer func() {
+		if !opened {
+			m.files.Add(-1)
+		}
+	}()
 	perm := attrs{flags: attrPerm, perm: permBits(mode.Perm.Perm())}
 	if mode.Perm == 0 {
 		perm = attrs{}
@@ -99,7 +123,7 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	if w.temp == "" && !mode.Exclusive {
 		flags = openWrite | openCreate | openTrunc
 	}
-	f := m.flight()
+	f, begun := m.flight(), time.Now()
 	there := f.add(pathFrame(typeLstat, s.path(name)))
 	open := f.add(openFrame(s.path(place), flags, perm))
 	open.late = w.undoLate(place, flags&openExcl != 0)
@@ -135,6 +159,9 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 		w.cleanUp(ctx) // of the name as well, if it is held
 		return nil, s.whyPath(ctx, place, err)
 	}
+	s.tripped(begun)
+	opened = true
+	w.ways.first = w.way
 	w.turn <- struct{}{}
 	return w, nil
 }
@@ -240,7 +267,13 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 	var w *writer
 	err := b.do(ctx, "update", name, func(s *session) error {
 		m := s.channel()
-		w = &writer{b: b, s: s, m: m, name: name, turn: make(chan struct{}, 1)}
+		w = &writer{b: b, s: s, way: way{m: m}, name: name, turn: make(chan struct{}, 1)}
+		opened := false
+		defer func() {
+			if !opened {
+				m.files.Add(-1)
+			}
+		}()
 		f := m.flight()
 		real, stat := f.add(pathFrame(typeRealpath, s.path(name))), f.add(pathFrame(typeStat, s.path(name)))
 		open := f.add(openFrame(s.path(name), openWrite, attrs{}))
@@ -260,6 +293,8 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 		if err != nil && w.handle != "" {
 			m.closeSoon(w.handle)
 		}
+		opened = err == nil
+		w.ways.first = w.way
 		w.turn <- struct{}{}
 		return err
 	})
@@ -330,7 +365,7 @@ func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 		}
 	}
 	if w.size += int64(n); w.size >= busy && w.m == w.s.meta {
-		w.s.widen()
+		w.s.widen(1)
 	}
 	return n, nil
 }
@@ -376,41 +411,109 @@ func (w *writer) packet(off int64, n int) frame {
 	return append(f[:0], writeFrame(w.handle, off, 0)...)
 }
 
-// ship sends the packet being filled, when so much may be on its way.
+// ship sends the packet being filled, when so much may be on its way: by the way with the least to do as long as the content is
+// written onward, else by the first, behind all that was sent before.
 func (w *writer) ship(ctx context.Context) error {
-	f := w.m.flight()
-	if err := w.load(ctx, f); err != nil {
-		return err
-	}
-	f.send(bulk)
-	return nil
-}
-
-// load adds the packet being filled, if there is one, to f.
-func (w *writer) load(ctx context.Context, f *flight) error {
 	if w.held == nil {
 		return nil
 	}
-	n := int64(len(w.held))
-	if err := w.m.writes.Acquire(ctx, n); err != nil {
-		return &fault{err: context.Cause(ctx)}
-	}
-	c := f.add(w.held.sealWrite(w.handle))
-	w.held = nil
-	w.m.load.Add(n)
-	c.over = func(r reply) {
-		w.m.load.Add(-n)
-		w.m.writes.Release(n)
-		if err := r.status(); err != nil {
-			w.fail(err)
+	end := w.at + int64(len(w.held)-writeHeader(w.handle))
+	if !w.single && w.at < w.top.Load() {
+		if err := w.oneByOne(ctx); err != nil {
+			return err
 		}
 	}
-	w.sent = append(w.unanswered(), c)
+	if err := w.repair(ctx); err != nil {
+		return err
+	}
+	p := &packet{frame: w.held.sealWrite(w.handle), by: w.way, off: w.at}
+	by, err := w.room(ctx, int64(len(p.frame)), w.single)
+	if err != nil {
+		return err
+	}
+	w.held = nil
+	w.top.Store(max(w.top.Load(), end))
+	f := by.m.flight()
+	w.load(f, p, by)
+	f.send(bulk)
+	if by.m.load() > crowded && w.temp != "" && !w.single && w.ways.mayWiden(w.s) {
+		w.b.background(w.widen)
+	}
+	return nil
+}
+
+// room waits until n bytes may be sent by some way, or by the first.
+func (w *writer) room(ctx context.Context, n int64, first bool) (way, error) {
+	if !first {
+		return w.ways.take(ctx, w.s, n, writes)
+	}
+	return w.s.queue.wait(ctx, func() (way, bool) { return w.way, w.m.writes.take(n) || w.m.dead() })
+}
+
+// load adds p to a flight on the channel of by, whose budget it was taken of. Its frame is kept until the server has answered: a
+// further way may die with it.
+func (w *writer) load(f *flight, p *packet, by way) {
+	p.frame, p.by = p.frame.readdress(p.by.handle, by.handle), by
+	n := int64(len(p.frame))
+	p.call = f.add(p.frame)
+	p.kept = new(atomic.Int32)
+	p.kept.Store(2)
+	p.over = func(r reply) {
+		w.s.give(&by.m.writes, n)
+		err := r.status()
+		if err != nil && by != w.way {
+			w.mu.Lock()
+			p.missed = true
+			w.missed = append(w.missed, p)
+			w.mu.Unlock()
+			return
+		}
+		if err != nil {
+			w.fail(err)
+		}
+		p.written(p.frame)
+	}
+	w.sent = append(w.unanswered(), p)
+}
+
+// repair sends anew, by the first way, what went wrong on a further one, which is not used any more.
+func (w *writer) repair(ctx context.Context) error {
+	w.mu.Lock()
+	missed := w.missed
+	w.missed = nil
+	w.mu.Unlock()
+	for _, p := range missed {
+		w.torn = true
+		w.ways.lose(p.by)
+		// The mux may still be writing the frame, and changes its id.
+		again := &packet{frame: slices.Clone(p.frame), by: p.by, off: p.off}
+		if _, err := w.room(ctx, int64(len(again.frame)), true); err != nil {
+			return err
+		}
+		f := w.m.flight()
+		w.load(f, again, w.way)
+		f.send(bulk)
+	}
+	return nil
+}
+
+// oneByOne makes the first way the only one, for a content that is not written onward.
+func (w *writer) oneByOne(ctx context.Context) error {
+	w.single = true
+	if w.ways.count() == 0 && !w.torn {
+		return nil
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if w.torn {
+		return w.fail(&fault{sent: true, err: errHungUp}) // an old WRITE might still come after a new one
+	}
 	return nil
 }
 
 // unanswered forgets the WRITEs at the front that are answered.
-func (w *writer) unanswered() []*call {
+func (w *writer) unanswered() []*packet {
 	for len(w.sent) > 0 {
 		select {
 		case <-w.sent[0].done:
@@ -424,13 +527,88 @@ func (w *writer) unanswered() []*call {
 
 // settle waits until the server has answered for all WRITEs.
 func (w *writer) settle(ctx context.Context) error {
-	for _, c := range w.sent {
-		if err := c.wait(ctx).err; err != nil {
-			return w.fail(err)
+	for {
+		for _, p := range w.sent {
+			err := p.wait(ctx).err
+			w.mu.Lock()
+			missed := p.missed
+			w.mu.Unlock()
+			if err != nil && !missed {
+				return w.fail(err)
+			}
+		}
+		w.sent = nil
+		if err := w.failed(); err != nil {
+			return err
+		}
+		if err := w.repair(ctx); err != nil {
+			return err
+		}
+		if len(w.sent) == 0 {
+			return nil
 		}
 	}
-	w.sent = nil
-	return w.failed()
+}
+
+// last adds the packet being filled, if there is one, to f, a flight of the first way.
+func (w *writer) last(ctx context.Context, f *flight) error {
+	if w.held == nil {
+		return nil
+	}
+	p := &packet{frame: w.held.sealWrite(w.handle), by: w.way, off: w.at}
+	if _, err := w.room(ctx, int64(len(p.frame)), true); err != nil {
+		return err
+	}
+	w.held = nil
+	w.top.Store(max(w.top.Load(), p.off+int64(len(p.frame)-writeHeader(w.handle))))
+	w.load(f, p, w.way)
+	return nil
+}
+
+// gather brings the content back to the first way: all WRITEs are answered and the further handles closed when it returns.
+func (w *writer) gather(ctx context.Context) error {
+	further := w.ways.close()
+	if len(further) == 0 && !w.torn {
+		return nil
+	}
+	if err := w.ship(ctx); err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	var closed []*call
+	for _, by := range further {
+		f := by.m.flight()
+		closed = append(closed, f.add(pathFrame(typeClose, by.handle)))
+		f.send(bulk)
+	}
+	for _, c := range closed {
+		if err := c.wait(ctx).status(); err != nil && !lostReply(err) { // a handle whose channel is gone is closed
+			return fmt.Errorf("close: %w", err)
+		}
+	}
+	return nil
+}
+
+// widen looks for further ways to the temporary file. It is ours, and nothing is written by a handle that may be of another.
+func (w *writer) widen() {
+	defer w.ways.rest()
+	ctx, cancel := context.WithTimeout(w.b.ctx, w.s.o.SocketTimeout)
+	defer cancel()
+	f := w.m.flight()
+	c := f.add(pathFrame(typeFstat, w.handle))
+	f.send(urgent)
+	is, err := c.wait(ctx).info("")
+	if err != nil || !is.Known.Has(backends.HasSize|backends.HasModTime) {
+		return // if something is wrong the WRITEs meet it, too
+	}
+	w.ways.widen(ctx, w.s, func(ctx context.Context, m *mux) (string, error) {
+		return openAgain(ctx, m, w.s.path(w.temp), openWrite, typeLstat, func(other backends.Info) bool {
+			return other.Known == is.Known && other.Mode == is.Mode && other.UID == is.UID && other.GID == is.GID &&
+				other.Size >= is.Size && other.Size <= w.top.Load() && !other.ModTime.Before(is.ModTime)
+		})
+	})
 }
 
 // whyWrite says more of a refused WRITE.
@@ -468,8 +646,17 @@ func (w *writer) flush(ctx context.Context, op string, add func(*flight)) error 
 		return seam(op, w.name, err)
 	}
 	defer giveBack()
+	if w.ways.count() > 0 || w.torn {
+		// What went by other ways must be there before what follows.
+		if err := w.ship(ctx); err != nil {
+			return w.told(op, err)
+		}
+		if err := w.settle(ctx); err != nil {
+			return w.told(op, w.whyWrite(ctx, err))
+		}
+	}
 	f := w.m.flight()
-	if err := w.load(ctx, f); err != nil {
+	if err := w.last(ctx, f); err != nil {
 		return w.told(op, err)
 	}
 	loaded := len(f.calls)
@@ -497,6 +684,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	}
 	w.end = true
 	defer giveBack()
+	defer w.m.files.Add(-1)
 	info, err := w.complete(ctx, c)
 	if err != nil {
 		w.cleanUp(ctx)
@@ -523,8 +711,11 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info
 	if err != nil {
 		return backends.Info{}, err
 	}
+	if err := w.gather(ctx); err != nil {
+		return backends.Info{}, w.whyWrite(ctx, err)
+	}
 	f := w.m.flight()
-	if err := w.load(ctx, f); err != nil {
+	if err := w.last(ctx, f); err != nil {
 		return backends.Info{}, err
 	}
 	for _, a := range sets {
@@ -628,6 +819,9 @@ func (w *writer) discard(context.Context) {
 // addDiscard adds what closes and removes everything that was made.
 func (w *writer) addDiscard(f *flight) {
 	opened := w.handle != ""
+	for _, further := range w.ways.close() {
+		further.m.closeSoon(further.handle)
+	}
 	for _, handle := range []string{w.handle, w.guard} {
 		if handle != "" {
 			f.add(pathFrame(typeClose, handle))
@@ -692,6 +886,7 @@ func (w *writer) Abort() error {
 		return nil // ended already
 	}
 	defer giveBack()
+	defer w.m.files.Add(-1)
 	w.end = true
 	return seam("abort", w.place(), w.throwAway())
 }
