@@ -38,12 +38,67 @@ func (t *Tree) versionOf(name string, i backends.Info) spool.Version {
 	return v
 }
 
+// openKept opens name if all of its content is kept here, of the very version that the server has, which is asked for only
+// where what is known is older than its lifetime: nothing is opened at the server. Nil if it is not so.
+func (t *Tree) openKept(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
+	if !mode.Read || mode.Truncate {
+		return nil, nil
+	}
+	if live := t.live(name); live != nil && !live.isHere() || live == nil && !t.options.Spool.Whole(name, spool.Version{}) {
+		return nil, nil
+	}
+	e, err := t.Stat(ctx, name)
+	if err == nil {
+		err = openable(name, e.Info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e.TimeUnit > 0 { // it was listed, by the minute or so; asked for alone its time may be exact
+		e, err = t.Refresh(ctx, name)
+	}
+	if err != nil || t.live(name) == nil && !t.options.Spool.Whole(name, t.versionOf(name, e.Info)) {
+		return nil, err
+	}
+	f, err := t.joinOrAdd(name, e, now)
+	if err != nil {
+		return nil, err
+	}
+	f.takeKept(ctx)
+	return t.opened(ctx, f, mode)
+}
+
+// isHere reports whether all of the server's content is here.
+func (f *File) isHere() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.staged == nil && (f.whole != nil || f.copied != nil && f.copied.Whole() && f.copied.Size() == f.base.Size)
+}
+
+// takeKept takes what is kept of the content.
+func (f *File) takeKept(ctx context.Context) {
+	if f.isHere() {
+		return
+	}
+	if f.baseInfo().Size > smallFile || f.tree.small.Load() >= smallFiles {
+		f.copy()
+		return
+	}
+	if f.fetching.take(ctx) == nil { // else whoever reads takes it
+		defer f.fetching.give()
+		f.takeSmall()
+	}
+}
+
 // takeSmall takes the content of a small file from what is kept, if it is there. The caller has the turn to fetch it.
 func (f *File) takeSmall() bool {
 	t := f.tree
 	f.mu.Lock()
-	name, base := f.name, f.base
+	name, base, done := f.name, f.base, f.staged != nil || f.whole != nil
 	f.mu.Unlock()
+	if done {
+		return true
+	}
 	content, ok := t.options.Spool.Small(name, t.versionOf(name, base))
 	if !ok {
 		return false

@@ -155,7 +155,7 @@ var errChangedWhileRead = errors.Join(syscall.ESTALE, errors.New("the file chang
 func (f *File) readable() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reader != nil || f.whole != nil || f.staged != nil || f.copied != nil && f.tree.streams()
+	return f.reader != nil || f.whole != nil || f.staged != nil || f.copied != nil && (f.tree.streams() || f.copied.Whole())
 }
 
 // adopt takes a reader of what is likely to be base, or for certain if it was compared, unless there is one.

@@ -353,7 +353,8 @@ type OpenMode struct {
 // Remove.
 //
 // The server is asked for the file's state at every Open, in the flight that opens it, so that an Open never serves a
-// version older than itself: an Entry whose Version is not what the caller knew means that somebody else changed it.
+// version older than itself: an Entry whose Version is not what the caller knew means that somebody else changed it. Where all of
+// the content is here, an answer of the server that is not older than its lifetime will do, and nothing is opened there.
 // A file that Create makes is on the server when it is published; with Exclusive its empty name is there at once, where
 // the server can decide that (Caps.Exclusive).
 func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Entry, error) {
@@ -420,6 +421,9 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 	if _, asked, state := t.attrs.Get(name); mode.Create && state == attr.Absent && time.Since(asked) < t.options.NegativeTTL {
 		_, err := t.absent(name, asked) // the kernel has just asked; asking again would cost a flight for each new file
 		return nil, err
+	}
+	if f, err := t.openKept(ctx, name, mode, now); f != nil || err != nil {
+		return f, err
 	}
 	// Asking for the state and opening go out together, so that both cost one flight.
 	reader := t.openAhead(ctx, name, mode)

@@ -488,7 +488,7 @@ func (s *Store) vanished(h *Shelf) {
 		return
 	}
 	for _, e := range h.entries {
-		if e.file == nil {
+		if e.file == nil && e.id != "" {
 			s.drop(e)
 		}
 	}
