@@ -318,7 +318,11 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		}
 		if j.from == j.size && !t.Caps().RandomWrite { // nothing is left to be sent
 			w.Abort()
-			info, _, err = t.send(ctx, j.name, j.pending)
+			attr := j.pending
+			if j.tail < math.MaxInt64 && attr.ModTime == nil { // written and cut off again
+				attr.ModTime = new(time.Now())
+			}
+			info, _, err = t.send(ctx, j.name, attr)
 			return err
 		}
 		j.begun = true
@@ -491,9 +495,9 @@ func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spoo
 			end = off
 		}
 	}
-	// What was written and cut to nothing again since its place was opened: only a truncation gives it the time of now.
-	cleared := j.waited && j.size == 0 && j.tail == 0
-	if end != j.size || j.linked || cleared {
+	// What was written and cut off again: only a truncation gives it the time of now.
+	cut := j.waited && j.size == 0 && j.tail == 0 || j.inPlace && j.from == j.size && j.tail < math.MaxInt64
+	if end != j.size || j.linked || cut {
 		return w.Truncate(ctx, j.size)
 	}
 	return nil

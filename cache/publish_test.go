@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
 	"pierfs/cache"
 )
 
@@ -177,6 +178,32 @@ func TestClearedFileHasTheTimeOfClearing(t *testing.T) {
 		}
 		w.must(w.tree.Close(w.Context()))
 	})
+}
+
+// TestFileCutToWhatItWasHasTheTimeOfCutting adds to a file what is cut off again before it is published: the server has all bytes
+// already, and is told of the time alone.
+func TestFileCutToWhatItWasHasTheTimeOfCutting(t *testing.T) {
+	for name, change := range map[string]func(*backends.Caps){"in place": nil, "by appending": func(c *backends.Caps) { c.RandomWrite = false }} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(o *mem.Options, _ *cache.Options) { o.Change = change })
+				f := w.open("log", creating)
+				w.write(f, "line\n", 0)
+				w.must(f.Publish(w.Context()))
+				_, err := f.SetAttr(w.Context(), backends.Attr{ModTime: new(time.Unix(1e8, 0))})
+				w.must(err)
+				w.write(f, "more", 5)
+				_, err = f.SetAttr(w.Context(), backends.Attr{Size: new(int64(5))})
+				w.must(err)
+				w.close(f)
+				w.has("log", "line\n")
+				if info, err := w.server.Stat(w.Context(), "log"); err != nil || time.Since(info.ModTime) > time.Minute {
+					t.Errorf("the server tells %v (%v), want a time of now", info.ModTime, err)
+				}
+				w.must(w.tree.Close(w.Context()))
+			})
+		})
+	}
 }
 
 // TestClaimOutlivesARenameThatFailed: a name that was won with O_EXCL is not lost by an outage in which another file was to
