@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,18 @@ import (
 type history struct {
 	start  time.Time
 	values map[int]*zone
+	events []event
+}
+
+// event is one operation, for a person who reads of a failure; times are nanoseconds since the start.
+type event struct {
+	value      int
+	what       string // how it was written or read, and by whom
+	begin, end int64
+}
+
+func (e event) String() string {
+	return fmt.Sprintf("%.6f to %.6f s: %s of value %d", float64(e.begin)/1e9, float64(e.end)/1e9, e.what, e.value)
 }
 
 // zone is what is known of a value: when it was written, the earliest end and the latest begin of all operations that
@@ -35,8 +48,32 @@ func (h *history) zone(value int) *zone {
 	return z
 }
 
+func (h *history) note(what string, value int, begin, end time.Time) {
+	h.events = append(h.events, event{value, what, begin.Sub(h.start).Nanoseconds(), end.Sub(h.start).Nanoseconds()})
+}
+
+// told is why with all that happened to the two values, and to the others meanwhile.
+func (h *history) told(why string, a, b *zone) string {
+	const around = int64(5 * time.Millisecond)
+	from, to := min(a.end, b.end, a.begin, b.begin)-around, max(a.end, b.end, a.begin, b.begin)+around
+	var lines []event
+	for _, e := range h.events {
+		if e.value == a.value || e.value == b.value || e.end >= from && e.begin <= to {
+			lines = append(lines, e)
+		}
+	}
+	slices.SortFunc(lines, func(a, b event) int { return cmp.Compare(a.begin, b.begin) })
+	var text strings.Builder
+	text.WriteString(why)
+	for _, e := range lines {
+		fmt.Fprintf(&text, "\n  %v", e)
+	}
+	return text.String()
+}
+
 // write notes that value was written by an operation; sure is false if it may have been, at any time from begin on.
-func (h *history) write(value int, begin, end time.Time, sure bool) {
+func (h *history) write(what string, value int, begin, end time.Time, sure bool) {
+	h.note(what, value, begin, end)
 	z := h.zone(value)
 	z.written, z.writeBegin = true, begin.Sub(h.start).Nanoseconds()
 	z.begin = max(z.begin, z.writeBegin)
@@ -46,7 +83,8 @@ func (h *history) write(value int, begin, end time.Time, sure bool) {
 }
 
 // read notes that value was read.
-func (h *history) read(value int, begin, end time.Time) {
+func (h *history) read(what string, value int, begin, end time.Time) {
+	h.note(what, value, begin, end)
 	z := h.zone(value)
 	returned := end.Sub(h.start).Nanoseconds()
 	z.earliestReturn = min(z.earliestReturn, returned)
@@ -77,16 +115,16 @@ func (h *history) check() string {
 	slices.SortFunc(forward, func(a, b *zone) int { return cmp.Compare(a.end, b.end) })
 	for i := 1; i < len(forward); i++ {
 		if a, b := forward[i-1], forward[i]; b.end < a.begin {
-			return fmt.Sprintf("value %d was there at %v and still at %v, but value %d at %v", a.value, time.Duration(a.end),
-				time.Duration(a.begin), b.value, time.Duration(b.end))
+			return h.told(fmt.Sprintf("value %d was there at %v and still at %v, but value %d at %v", a.value, time.Duration(a.end),
+				time.Duration(a.begin), b.value, time.Duration(b.end)), a, b)
 		}
 	}
 	for _, z := range backward {
 		i, _ := slices.BinarySearchFunc(forward, z.begin, func(f *zone, at int64) int { return cmp.Compare(f.end, at) })
 		if i > 0 && z.end < forward[i-1].begin {
 			f := forward[i-1]
-			return fmt.Sprintf("value %d was there at %v and still at %v, but value %d was written or read between %v and %v", f.value,
-				time.Duration(f.end), time.Duration(f.begin), z.value, time.Duration(z.begin), time.Duration(z.end))
+			return h.told(fmt.Sprintf("value %d was there at %v and still at %v, but value %d was written or read between %v and %v", f.value,
+				time.Duration(f.end), time.Duration(f.begin), z.value, time.Duration(z.begin), time.Duration(z.end)), f, z)
 		}
 	}
 	return ""

@@ -94,36 +94,36 @@ func fails(o Op, do func(Op) Answer) bool {
 // TestHistories: what is read of a register must fit into one order with what was written.
 func TestHistories(t *testing.T) {
 	t.Parallel()
-	type event struct {
+	type step struct {
 		value      int
 		begin, end int
 		kind       string // w, r, or ? for a write of which nobody knows
 	}
 	for _, test := range []struct {
 		name   string
-		events []event
+		events []step
 		want   string // a part of the reason; "" if it is well
 	}{
-		{"read after write", []event{{1, 0, 1, "w"}, {1, 2, 3, "r"}}, ""},
-		{"stale read", []event{{1, 0, 1, "w"}, {2, 2, 3, "w"}, {1, 4, 5, "r"}}, "still at"},
-		{"read during write", []event{{1, 0, 1, "w"}, {2, 2, 5, "w"}, {1, 3, 4, "r"}}, ""},
-		{"new, then old again", []event{{1, 0, 1, "w"}, {2, 2, 9, "w"}, {2, 3, 4, "r"}, {1, 5, 6, "r"}}, "still at"},
-		{"old, then new", []event{{1, 0, 1, "w"}, {2, 2, 9, "w"}, {1, 3, 4, "r"}, {2, 5, 6, "r"}}, ""},
-		{"from the future", []event{{1, 0, 1, "w"}, {2, 1, 2, "r"}, {2, 3, 4, "w"}}, "before it was written"},
-		{"from nowhere", []event{{1, 0, 1, "w"}, {7, 2, 3, "r"}}, "never written"},
-		{"unknown write, not seen", []event{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {1, 4, 5, "r"}}, ""},
-		{"unknown write, seen later", []event{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {1, 4, 5, "r"}, {2, 6, 7, "r"}}, ""},
-		{"unknown write, seen and gone", []event{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {2, 4, 5, "r"}, {1, 6, 7, "r"}}, "still at"},
-		{"two readers disagree", []event{{1, 0, 9, "w"}, {2, 0, 9, "w"}, {1, 1, 2, "r"}, {2, 3, 4, "r"}, {1, 5, 6, "r"}}, "still at"},
+		{"read after write", []step{{1, 0, 1, "w"}, {1, 2, 3, "r"}}, ""},
+		{"stale read", []step{{1, 0, 1, "w"}, {2, 2, 3, "w"}, {1, 4, 5, "r"}}, "still at"},
+		{"read during write", []step{{1, 0, 1, "w"}, {2, 2, 5, "w"}, {1, 3, 4, "r"}}, ""},
+		{"new, then old again", []step{{1, 0, 1, "w"}, {2, 2, 9, "w"}, {2, 3, 4, "r"}, {1, 5, 6, "r"}}, "still at"},
+		{"old, then new", []step{{1, 0, 1, "w"}, {2, 2, 9, "w"}, {1, 3, 4, "r"}, {2, 5, 6, "r"}}, ""},
+		{"from the future", []step{{1, 0, 1, "w"}, {2, 1, 2, "r"}, {2, 3, 4, "w"}}, "before it was written"},
+		{"from nowhere", []step{{1, 0, 1, "w"}, {7, 2, 3, "r"}}, "never written"},
+		{"unknown write, not seen", []step{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {1, 4, 5, "r"}}, ""},
+		{"unknown write, seen later", []step{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {1, 4, 5, "r"}, {2, 6, 7, "r"}}, ""},
+		{"unknown write, seen and gone", []step{{1, 0, 1, "w"}, {2, 2, 3, "?"}, {2, 4, 5, "r"}, {1, 6, 7, "r"}}, "still at"},
+		{"two readers disagree", []step{{1, 0, 9, "w"}, {2, 0, 9, "w"}, {1, 1, 2, "r"}, {2, 3, 4, "r"}, {1, 5, 6, "r"}}, "still at"},
 	} {
 		h := newHistory()
 		at := func(n int) time.Time { return h.start.Add(time.Duration(n) * time.Second) }
 		for _, e := range test.events {
 			switch e.kind {
 			case "r":
-				h.read(e.value, at(e.begin), at(e.end))
+				h.read("read", e.value, at(e.begin), at(e.end))
 			default:
-				h.write(e.value, at(e.begin), at(e.end), e.kind == "w")
+				h.write("write", e.value, at(e.begin), at(e.end), e.kind == "w")
 			}
 		}
 		if got := h.check(); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {

@@ -25,6 +25,10 @@ type Options struct {
 	Quiesce   int           // operations after which all is closed and compared; 0 is 150
 	Alone     bool          // leave the shared directory out
 
+	// Hot has the processes mostly replace and read two shared files, of one size and so often that many are of one second, while
+	// somebody at the server looks at them all the time.
+	Hot bool
+
 	// Blinks allows files that were removed while open to be lost (ESTALE): a connection that breaks takes them with it.
 	Blinks bool
 
@@ -85,7 +89,13 @@ func Run(o Options) (report Report, err error) {
 		timer := time.AfterFunc(o.Duration, r.stop)
 		defer timer.Stop()
 	}
+	var onlooker sync.WaitGroup
+	if o.Hot {
+		onlooker.Go(func() { r.look() })
+	}
 	err = r.each(func(i int, t *tree) error { return t.run(r.done, func() error { return r.aside(i, t) }) })
+	r.stop()
+	onlooker.Wait()
 	if err == nil && o.Outages {
 		err = r.calm()
 	}
@@ -153,10 +163,26 @@ func (r *run) each(f func(int, *tree) error) error {
 
 // aside does something in the shared directory now and then.
 func (r *run) aside(i int, t *tree) error {
-	if r.o.Alone || !t.gen.chance(20) {
+	switch {
+	case r.o.Hot && t.gen.chance(90):
+		return r.shared.access(t, r.shared.replaced[t.gen.r.IntN(2)])
+	case r.o.Alone || !t.gen.chance(20):
 		return nil
 	}
 	return r.shared.act(t, i)
+}
+
+// look looks at the hot files as the server has them, until the run is over.
+func (r *run) look() {
+	for i := 0; ; i++ {
+		select {
+		case <-r.done:
+			return
+		default:
+		}
+		_ = r.shared.peek(r.shared.replaced[i%2]) // what it finds wrong the processes meet as well
+		time.Sleep(30 * time.Microsecond)
+	}
 }
 
 // calm ends the outages and compares everything once more, now without any excuse.

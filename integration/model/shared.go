@@ -74,7 +74,7 @@ func (s *shared) prepare(t *tree) error {
 		}
 		for _, r := range slices.Concat(s.replaced, s.locked) {
 			if r.name == o.Path {
-				r.history.write(o.N, a.Begin, a.End, true)
+				r.history.write("first write", o.N, a.Begin, a.End, true)
 			}
 		}
 	}
@@ -137,7 +137,10 @@ func (s *shared) access(t *tree, r *register) error {
 		o.Kind = GetLocked
 	}
 	if write {
-		o.Size = cell + t.gen.r.Int64N(1<<t.gen.r.IntN(19))
+		o.Size = cell
+		if !s.o.Hot {
+			o.Size += t.gen.r.Int64N(1 << t.gen.r.IntN(19))
+		}
 	}
 	a, refused, err := s.do(t, o)
 	if err != nil {
@@ -150,7 +153,7 @@ func (s *shared) access(t *tree, r *register) error {
 		r.dead = true // other processes may have met the half of it that a program sees who fails
 		return nil
 	case refused && write && a.Call == "rename":
-		r.history.write(o.N, a.Begin, a.End, false)
+		r.history.write(fmt.Sprintf("%s by %s that failed with %s", o.Kind, t.base, a), o.N, a.Begin, a.End, false)
 		return nil
 	case refused:
 		return nil
@@ -158,7 +161,7 @@ func (s *shared) access(t *tree, r *register) error {
 		return s.failure(t, o, fmt.Sprintf("got %s, want ok", a))
 	case write:
 		s.writes++
-		r.history.write(o.N, a.Begin, a.End, true)
+		r.history.write(fmt.Sprintf("%s by %s size %d", o.Kind, t.base, o.Size), o.N, a.Begin, a.End, true)
 		return nil
 	}
 	return s.saw(t, o, r, a)
@@ -174,7 +177,7 @@ func (s *shared) saw(t *tree, o Op, r *register, a Answer) error {
 		return s.failure(t, o, fmt.Sprintf("%d bytes are no value that was ever written as a whole: %q...", len(a.Data), around(a.Data, 0)))
 	}
 	s.reads++
-	r.history.read(value, a.Begin, a.End)
+	r.history.read(fmt.Sprintf("%s by %s size %d", o.Kind, t.base, len(a.Data)), value, a.Begin, a.End)
 	return nil
 }
 
@@ -200,7 +203,7 @@ func (s *shared) peek(r *register) error {
 		return fmt.Errorf("the server's %s: %d bytes are no value that was ever written as a whole: %q", r.name, len(data), around(data, 0))
 	}
 	s.reads++
-	r.history.read(value, begin, time.Now())
+	r.history.read("look at the server's file", value, begin, time.Now())
 	return nil
 }
 
