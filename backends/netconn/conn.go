@@ -110,12 +110,17 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Kill closes the connection; everybody who hangs on it gets cause. Only the first cause counts.
+// Kill closes the connection; everybody who hangs on it gets cause. Only the first cause counts. If that is silence, or the end of
+// somebody's patience, what the other side has not yet taken is thrown away: left to the kernel, a request that was given up would
+// still be delivered when the network is healed minutes later, after newer ones on another connection.
 func (c *Conn) Kill(cause error) {
 	c.once.Do(func() {
 		c.cause = cause
 		close(c.dead)
 		c.watch.Stop()
+		if socket, ok := c.Conn.(interface{ SetLinger(int) error }); ok && (IsTimeout(cause) || errors.Is(cause, context.Canceled)) {
+			socket.SetLinger(0) // best effort: what refuses is closed already
+		}
 		c.Conn.Close() // a socket that cannot be closed leaves nothing to do
 	})
 }

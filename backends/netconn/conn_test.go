@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,5 +278,37 @@ func TestPendingLooksWithoutReading(t *testing.T) {
 	pipe, _ := pair(t)
 	if _, err := pipe.Pending(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a pipe: %v", err)
+	}
+}
+
+// TestWhatWasGivenUpIsNotDeliveredLater fills the way to a server that takes nothing, and gives up. What it takes then must break
+// off: an orderly end would have the kernel deliver all of it, however late.
+func TestWhatWasGivenUpIsNotDeliveredLater(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c := New(raw, 100*time.Millisecond)
+	for err == nil {
+		_, err = c.Write(make([]byte, 1<<20))
+	}
+	if !errors.Is(err, ErrSilent) {
+		t.Fatal(err)
+	}
+	if err := server.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, server); !errors.Is(err, syscall.ECONNRESET) || n >= c.Written() {
+		t.Errorf("the server took %d bytes of %d and then had %v", n, c.Written(), err)
 	}
 }
