@@ -41,6 +41,7 @@ type Config struct {
 	environments map[string]*Environment
 	global       scope
 	active       []string
+	cache        Cache
 	findings     []Finding
 }
 
@@ -213,13 +214,19 @@ func (l *loader) loadSettings() {
 	root := document(data, report)
 	said := false
 	for _, e := range root.entries {
-		if e.key != "activeEnvironments" {
+		switch e.key {
+		case "activeEnvironments":
+			said = true
+			c.active = l.readActive(e, report)
+		case "cacheSize":
+			c.cache.Size = readSize(e, report)
+		case "cacheFree":
+			c.cache.FreePercent, c.cache.FreeBytes = readFree(e, report)
+		default:
+			known := []string{"activeEnvironments", "cacheSize", "cacheFree"}
 			report(Finding{Severity: Error, Code: CodeUnknownKey, Field: e.key, Line: e.line, Message: "there is no such setting",
-				Hint: didYouMean(e.key, slices.Values([]string{"activeEnvironments"}), "the only one is activeEnvironments")})
-			continue
+				Hint: didYouMean(e.key, slices.Values(known), "there are "+strings.Join(known, ", "))})
 		}
-		said = true
-		c.active = l.readActive(e, report)
 	}
 	if !said {
 		l.defaultActive()
@@ -500,6 +507,9 @@ func (c *Config) Environments() []*Environment {
 
 // Active returns the names of the environments that are mounted on this machine, in the order written.
 func (c *Config) Active() []string { return slices.Clone(c.active) }
+
+// Cache returns how much may be kept of what is read.
+func (c *Config) Cache() Cache { return c.cache }
 
 // Variables returns what is defined for env, global variables included where env does not hide them, sorted by name.
 func (c *Config) Variables(env string) []*Variable {

@@ -144,11 +144,12 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-// SetBounds changes the bounds; 0 and the zero Floor are the defaults.
+// SetBounds changes the bounds, and evicts what is beyond them; 0 and the zero Floor are the defaults.
 func (s *Store) SetBounds(size int64, floor Floor) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.size, s.floor = cmp.Or(size, DefaultSize), cmp.Or(floor, DefaultFloor)
+	s.makeRoom()
 }
 
 // Close writes down what is not yet, within some seconds, and ends the Store. What is still open then is lost with the
@@ -662,3 +663,6 @@ func (h *Shelf) Forget(name string) (u Usage) {
 	}
 	return u
 }
+
+// Dir returns where the Store lies.
+func (s *Store) Dir() string { return s.dir }

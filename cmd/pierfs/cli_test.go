@@ -37,6 +37,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 			Path  control.Name   `json:"path"`
 			Files []control.File `json:"files"`
 		}](),
+		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
 		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[control.Done](),
 	}
 	examples := regexp.MustCompile("(?s)```json (\\w+)\n(.*?)```").FindAllStringSubmatch(page(t), -1)
@@ -108,9 +109,9 @@ func TestPageTellsStatusesAndCommands(t *testing.T) {
 			t.Errorf("the page does not list %s under %d", code, code.Exit())
 		}
 	}
-	for _, c := range (&hand{}).command().Commands() {
-		if c.Runnable() && c.Name() != "help" && !strings.Contains(text, "`pierfs "+c.Name()) {
-			t.Errorf("the page does not tell of %s", c.Name())
+	for _, c := range commandsBelow((&hand{}).command()) {
+		if c.Runnable() && c.Name() != "help" && !strings.Contains(text, "`"+c.CommandPath()) {
+			t.Errorf("the page does not tell of %s", c.CommandPath())
 		}
 	}
 }
@@ -118,13 +119,13 @@ func TestPageTellsStatusesAndCommands(t *testing.T) {
 // Every command says what it does, how it is used, and where its exit statuses are told. The examples are command lines that
 // it takes.
 func TestHelp(t *testing.T) {
-	for _, c := range (&hand{}).command().Commands() {
+	for _, c := range commandsBelow((&hand{}).command()) {
 		if !c.Runnable() || c.Name() == "help" {
 			continue
 		}
 		var out bytes.Buffer
-		if status := run(t.Context(), []string{c.Name(), "--help"}, nil, &out, &out); status != 0 {
-			t.Errorf("%s --help ends with %d", c.Name(), status)
+		if status := run(t.Context(), append(strings.Fields(c.CommandPath())[1:], "--help"), nil, &out, &out); status != 0 {
+			t.Errorf("%s --help ends with %d", c.CommandPath(), status)
 		}
 		for _, want := range []string{c.Short + ".", "\nExamples:\n", "pierfs help statuses"} {
 			if !strings.Contains(out.String(), want) {
@@ -142,7 +143,7 @@ func TestHelp(t *testing.T) {
 			if err == nil {
 				err = tried.ValidateArgs(tried.Flags().Args())
 			}
-			if err != nil || tried.Name() != c.Name() {
+			if err != nil || !strings.HasPrefix(tried.CommandPath()+" ", c.CommandPath()+" ") {
 				t.Errorf("example %q of %s: %v", line, c.Name(), err)
 			}
 		}

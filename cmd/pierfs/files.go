@@ -9,13 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"pierfs/cmd/internal/control"
-	"pierfs/cmd/internal/terminal"
 )
 
 // at reads NAME:/path. The name ends at the first colon, for no name has one; a mount without a definition is named by its
@@ -301,14 +299,6 @@ func (h *hand) progress(r io.Reader, what string, size int64) io.Reader {
 	if h.asJSON || !isTerminal(h.err) {
 		return r
 	}
-	bar := progressbar.NewOptions64(size,
-		progressbar.OptionSetWriter(h.err),
-		progressbar.OptionSetDescription(terminal.Quote(what)),
-		progressbar.OptionShowBytes(true),
-		progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetWidth(30),
-	)
-	reader := progressbar.NewReader(r, bar)
+	reader := progressbar.NewReader(r, h.bar(what, size))
 	return &reader
 }

@@ -81,6 +81,18 @@ path is the absolute working directory; /~/dir is relative to the login director
 			[]string{"pierfs mv partner:/in/a.csv partner:/done/", "pierfs mv -n partner:/a partner:/b"}}
 	case "mkdir":
 		return help{"", []string{"pierfs mkdir partner:/inbox", "pierfs mkdir -p partner:/2026/11"}}
+	case "cache":
+		return help{"Content that was read is kept below the cache directory, bounded by cacheSize of pierfs.toml, and read again from there\nas long as the server tells the same size and time. Nothing that is owed lies there.",
+			[]string{"pierfs cache status", "pierfs cache warm partner:/orders", "pierfs cache drop partner"}}
+	case "cache status":
+		return help{"Counted are reads since the connection was mounted. What the kernel answers by itself is not among them.",
+			[]string{"pierfs cache status", "pierfs cache status partner --json"}}
+	case "cache drop":
+		return help{"The next reader asks the server. It is for a content that changed at the server and kept its size and time; nothing else\nneeds it.",
+			[]string{"pierfs cache drop partner", "pierfs cache drop partner:/orders"}}
+	case "cache warm":
+		return help{"Every file below the path is read into the cache, and links are not followed. Ctrl-C stops it, and what is there by then\nstays. It ends with 74 if something could not be read.",
+			[]string{"pierfs cache warm partner:/orders", "pierfs cache warm partner:/reference/rates.csv --json"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}
@@ -89,13 +101,21 @@ path is the absolute working directory; /~/dir is relative to the login director
 
 // explain puts the help of every command into it.
 func explain(root *cobra.Command) {
-	for _, c := range root.Commands() {
-		h := helpOf(c.Name())
+	for _, c := range commandsBelow(root) {
+		h := helpOf(strings.TrimPrefix(c.CommandPath(), root.Name()+" "))
 		c.Long = strings.TrimSpace(c.Short + ".\n\n" + h.more)
 		c.Example = "  " + strings.Join(h.examples, "\n  ")
 	}
 	root.AddCommand(&cobra.Command{Use: "statuses", Short: "What exit statuses and the codes of failures mean", Long: statuses()})
 	root.SetUsageTemplate(root.UsageTemplate() + "\nExit status: 0 if it was done, else as `pierfs help statuses` lists.\n")
+}
+
+// commandsBelow returns the commands of c, and theirs.
+func commandsBelow(c *cobra.Command) (all []*cobra.Command) {
+	for _, below := range c.Commands() {
+		all = append(append(all, below), commandsBelow(below)...)
+	}
+	return all
 }
 
 // statuses lists the codes of failures by the exit status that they end with.

@@ -158,6 +158,7 @@ relative to its working directory.`,
 		h.enableCommand(true), h.enableCommand(false), h.testCommand(), h.trustCommand(),
 		h.mountCommand(), h.umountCommand(),
 		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
+		h.cacheCommand(),
 		h.versionCommand(),
 	)
 	explain(root)

@@ -26,13 +26,18 @@ var (
 	Mv       = Verb[MvRequest, Done]{Name: "mv"}
 	Mkdir    = Verb[MkdirRequest, File]{Name: "mkdir"}
 	Trust    = Verb[TrustRequest, TrustAnswer]{Name: "trust"}
+
+	CacheStatus = Verb[CacheRequest, CacheAnswer]{Name: "cache-status"}
+	CacheDrop   = Verb[FileRequest, Dropped]{Name: "cache-drop"}
+	CacheWarm   = Feed[FileRequest, Warming]{Name: "cache-warm", Live: true}
 )
 
 // All describes every verb.
 func All() []Description {
 	return []Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
 		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
-		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe()}
+		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
+		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}
 }
 
 // State is where a connection stands in one environment.
@@ -318,4 +323,52 @@ type Certificate struct {
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
 	Names     []string  `json:"names,omitempty"` // hosts and addresses that it is for
+}
+
+// CacheRequest asks what is kept of what was read, of one mounted connection or of all; without Environment, of Name in the
+// first active one.
+type CacheRequest struct {
+	Name        string `json:"name,omitempty"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// CacheAnswer is the cache and what each mounted connection has in it.
+type CacheAnswer struct {
+	Dir         string   `json:"dir"`   // "" if nothing can be kept
+	Files       int      `json:"files"` // of all connections, also of those that are not mounted
+	Bytes       int64    `json:"bytes"`
+	Size        int64    `json:"size"` // how many bytes it may hold
+	Connections []Cached `json:"connections"`
+}
+
+// Cached is what is kept of one connection's files, and how it was read since it was mounted. What the kernel answers by
+// itself is not counted.
+type Cached struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment"` // "" for an ad-hoc mount
+	Files       int    `json:"files"`
+	Bytes       int64  `json:"bytes"`
+	Hits        int64  `json:"hits"`       // reads that were answered from here
+	Misses      int64  `json:"misses"`     // reads that waited for the server
+	FromCache   int64  `json:"fromCache"`  // bytes that hits were given
+	FromServer  int64  `json:"fromServer"` // bytes of content that came from the server
+	Prefetched  int64  `json:"prefetched"` // bytes among these that were fetched ahead of a reader
+	Wasted      int64  `json:"wasted"`     // bytes among those that nobody had read when the file was closed
+}
+
+// Dropped is what was kept and is no more.
+type Dropped struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// Warming is how far cache-warm has come; the last one is all that it did.
+type Warming struct {
+	FoundFiles int    `json:"foundFiles"` // so far: directories are listed meanwhile
+	FoundBytes int64  `json:"foundBytes"`
+	Files      int    `json:"files"` // that are here
+	Bytes      int64  `json:"bytes"`
+	Here       int    `json:"here"`             // files among them that were here before
+	Failed     int    `json:"failed"`           // files and directories that could not be read
+	Reason     string `json:"reason,omitempty"` // of the first of these
 }

@@ -327,6 +327,7 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 		close(d.planned)
 	}
 	d.mu.Unlock()
+	d.boundSpool(plan)
 	todo := d.compare(ctx, plan, &answer)
 	d.stopAll(todo.stop)
 	if !plan.Torn {

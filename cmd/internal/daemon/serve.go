@@ -44,6 +44,9 @@ func (d *Daemon) serve(s *control.Server) {
 	control.Rm.Serve(s, d.rm)
 	control.Mv.Serve(s, d.mv)
 	control.Mkdir.Serve(s, d.mkdir)
+	control.CacheStatus.Serve(s, d.cacheStatus)
+	control.CacheDrop.Serve(s, d.cacheDrop)
+	control.CacheWarm.Serve(s, d.cacheWarm)
 }
 
 // connections returns everything that is defined in an active environment or mounted.
