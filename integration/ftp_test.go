@@ -2,7 +2,6 @@ package integration
 
 import (
 	"maps"
-	"strings"
 	"testing"
 
 	"pierfs/integration/daemon"
@@ -78,15 +77,9 @@ func TestPosixOverFTP(t *testing.T) {
 
 const probeFTPFloor = 165
 
-// probeFTPFailing are the checks of the probe that cannot pass on vsftpd and have no way to be called unsupported.
-var probeFTPFailing = map[string]string{
-	"name_newline": "EINVAL", // an end of line ends a command: a name with one is refused before anything is sent
-	"name_cr":      "EINVAL",
-}
-
 func TestLegacyProbeOverFTP(t *testing.T) {
 	t.Parallel()
-	legacyProbe(t, newFTPStage(t, servers.FTPOptions{}, nil), probeFTPFloor, probeFTPFailing)
+	legacyProbe(t, newFTPStage(t, servers.FTPOptions{}, nil), probeFTPFloor)
 }
 
 // ftpModes are how the tools are run on vsftpd.
@@ -98,9 +91,7 @@ func TestProgramsOverFTP(t *testing.T) {
 	for _, mode := range ftpModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
-			programs(t, newFTPStage(t, servers.FTPOptions{TLS: mode}, nil), ability{
-				bears: func(name string) bool { return !strings.ContainsAny(name, "\r\n") }, // they end a command
-			})
+			programs(t, newFTPStage(t, servers.FTPOptions{TLS: mode}, nil), ability{})
 		})
 	}
 }

@@ -110,6 +110,7 @@ type learned struct {
 	anyBytes  bool            // names need not be UTF-8
 	noPerm    bool            // SITE CHMOD is not known
 	noTimes   bool            // nor is any way to set a time
+	lineEnds  proof           // names may have CR and LF in them
 }
 
 // echo is whether replies to STAT can be trusted, see Backend.question.
@@ -263,16 +264,16 @@ func (b *Backend) replaced(l *lease, err error, lively *int) bool {
 
 // check returns why nothing can be sent for name.
 func (b *Backend) check(ctx context.Context, op string, names ...string) error {
-	for _, name := range names {
-		if err := checkName(op, name); err != nil {
-			return err
-		}
-	}
 	if b.ctx.Err() != nil {
 		return seam(op, names[0], errClosed)
 	}
 	if ctx.Err() != nil {
 		return seam(op, names[0], context.Cause(ctx))
+	}
+	for _, name := range names {
+		if err := b.checkName(ctx, op, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }

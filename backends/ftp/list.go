@@ -77,7 +77,7 @@ func (l *listed) list(ctx context.Context, held *lease) (stale bool, err error) 
 			if stale := b.giveBack(held, err); err != nil {
 				return stale, err
 			}
-			return false, l.fromMemory(t, raw)
+			return false, l.fromMemory(ctx, t, raw)
 		}
 		in.chunks = [][]byte{raw}
 	}
@@ -194,7 +194,7 @@ func (l *listed) take(list *listing.Listing) (doubts []listing.Entry, err error)
 		switch {
 		case err != nil:
 			return nil, err
-		case doubtful(e) && len(doubts) < maxDoubts:
+		case (doubtful(e) || hasLineEnd(e.Name) && l.b.known().lineEnds == unproven) && len(doubts) < maxDoubts:
 			doubts = append(doubts, e)
 		case !l.give(e):
 			return nil, nil
@@ -215,11 +215,17 @@ func (l *listed) ended() {
 	}
 }
 
-// maxDoubts bounds the entries of one listing that are held back because they may be links in disguise.
+// passes reports whether name, of which a server tells, can be asked for.
+func (b *Backend) passes(name string) bool {
+	return backends.CheckElement(name) == 0 && (!hasLineEnd(name) || b.known().lineEnds == proven)
+}
+
+// maxDoubts bounds the entries of one listing that are held back because they may be links in disguise, or because it is not
+// known whether the server can be asked for such a name.
 const maxDoubts = 100_000
 
 func (l *listed) give(e listing.Entry) bool {
-	if e.Mode&os.ModeIrregular != 0 || !e.Known.Has(backends.HasType) || checkName("list", e.Name) != nil {
+	if e.Mode&os.ModeIrregular != 0 || !e.Known.Has(backends.HasType) || !l.b.passes(e.Name) {
 		l.b.hidden.Add(1)
 		return true
 	}
@@ -230,14 +236,15 @@ func (l *listed) give(e listing.Entry) bool {
 
 // resolve yields the doubtful entries as a LIST tells their types: one for all.
 func (l *listed) resolve(ctx context.Context, doubts []listing.Entry) error {
-	if len(doubts) == 0 {
-		return nil
+	doubts, err := l.settleNames(ctx, doubts)
+	if err != nil || len(doubts) == 0 {
+		return err
 	}
 	shown := make(map[string]listing.Entry, len(doubts))
 	for _, e := range doubts {
 		shown[e.Name] = listing.Entry{}
 	}
-	err := l.b.use(ctx, "list", l.dir, again, func(ctx context.Context, s *wire.Session) error {
+	err = l.b.use(ctx, "list", l.dir, again, func(ctx context.Context, s *wire.Session) error {
 		return l.b.lines1(ctx, s, l.dir, func(e listing.Entry) {
 			if _, wanted := shown[e.Name]; wanted {
 				shown[e.Name] = e
@@ -256,6 +263,23 @@ func (l *listed) resolve(ctx context.Context, doubts []listing.Entry) error {
 		}
 	}
 	return nil
+}
+
+// settleNames yields the entries that were held back for their names alone, and returns the others.
+func (l *listed) settleNames(ctx context.Context, doubts []listing.Entry) (others []listing.Entry, err error) {
+	for _, e := range doubts {
+		if hasLineEnd(e.Name) {
+			if _, err := l.b.bearsLineEnds(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if doubtful(e) {
+			others = append(others, e)
+		} else if !l.give(e) {
+			return nil, nil
+		}
+	}
+	return others, nil
 }
 
 // lines1 calls f for each entry that LIST shows of dir, in a session that the caller holds.
@@ -332,10 +356,13 @@ func (b *Backend) cut(n int) {
 }
 
 // fromMemory yields a listing that has come whole.
-func (l *listed) fromMemory(t *transfer, raw []byte) error {
-	_, err := l.take(l.b.reading(t, bytes.NewReader(raw)))
+func (l *listed) fromMemory(ctx context.Context, t *transfer, raw []byte) error {
+	doubts, err := l.take(l.b.reading(t, bytes.NewReader(raw)))
 	if truncated(t.said) {
 		l.b.cut(l.count)
+	}
+	if err == nil && !l.left {
+		err = l.resolve(ctx, doubts)
 	}
 	if err == nil && !l.left {
 		l.ended()
@@ -373,11 +400,11 @@ func (b *Backend) calibrate(ctx context.Context, s *wire.Session, t *transfer) (
 func (b *Backend) askTimes(ctx context.Context, s *wire.Session, t *transfer, raw []byte) error {
 	var asked []listing.Sample
 	var commands []string
-	for e, err := range listing.Read(bytes.NewReader(raw), listing.Lines, listing.Options{Now: time.Now()}).Entries() {
+	for e, err := range listing.Read(bytes.NewReader(raw), listing.Lines, listing.Options{Now: time.Now(), CRLF: b.lines().CRLF}).Entries() {
 		if err != nil || len(asked) == samples {
 			break
 		}
-		if e.Mode.IsRegular() && e.Known.Has(backends.HasModTime) && e.TimeUnit <= time.Minute && checkName("list", e.Name) == nil {
+		if e.Mode.IsRegular() && e.Known.Has(backends.HasModTime) && e.TimeUnit <= time.Minute && b.passes(e.Name) {
 			asked = append(asked, listing.Sample{Listed: e.ModTime, Unit: e.TimeUnit})
 			commands = append(commands, "MDTM "+b.path(join(t.dir, e.Name)))
 		}

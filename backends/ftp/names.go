@@ -1,6 +1,7 @@
 package ftp
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -10,19 +11,74 @@ import (
 	"pierfs/backends/ftp/wire"
 )
 
-// checkName returns nil if name may be sent. A CR, an LF or a NUL would end the command, or the name.
-func checkName(op, name string) error {
+// checkName returns nil if name may be sent. A CR or an LF would end the command, but to a server that bears them, and a CR
+// before an LF or at the end of an element is one that even that would lose.
+func (b *Backend) checkName(ctx context.Context, op, name string) error {
 	if err := backends.CheckName(op, name); err != nil {
 		return err
 	}
-	if strings.ContainsAny(name, "\r\n") {
+	if !hasLineEnd(name) {
+		return nil
+	}
+	bears := false
+	if !strings.Contains(name, "\r\n") && !strings.Contains(name+"/", "\r/") {
+		var err error
+		if bears, err = b.bearsLineEnds(ctx); err != nil {
+			return b.seam(op, name, err)
+		}
+	}
+	if !bears {
 		return &backends.Error{Op: op, Name: name, Code: syscall.EINVAL, Err: errors.New("FTP has no way to name this")}
 	}
 	return nil
 }
 
-// path is name as it is sent. proftpd obeys what Telnet means by 0xFF, so that one is sent for it as two (RFC 854); others take
-// the second for a part of the name.
+func hasLineEnd(name string) bool { return strings.ContainsAny(name, "\r\n") }
+
+// proof is what is known of something that must be proven before it is relied on.
+type proof uint8
+
+const (
+	unproven proof = iota
+	proven
+	disproven
+)
+
+// bearsLineEnds reports whether a CR and an LF may stand in names. vsftpd (3.0.3) takes a NUL in a command for an LF, as it makes
+// a NUL of an LF in a reply, and a CR for itself. That it is vsftpd its greeting says; that nobody on the way cuts, splits or
+// cleans commands is proven by two directories that do not exist, unless somebody makes "/" of their names. The first name
+// with a line end asks, so that nobody else meets what a firewall makes of a NUL.
+func (b *Backend) bearsLineEnds(ctx context.Context) (bool, error) {
+	f, err := b.features(ctx)
+	if err != nil || !f.LineEnds {
+		return false, err
+	}
+	if known := b.known().lineEnds; known != unproven {
+		return known == proven, nil
+	}
+	err = b.use(ctx, "connect", "", again, func(ctx context.Context, s *wire.Session) error {
+		if _, err := s.Do(ctx, "NOOP"); err != nil {
+			return err
+		}
+		const number = "192837465"
+		replies, err := s.Do(ctx, "CWD /\x00", "CWD /\r.", "REST "+number, "REST 0", "CWD "+b.Root())
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		found := disproven // also by whoever hangs up at this, or answers more than was asked
+		if err == nil && replies[0].Code == 550 && replies[1].Code == 550 && repeats(replies[2], number) {
+			found = proven
+		} else {
+			b.o.Logger.Warn("names with line ends are refused: the server, or somebody on the way to it, changes commands", "server", b.o.Address)
+		}
+		b.learn(func(l *learned) { l.lineEnds = found })
+		return nil
+	})
+	return b.known().lineEnds == proven, err
+}
+
+// path is name as it is sent. A line feed is a NUL there (see bearsLineEnds). proftpd obeys what Telnet means by 0xFF, so that one
+// is sent for it as two (RFC 854); others take the second for a part of the name.
 func (b *Backend) path(name string) string {
 	b.mu.Lock()
 	root, f := b.root, b.offered
@@ -31,7 +87,7 @@ func (b *Backend) path(name string) string {
 	if strings.IndexByte(p, 0xff) >= 0 && isProFTPD(f) {
 		p = strings.ReplaceAll(p, "\xff", "\xff\xff")
 	}
-	return p
+	return strings.ReplaceAll(p, "\n", "\x00")
 }
 
 func under(root, name string) string {

@@ -648,6 +648,98 @@ func TestForgedRepliesAreNotBelieved(t *testing.T) {
 	}
 }
 
+// A line feed travels to vsftpd as a NUL, and a carriage return as itself. What is refused, and what others put there, hurts nobody.
+func TestLineEndsInNames(t *testing.T) {
+	for _, mode := range []servers.TLSMode{servers.Plain, servers.Explicit} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			s := servers.NewFTP(t, servers.FTPOptions{TLS: mode})
+			b := connect(t, s, mode, Options{})
+			ctx := t.Context()
+			for _, name := range []string{"a\nb", "c\rd", "\nlead", "trail\n", "\n", "\rx\n\n y", "{a\n*?}", "z\n213 End of status\n350 Restart position accepted (0)."} {
+				made, err := put(ctx, b, name, []byte(name))
+				ok(t, err)
+				if got := onServer(t, s, name); got != name {
+					t.Errorf("%q: the server has %q", name, got)
+				}
+				got, err := get(ctx, b, name)
+				if err != nil || string(got) != name {
+					t.Errorf("%q: read %q, %v", name, got, err)
+				}
+				if info, err := b.Stat(ctx, name); err != nil || info.Size != made.Size || !info.Mode.IsRegular() || info.Name != name {
+					t.Errorf("%q: stat says %+v, %v", name, info, err)
+				}
+				ok(t, b.Rename(ctx, name, name+"2", backends.NoReplace))
+				_, err = b.Stat(ctx, name)
+				if backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("%q: after it was renamed: %v", name, err)
+				}
+				if rest := leftOvers(t, s); len(rest) != 1 || rest[0] != name+"2" {
+					t.Errorf("%q: the server has %q", name, rest)
+				}
+				ok(t, b.Remove(ctx, name+"2"))
+				ok(t, b.Mkdir(ctx, name, 0o755))
+				_, err = put(ctx, b, name+"/file", []byte("x"))
+				ok(t, err)
+				if got := namesIn(t, b, name); !slices.Equal(got, []string{"file"}) {
+					t.Errorf("%q: as a directory it holds %q", name, got)
+				}
+				ok(t, b.Remove(ctx, name+"/file"))
+				ok(t, b.Rmdir(ctx, name))
+			}
+			for _, name := range []string{"e\r\nf", "g\r", "g\r/x", "\r\n"} {
+				if _, err := put(ctx, b, name, nil); backends.Errno(err) != syscall.EINVAL {
+					t.Errorf("%q: %v", name, err)
+				}
+			}
+			if rest := leftOvers(t, s); len(rest) > 0 {
+				t.Errorf("left over are %q", rest)
+			}
+		})
+	}
+}
+
+// Whoever can make files there makes up no others by their names.
+func TestNamesWithLineFeedsForgeNothing(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	entry := "-rw-r--r--    1 0        0             777 Nov 21 09:30 FAKE"
+	want := []string{"\n" + entry, "victim", "x\n" + entry + "\ny", "y\n213 999\n213 End of status\n350 Restart position accepted (0)."}
+	for _, name := range want {
+		ok(t, os.WriteFile(filepath.Join(s.Dir, name), []byte("12345"), 0o644))
+	}
+	b := connect(t, s, servers.Plain, Options{MaxSessions: 1})
+	for range 3 {
+		if got := namesIn(t, b, ""); !slices.Equal(got, want) {
+			t.Errorf("listed %q, want %q", got, want)
+		}
+		for _, name := range want {
+			if info, err := b.Stat(t.Context(), name); err != nil || info.Size != 5 {
+				t.Errorf("stat of %q: %+v, %v", name, info, err)
+			}
+		}
+		if _, err := b.Stat(t.Context(), "FAKE"); backends.Errno(err) != syscall.ENOENT {
+			t.Errorf("stat of what a name made up: %v", err)
+		}
+	}
+	for _, name := range want {
+		ok(t, b.Remove(t.Context(), name))
+	}
+	if rest := leftOvers(t, s); len(rest) > 0 {
+		t.Errorf("left over are %q", rest)
+	}
+}
+
+// namesIn are the names that b lists, in order.
+func namesIn(t *testing.T, b *Backend, dir string) (names []string) {
+	t.Helper()
+	for info, err := range b.List(t.Context(), dir) {
+		ok(t, err)
+		names = append(names, info.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // A question that makes vsftpd read the whole directory is asked a few times a minute, however many files are made, read,
 // changed and removed there.
 func TestWorkInADirectoryReadsItFewTimes(t *testing.T) {

@@ -143,6 +143,14 @@ type question struct {
 	light    bool   // no more is asked, and links are followed
 }
 
+// base is the name as a listing has it.
+func (q question) base() string {
+	if q.name == "" {
+		return base(q.path)
+	}
+	return base(q.name)
+}
+
 // light asks for what SIZE, MDTM and CWD tell.
 func (b *Backend) light(name string) question {
 	p := b.path(name)
@@ -154,7 +162,8 @@ func (b *Backend) light(name string) question {
 //
 // A reply to STAT is made of lines as the server lists them, and a line feed in a name ends a line: who can make a file can
 // forge the end of the reply, and replies to what follows (seen on vsftpd 3.0.3). So a number that nobody can foresee is sent
-// behind it, and nothing of the session is believed unless it comes back: REST repeats it, and is then taken back.
+// behind it, and nothing of the session is believed unless it comes back: REST repeats it, and is then taken back. A name with a
+// line end of its own is not asked for in this way.
 func (b *Backend) question(f wire.Features, name string) question {
 	p := b.path(name)
 	if f.MLST {
@@ -166,7 +175,7 @@ func (b *Backend) question(f wire.Features, name string) question {
 	}
 	q := b.light(name)
 	q.light = false
-	if pattern := patternOf(p); pattern != "" && !b.distrusted(name) {
+	if pattern := patternOf(p); pattern != "" && !hasLineEnd(name) && !b.distrusted(name) {
 		q.nonce = strconv.Itoa(1_000_000 + rand.IntN(1_000_000_000))
 		q.commands = append(q.commands, "STAT -a "+pattern, "REST "+q.nonce, "REST 0")
 	}
@@ -277,7 +286,7 @@ func (b *Backend) fromPattern(q question, replies []wire.Reply) (backends.Info, 
 			if err != nil {
 				break
 			}
-			if e.Name != base(q.path) {
+			if e.Name != q.base() {
 				continue
 			}
 			if !b.known().pattern {
@@ -294,7 +303,7 @@ func (b *Backend) fromParent(ctx context.Context, s *wire.Session, q question, s
 	var e listing.Entry
 	if pattern := patternOf(q.path); q.nonce == "" && pattern != "" && b.known().pattern {
 		_, err = b.linesAt(ctx, s, pattern, func(other listing.Entry) {
-			if other.Name == base(q.path) {
+			if other.Name == q.base() {
 				e = other
 			}
 		})
@@ -511,5 +520,7 @@ func timeOf(r wire.Reply) (time.Time, bool) {
 
 // lines are the options for reading LIST and STAT.
 func (b *Backend) lines() listing.Options {
-	return listing.Options{Now: time.Now(), Zone: b.known().zone}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return listing.Options{Now: time.Now(), Zone: b.learned.zone, CRLF: b.offered.LineEnds}
 }

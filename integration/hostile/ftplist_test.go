@@ -52,10 +52,18 @@ func namesOf(infos []backends.Info) (names []string) {
 func TestFTPNames(t *testing.T) {
 	t.Parallel()
 	odd := []string{"esc\x1b[2Jape", "bell\a", "-rf", "latin1-\xe4", "back\\slash", "del\x7f", "c1-\u009b31m", "...", strings.Repeat("y", 255), "-> not a link", "semi;colon", "a  b"}
-	bad := []string{"../escape", "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "nul\x00byte", strings.Repeat("x", 300), "/", "dir/", "./dot", "cr\rhere"}
+	bad := []string{"../escape", "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "nul\x00byte", strings.Repeat("x", 300), "/", "dir/", "./dot", "cr at the end\r"}
 	for how, listing := range listings {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
+			odd, bad := slices.Clone(odd), slices.Clone(bad)
+			never := []string{"../escape", "/etc/passwd", "a/../../b", ".", "..", "nul\x00byte", strings.Repeat("x", 300), "a//b", "cr\r\nlf"}
+			if how == "LIST" { // it says that it is vsftpd, and shows that it bears line ends in names
+				odd = append(odd, "cr\rhere", "lf\nhere", "\n")
+			} else {
+				bad = append(bad, "cr\rhere")
+				never = append(never, "cr\rhere", "lf\nhere")
+			}
 			var b strings.Builder
 			b.WriteString(listing.line("honest-1") + listing.line("twice"))
 			for _, name := range slices.Concat(bad, odd) {
@@ -88,7 +96,7 @@ func TestFTPNames(t *testing.T) {
 				if hidden := c.Caps().Hidden; hidden == 0 {
 					t.Error("names were left out and none is counted")
 				}
-				for _, name := range []string{"../escape", "/etc/passwd", "a/../../b", ".", "..", "nul\x00byte", strings.Repeat("x", 300), "a//b", "cr\rhere", "lf\nhere"} {
+				for _, name := range never {
 					if _, err := c.Stat(t.Context(), name); backends.Errno(err) != syscall.EINVAL && backends.Errno(err) != syscall.ENAMETOOLONG {
 						t.Errorf("stat of %q is answered %v, want EINVAL or ENAMETOOLONG", name, err)
 					}
@@ -326,15 +334,19 @@ func TestFTPUnreadableLines(t *testing.T) {
 	}
 }
 
-// TestFTPInjectedEntry: a name with a line feed in it becomes two entries, and nobody can tell; but the made-up one leads
-// nowhere outside and takes no other's place.
+// TestFTPInjectedEntry: a name with a line end in it becomes two entries, and nobody can tell; but the made-up one leads
+// nowhere outside and takes no other's place. A line feed is one, but where the server is known to end lines in CR LF.
 func TestFTPInjectedEntry(t *testing.T) {
 	t.Parallel()
 	for how, listing := range listings {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			m := listing.m
-			evil := strings.TrimSuffix(listing.line("x"), "\r\n") + "\n" + listing.line("/etc/passwd") + listing.line("../y") +
+			end := "\n"
+			if how == "LIST" {
+				end = "\r\n"
+			}
+			evil := strings.TrimSuffix(listing.line("x"), "\r\n") + end + listing.line("/etc/passwd") + listing.line("../y") +
 				strings.Replace(listing.line("a"), "3", "777", 1)
 			m.Rules = []FTPRule{FTPSends(listing.line("a")+listing.line("b")+evil, "226 done", listing.verb)}
 			s := NewFTP(t, m)
@@ -346,6 +358,42 @@ func TestFTPInjectedEntry(t *testing.T) {
 				}
 				if !slices.Equal(namesOf(infos), []string{"a", "b", "x"}) || infos[0].Size != 3 {
 					t.Errorf("listed %+v", infos)
+				}
+			})
+		})
+	}
+}
+
+// TestLineFeedInjectsNothing: to vsftpd a name with a line feed in it is one name, whatever it looks like.
+func TestLineFeedInjectsNothing(t *testing.T) {
+	t.Parallel()
+	listing := listings["LIST"]
+	one := strings.TrimSuffix(strings.Replace(listing.line("made up"), "3", "777", 1), "\r\n")
+	names := []string{"a", "x\n" + one, "226 done\n226 done", "\n" + one + "\n", "b"}
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(listing.line(name))
+	}
+	for what, content := range map[string]string{"whole": b.String(), "cut": strings.TrimSuffix(b.String(), "\r\n") + "\n"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			m := listing.m
+			m.Rules = []FTPRule{FTPSends(content, "226 done", listing.verb)}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			patientFTP(t, s, func(c *connection) {
+				infos, err := c.lists("dir")
+				if what == "cut" {
+					if err == nil {
+						t.Error("a listing whose last line has no CR was taken for whole")
+					}
+					return
+				}
+				got := namesOf(infos)
+				slices.Sort(got)
+				want := slices.Sorted(slices.Values(names))
+				if err != nil || !slices.Equal(got, want) {
+					t.Errorf("listed %q, %v; want %q", got, err, want)
 				}
 			})
 		})

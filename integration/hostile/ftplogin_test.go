@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -475,6 +476,103 @@ func TestNoInjectedCommand(t *testing.T) {
 				if s.Asked("DELE") > 0 {
 					t.Errorf("by the %s a command was injected: %q", field, s.Commands())
 				}
+			}
+		})
+	}
+}
+
+// TestLineEndsAreProvenFirst: a name with a CR or an LF is sent to a server that says that it is vsftpd, and only when it has
+// shown that it, and whoever stands in front of it, neither cuts nor splits nor cleans commands.
+func TestLineEndsAreProvenFirst(t *testing.T) {
+	t.Parallel()
+	vsftpd := func(rules ...FTPRule) FTPManner {
+		return FTPManner{Greeting: ListGreeting, Features: ListFeatures(), Rules: rules}
+	}
+	// changed answers a CWD as if its name were what change makes of it.
+	changed := func(change func(string) string) FTPRule {
+		return func(x *FTPExchange) bool {
+			if x.Verb != "CWD" || change(x.Arg) == x.Arg {
+				return false
+			}
+			x.Arg = change(x.Arg)
+			x.Honest()
+			return true
+		}
+	}
+	for name, test := range map[string]struct {
+		m     FTPManner
+		bears bool
+	}{
+		"vsftpd":             {vsftpd(), true},
+		"another server":     {FTPManner{}, false},
+		"another that lists": {FTPManner{Greeting: "220 hello", Features: ListFeatures()}, false},
+		"cuts at NUL":        {vsftpd(changed(func(name string) string { name, _, _ = strings.Cut(name, "\x00"); return name })), false},
+		"drops NUL":          {vsftpd(changed(func(name string) string { return strings.ReplaceAll(name, "\x00", "") })), false},
+		"cuts at CR":         {vsftpd(changed(func(name string) string { name, _, _ = strings.Cut(name, "\r"); return name })), false},
+		"drops CR":           {vsftpd(changed(func(name string) string { return strings.ReplaceAll(name, "\r", "") })), false},
+		"splits at CR": {vsftpd(FTPOn(func(x *FTPExchange) {
+			x.Honest()
+			if strings.Contains(x.Arg, "\r") {
+				x.Reply("500 what?")
+			}
+		}, "CWD")), false},
+		"hangs up at NUL": {vsftpd(func(x *FTPExchange) bool {
+			odd := strings.Contains(x.Arg, "\x00")
+			if odd {
+				x.Cut()
+			}
+			return odd
+		}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := NewFTP(t, test.m)
+			furnishFTP(s)
+			s.Put("cut\x00off", File{Data: "odd"}) // as it is sent
+			s.Put("cut", File{Data: "precious"})
+			proofs := func() (n int) {
+				for _, command := range s.Commands() {
+					if isProof(command) {
+						n++
+					}
+				}
+				return n
+			}
+			patientFTP(t, s, func(c *connection) {
+				c.warm()
+				for range 3 {
+					asked := proofs()
+					got, err := read(t.Context(), c, "cut\noff", 100)
+					if test.bears && (err != nil || got != "odd") || !test.bears && backends.Errno(err) != syscall.EINVAL {
+						t.Errorf("read %q, %v", got, err)
+					}
+					if asked > 0 && proofs() > asked {
+						t.Error("it is asked for again")
+					}
+				}
+				if err := c.Remove(t.Context(), "cut\noff"); test.bears != (err == nil) {
+					t.Errorf("remove: %v", err)
+				}
+				for _, never := range []string{"cut\r\noff", "cut\r", "cut\r/x"} {
+					if err := c.Remove(t.Context(), never); backends.Errno(err) != syscall.EINVAL {
+						t.Errorf("remove %q: %v", never, err)
+					}
+				}
+			})
+			sent := 0
+			for _, command := range s.Commands() {
+				if strings.ContainsAny(command.Arg, "\r\x00") {
+					sent++
+				}
+			}
+			if !test.bears && sent > proofs() {
+				t.Errorf("more than the proof was sent: %q", s.Commands())
+			}
+			if says := strings.Contains(test.m.Greeting, "vsFTPd"); says != (proofs() > 0) {
+				t.Errorf("the proof was asked for %d times", proofs())
+			}
+			if f, ok := s.Get("cut"); !ok || f.Data != "precious" {
+				t.Errorf("the other file is %q, %v", f.Data, ok)
 			}
 		})
 	}

@@ -9,7 +9,8 @@
 // What a server lists may be written by anybody who can make a file there. A name with a line feed in it becomes two lines,
 // and the second may look like an entry of its own choosing (seen on vsftpd 3.0.3, proftpd 1.3.8 and pyftpdlib 1.5.7, for
 // LIST and MLSD alike); this cannot be told from a real one, here or anywhere. Such an entry cannot lead out of its
-// directory and cannot take the place of one that was listed before it: it is a name that will not be found.
+// directory and cannot take the place of one that was listed before it: it is a name that will not be found. Where a server
+// is known to end its lines in CR LF and nothing else (Options.CRLF), it takes a name with both in it.
 //
 // A Listing is used by one goroutine.
 package listing
@@ -56,6 +57,9 @@ type Options struct {
 
 	// Zone is where the server's clock stands that LIST tells the times of.
 	Zone Zone
+
+	// CRLF says that lines end in CR LF and nothing else, so that a CR or an LF alone is a part of a name.
+	CRLF bool
 
 	// Unreadable is told of the first few lines that nobody can read, quoted and cut; nil if nobody listens.
 	Unreadable func(line string)
@@ -104,7 +108,7 @@ type Counts struct {
 	Bytes      int64 // of lines, without their ends
 	Entries    int   // yielded
 	Unreadable int   // lines that nobody can read
-	Hidden     int   // names that may not cross the seam, or that no FTP command can carry (CR)
+	Hidden     int   // names that may not cross the seam, or that no FTP command can carry (CR, or with CRLF one at the end)
 	Doubles    int   // entries whose name had come before
 }
 
@@ -127,7 +131,7 @@ type Listing struct {
 
 // Read returns the listing that comes out of r. Nothing is read before the iteration begins.
 func Read(r io.Reader, f Format, o Options) *Listing {
-	return &Listing{lines: split(r), format: f, o: o}
+	return &Listing{lines: split(r, o.CRLF), format: f, o: o}
 }
 
 // Status returns the listing in a reply to "STAT path", whose lines are those of the whole reply without code and line
@@ -234,7 +238,7 @@ func (l *Listing) passes(e Entry) bool {
 	case l.status && l.named.Name == "" && strings.HasPrefix(e.Name, "/"):
 		l.named = e
 		return false
-	case backends.CheckElement(e.Name) != 0 || strings.Contains(e.Name, "\r"):
+	case backends.CheckElement(e.Name) != 0, !l.o.CRLF && strings.Contains(e.Name, "\r"), strings.HasSuffix(e.Name, "\r"):
 		l.counts.Hidden++
 		return false
 	}

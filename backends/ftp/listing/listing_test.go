@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -230,6 +231,41 @@ func TestFirstOfTwoEqualNamesWins(t *testing.T) {
 	same(t, collect(t, l), []string{`"evil" ---------- ? 2 ?`, `"x" ---------- ? 1 ?`})
 	if l.Counts().Doubles != 1 {
 		t.Errorf("counts are %+v", l.Counts())
+	}
+}
+
+// TestLineEndsInNames: where lines end in CR LF alone, a name that holds one of both is whole, and one with both is what ends there.
+func TestLineEndsInNames(t *testing.T) {
+	line := "-rw-r--r-- 1 0 0 5 Nov 21 06:04 "
+	content := line + "a\nb\r\n" + line + "c\rd\r\n" + line + "\n" + line + "forged\n\r\n" + line + "end\r\r\n" + line + "both\r\nhere\r\n"
+	for strict, want := range map[bool]string{
+		true:  `["\n` + line + `forged\n" "a\nb" "both" "c\rd"] {Entries:4 Unreadable:1 Hidden:1}`,
+		false: `["a" "both" "forged"] {Entries:3 Unreadable:2 Hidden:3}`,
+	} {
+		l := Read(iotest.OneByteReader(strings.NewReader(content)), Lines, Options{Now: fixtureTime, CRLF: strict})
+		var names []string
+		for e, err := range l.Entries() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, e.Name)
+		}
+		slices.Sort(names)
+		c := l.Counts()
+		if got := fmt.Sprintf("%q {Entries:%d Unreadable:%d Hidden:%d}", names, c.Entries, c.Unreadable, c.Hidden); got != want {
+			t.Errorf("CRLF %v: got %s, want %s", strict, got, want)
+		}
+	}
+	for name, content := range map[string]string{
+		"a bare LF at the end": line + "a\n", "cut behind one": line + "a\nb", "no end at all": strings.Repeat("x\n", MaxLine),
+	} {
+		failed := false
+		for _, err := range Read(strings.NewReader(content), Lines, Options{Now: fixtureTime, CRLF: true}).Entries() {
+			failed = err != nil
+		}
+		if !failed {
+			t.Errorf("%s: taken for whole", name)
+		}
 	}
 }
 

@@ -55,10 +55,10 @@ func (x *exchange) ended() bool {
 // order. A refusal is a Reply and no error.
 //
 // The error is a *backends.Error: Transient if the server cannot have taken any command, Lost else; Final (EINVAL) for a
-// command with CR, LF or NUL in it, and then nothing was sent. What was answered before an error is returned with it.
+// command with CR, LF or NUL in it (but see Features.LineEnds), and then nothing was sent. What was answered before an error is returned with it.
 func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) {
 	for _, command := range commands {
-		if err := checkCommand(command); err != nil {
+		if err := s.checkCommand(command); err != nil {
 			return nil, err
 		}
 	}

@@ -61,9 +61,15 @@ func refuse(op string, code syscall.Errno, err error) error {
 	return &backends.Error{Op: op, Code: code, Class: backends.Final, Err: err}
 }
 
-// checkCommand refuses what would be more than one command, or end one early. Servers cut a name at a NUL, or hang up.
-func checkCommand(command string) error {
-	if strings.ContainsAny(command, "\r\n\x00") {
+// checkCommand refuses what would be more than one command, or end one early: servers cut a name at a NUL, or hang up, but for
+// those that take it for a line feed. To them a CR is a byte like any other, unless it stands at the end; one before a line
+// feed would be the end of a line to others.
+func (s *Session) checkCommand(command string) error {
+	whole := !strings.ContainsAny(command, "\r\n\x00")
+	if s.Features().LineEnds {
+		whole = !strings.Contains(command, "\n") && !strings.Contains(command, "\r\x00") && !strings.HasSuffix(command, "\r")
+	}
+	if !whole {
 		return refuse("command", syscall.EINVAL, fmt.Errorf("%q has a line end or NUL in it", shown(command)))
 	}
 	return nil

@@ -166,6 +166,7 @@ func (f *Features) identify(syst Reply) {
 	name := ""
 	if m := known.FindStringSubmatch(f.Server); m != nil {
 		name = strings.ToLower(m[1])
+		f.LineEnds = name == "vsftpd" && !f.MLST // not for a server that was only guessed
 		f.Server = strings.TrimSpace(m[1] + " " + m[2])
 	} else if name = f.guess(); name != "" {
 		f.Server = name

@@ -287,6 +287,33 @@ func TestCommandsStayWhole(t *testing.T) {
 	}
 }
 
+// TestLineEndsGoToVsftpdOnly: they stand in a command for themselves, and it stays one command.
+func TestLineEndsGoToVsftpdOnly(t *testing.T) {
+	f := newFake(t, nil)
+	f.greets("220 (vsFTPd 3.0.3)\r\n")
+	s := logIn(t, f.options())
+	if !s.Features().LineEnds {
+		t.Fatal("it is not known for what it says")
+	}
+	for _, good := range []string{"DELE a\x00b", "DELE a\rb", "DELE \ra\x00\x00\rb\x00"} {
+		if _, err := s.Do(t.Context(), good); err != nil {
+			t.Errorf("Do %q: %v", good, err)
+		}
+		if got := f.heard("DELE"); len(got) == 0 || got[len(got)-1] != good {
+			t.Errorf("sent %q, want %q", got, good)
+		}
+	}
+	sent := len(f.heard("DELE"))
+	for _, bad := range []string{"DELE a\r", "DELE a\nb", "DELE a\r\nDELE b", "DELE a\r\x00b"} {
+		if _, err := s.Do(t.Context(), bad); backends.Errno(err) != syscall.EINVAL {
+			t.Errorf("Do %q: %v", bad, err)
+		}
+	}
+	if len(f.heard("DELE")) != sent || !s.Healthy() {
+		t.Errorf("sent %q", f.heard("DELE")[sent:])
+	}
+}
+
 // TestDownloadsTellHowTheyEnd: a content that was cut is told by the final reply, or by its absence.
 func TestDownloadsTellHowTheyEnd(t *testing.T) {
 	cut := func(reply string) answer {

@@ -14,6 +14,8 @@ import (
 // library is jlaffaye/ftp on a control connection that is not there: what it says is heard here, its login answered here,
 // and its transfers done with our commands, our data connections and our accounting. It moves content by RETR, STOR and APPE.
 //
+// It is told standIn for a path and never learns the real one, of which it would refuse some.
+//
 // Everything else is done without it, for reasons of its own (v0.2.4): it waits for ever, believes a reply that belongs to another
 // command, panics at "227 )(", takes an unusual but good code for a failure, drops lines of a listing that it cannot read,
 // knows no raw command, and asks one thing at a time.
@@ -22,6 +24,9 @@ type library struct {
 	line   *virtual
 	lent   chan struct{} // closed when the last loan has ended; nil if there was none
 }
+
+// standIn is the path of every transfer to the library.
+const standIn = "it"
 
 // guarded runs f, and turns a panic of the library into an error.
 func guarded(f func() error) (err error) {
@@ -84,7 +89,7 @@ func (t *transfer) viaLibrary() (io.ReadCloser, error) {
 	}
 	var body *ftp.Response
 	err = guarded(func() (err error) {
-		body, err = l.client.RetrFrom(strings.TrimPrefix(t.main.command, "RETR "), off)
+		body, err = l.client.RetrFrom(standIn, off)
 		return err
 	})
 	switch {
@@ -106,7 +111,7 @@ type loan struct {
 }
 
 // lend opens an upload.
-func (t *transfer) lend(verb, path string) (*loan, error) {
+func (t *transfer) lend(verb string) (*loan, error) {
 	lib, err := t.borrow()
 	if err != nil {
 		return nil, err
@@ -119,7 +124,7 @@ func (t *transfer) lend(verb, path string) (*loan, error) {
 	lent := make(chan struct{})
 	work := func() {
 		defer close(lent)
-		l.result <- guarded(func() error { return store(path, l) })
+		l.result <- guarded(func() error { return store(standIn, l) })
 	}
 	lib.lent = lent
 	if !t.s.spawn(work) {
@@ -186,9 +191,9 @@ func (v *virtual) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		v.in = rest
-		verb, _, _ := strings.Cut(command, " ")
+		verb, path, _ := strings.Cut(command, " ")
 		switch {
-		case v.t != nil && command == v.t.main.command:
+		case v.t != nil && path == standIn && strings.HasPrefix(v.t.main.command, verb+" "):
 			if err := v.t.begin(); err != nil {
 				return 0, err
 			}

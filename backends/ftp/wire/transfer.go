@@ -225,7 +225,7 @@ func (s *Session) Prepend(commands ...string) { s.prepended = append(s.prepended
 
 func (s *Session) download(ctx context.Context, command string, off int64, open func(*transfer) (io.ReadCloser, error)) (*Download, error) {
 	for _, c := range append([]string{command}, s.prepended...) {
-		if err := checkCommand(c); err != nil {
+		if err := s.checkCommand(c); err != nil {
 			return nil, err
 		}
 	}
@@ -333,11 +333,11 @@ const eager = 64 << 10
 // the same write, any other after a good final reply.
 func (s *Session) Store(ctx context.Context, command string, behind ...string) (*Upload, error) {
 	for _, c := range slices.Concat([]string{command}, behind, s.prepended) {
-		if err := checkCommand(c); err != nil {
+		if err := s.checkCommand(c); err != nil {
 			return nil, err
 		}
 	}
-	verb, path, _ := strings.Cut(command, " ")
+	verb, _, _ := strings.Cut(command, " ")
 	if verb != "STOR" && verb != "APPE" {
 		return nil, refuse("transfer", syscall.EINVAL, fmt.Errorf("%q is no upload", command))
 	}
@@ -356,7 +356,7 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 		} else {
 			t.later = behind
 		}
-		l, err := t.lend(verb, path)
+		l, err := t.lend(verb)
 		if err == nil {
 			return &Upload{t: t, loan: l, open: !t.eager}, nil
 		}

@@ -106,6 +106,7 @@ type Features struct {
 	Chmod      bool     // SITE CHMOD is worth a try
 	MDTMSets   bool     // "MDTM time path" sets the time (vsftpd)
 	PASV       bool     // EPSV does not work here; worth telling the next session
+	LineEnds   bool     // a NUL in a command stands for a line feed, a CR for itself, and a listing's lines end in CR LF (vsftpd)
 	Other      []string // every line of FEAT as sent, without spaces around it
 
 	// mute says that a transfer which is given up may stay without a final reply: pure-ftpd 1.0.50 ends it with a 150, or with nothing,
