@@ -302,7 +302,12 @@ func lookAround(r *run, version string) string {
 	for _, c := range [][]string{{"sshfs", "--version"}, {"rclone", "version"}, {"ssh", "-V"}, {"curl", "--version"}, {"lftp", "--version"}} {
 		fmt.Fprintf(&text, "%s; ", firstLine(c[0], c[1:]...))
 	}
-	return strings.TrimSuffix(text.String(), "; ") + "\n\n"
+	versions := strings.TrimSuffix(text.String(), "; ") + "\n\n"
+	text.Reset()
+	for _, e := range peers {
+		fmt.Fprintf(&text, "- %s: %s\n", e.name, e.says)
+	}
+	return versions + text.String() + "\n"
 }
 
 func firstLine(name string, args ...string) string {
@@ -311,9 +316,11 @@ func firstLine(name string, args ...string) string {
 		return name + " is missing"
 	}
 	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, "fusermount") { // sshfs speaks of others first
-			return strings.TrimSpace(line)
+		if strings.HasPrefix(line, "fusermount") { // sshfs speaks of others first
+			continue
 		}
+		words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\n' || r == '|' })
+		return strings.Join(words[:min(3, len(words))], " ")
 	}
 	return name
 }
