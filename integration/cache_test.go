@@ -1,0 +1,268 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pierfs/integration/link"
+	"pierfs/integration/process"
+	"pierfs/integration/servers"
+)
+
+// longAgo is a time of change that is over, so that what bears it can be kept.
+var longAgo = time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// cacheStage is a stage whose server has a large and a small file of long ago, and how much is on the wire.
+type cacheStage struct {
+	*stage
+	way      *link.Link // nil but for SFTP
+	contents map[string][]byte
+}
+
+// eachCache runs f over SFTP, and over FTP with a server that lists minutes alone.
+func eachCache(t *testing.T, f func(t *testing.T, s *cacheStage)) {
+	t.Run("SFTP", func(t *testing.T) {
+		t.Parallel()
+		server, way := servers.NewSSHD(t, servers.SSHOptions{}), link.New(t, link.Options{})
+		s := &cacheStage{way: way}
+		s.fill(t, server.Dir)
+		s.stage = connect(t, newDaemon(t), server, way.Forward(t, "", server.Address()), nil)
+		f(t, s)
+	})
+	t.Run("FTP", func(t *testing.T) {
+		t.Parallel()
+		o := servers.FTPOptions{Kind: servers.Vsftpd}
+		server := servers.NewFTP(t, o)
+		s := &cacheStage{}
+		s.fill(t, server.Dir)
+		s.stage = stageOf(t, server, o, nil)
+		f(t, s)
+	})
+}
+
+func (s *cacheStage) fill(t *testing.T, behind string) {
+	t.Helper()
+	s.contents = map[string][]byte{"large": random(1, 5<<20+77), "small": random(2, 5000)}
+	for name, content := range s.contents {
+		s.give(t, behind, name, content, longAgo)
+	}
+}
+
+// give makes a file on the server that was last changed at some time.
+func (s *cacheStage) give(t *testing.T, behind, name string, content []byte, at time.Time) {
+	t.Helper()
+	s.contents[name] = content
+	path := filepath.Join(behind, name)
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAll reads every file through the mount, and demands that it is what the server has.
+func (s *cacheStage) readAll(t *testing.T) {
+	t.Helper()
+	for name, want := range s.contents {
+		got, err := os.ReadFile(filepath.Join(s.mount, name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes are read, %v, want %d; the same: %v", name, len(got), err, len(want), bytes.Equal(got, want))
+		}
+	}
+}
+
+// start starts the daemon again.
+func (s *cacheStage) start(t *testing.T) {
+	t.Helper()
+	s.daemon.Start(t)
+	s.daemon.AwaitState(t, connection, "ready", process.Patience)
+}
+
+func (s *cacheStage) restart(t *testing.T, between func()) {
+	t.Helper()
+	if status := s.daemon.Stop(t); status != 0 {
+		t.Fatalf("pierfsd ends with %d\n%s", status, s.daemon.Log())
+	}
+	between()
+	s.start(t)
+}
+
+// cached is what `pierfs cache status --json` tells of a connection.
+type cached struct {
+	Files             int
+	Bytes, FromServer int64
+}
+
+// status returns what `pierfs cache status` tells of the connection.
+func (s *cacheStage) status(t *testing.T) cached {
+	t.Helper()
+	var a struct{ Connections []cached }
+	r := s.daemon.Pierfs(t, "cache", "status", connection, "--json")
+	if err := json.Unmarshal([]byte(r.Stdout), &a); err != nil || r.Status != 0 || len(a.Connections) != 1 {
+		t.Fatalf("pierfs cache status: %d, %s%s, %v", r.Status, r.Stdout, r.Stderr, err)
+	}
+	return a.Connections[0]
+}
+
+// kept returns the files of the cache with this suffix.
+func (s *cacheStage) kept(t *testing.T, suffix string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(s.daemon.CacheDir, "content", "*", "*"+suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+// readsFromHere reads every file and demands that no content crosses the wire.
+func (s *cacheStage) readsFromHere(t *testing.T) {
+	t.Helper()
+	count := func() link.Counts { return link.Counts{} }
+	if s.way != nil {
+		count = s.way.Meter()
+	}
+	s.readAll(t)
+	if c := count(); c.ToClient > 4<<10 {
+		t.Errorf("files that are here cost %v; states are some hundred bytes", c)
+	}
+	if c := s.status(t); c.FromServer != 0 {
+		t.Errorf("files that are here are fetched: %+v", c)
+	}
+}
+
+func TestContentIsReadFromHereAfterARestart(t *testing.T) {
+	t.Parallel()
+	eachCache(t, func(t *testing.T, s *cacheStage) {
+		s.readAll(t)
+		if c := s.status(t); c.FromServer < 5<<20 || c.Files != 2 || c.Bytes < 5<<20 {
+			t.Errorf("after reading: %+v", c)
+		}
+		s.restart(t, func() {})
+		s.readsFromHere(t)
+		s.restart(t, func() {
+			s.give(t, s.behind, "large", random(3, len(s.contents["large"])), longAgo.Add(time.Second))
+			s.give(t, s.behind, "small", random(4, len(s.contents["small"])), longAgo.Add(time.Second))
+		})
+		s.readAll(t)
+		if c := s.status(t); c.FromServer < 5<<20 {
+			t.Errorf("what changed is not fetched: %+v", c)
+		}
+	})
+}
+
+// TestContentIsReadFromHereAfterACrash: what was noted is there, and the rest is fetched.
+func TestContentIsReadFromHereAfterACrash(t *testing.T) {
+	t.Parallel()
+	eachCache(t, func(t *testing.T, s *cacheStage) {
+		s.readAll(t)
+		heard := time.Now()
+		for len(s.kept(t, ".note")) < 1 || len(s.kept(t, ".small")) < 1 { // written soon after the last close
+			if time.Since(heard) > process.Patience {
+				t.Fatalf("nothing is noted: %v", s.kept(t, ""))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		s.daemon.Kill()
+		s.start(t)
+		s.readsFromHere(t)
+	})
+}
+
+func TestDamagedCacheIsThrownAway(t *testing.T) {
+	t.Parallel()
+	eachCache(t, func(t *testing.T, s *cacheStage) {
+		s.readAll(t)
+		s.restart(t, func() {
+			for _, path := range append(s.kept(t, ".data"), s.kept(t, ".small")...) {
+				content, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				content[len(content)-7] ^= 1
+				if err := os.WriteFile(path, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		s.readAll(t)
+		if c := s.status(t); c.FromServer < 5<<20+5000 {
+			t.Errorf("something damaged was believed: %+v", c)
+		}
+	})
+}
+
+// TestCacheIsDeletedUnderARunningDaemon: nothing is read wrongly, nothing owed is lost, and it keeps content again.
+func TestCacheIsDeletedUnderARunningDaemon(t *testing.T) {
+	t.Parallel()
+	eachCache(t, func(t *testing.T, s *cacheStage) {
+		s.readAll(t)
+		reader, err := os.Open(filepath.Join(s.mount, "large"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		writer, err := os.Create(filepath.Join(s.mount, "owed"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		if _, err := writer.WriteString("written before, "); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(s.daemon.CacheDir); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(s.contents["large"]))
+		if _, err := reader.ReadAt(got, 0); err != nil || !bytes.Equal(got, s.contents["large"]) {
+			t.Errorf("a file that was open is read wrongly: %v", err)
+		}
+		if _, err := writer.WriteString("and after"); err != nil {
+			t.Error(err)
+		}
+		if err := writer.Close(); err != nil {
+			t.Errorf("what is owed: %v", err)
+		}
+		has(t, filepath.Join(s.behind, "owed"), []byte("written before, and after"))
+		if err := reader.Close(); err != nil {
+			t.Error(err)
+		}
+		s.readAll(t)
+		s.restart(t, func() {})
+		s.readAll(t)
+	})
+}
+
+func TestTreeIsFetchedAhead(t *testing.T) {
+	t.Parallel()
+	eachCache(t, func(t *testing.T, s *cacheStage) {
+		if err := os.Mkdir(filepath.Join(s.behind, "d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			s.give(t, s.behind, filepath.Join("d", string(rune('a'+i))), random(i, 1000*i), longAgo)
+		}
+		r := s.daemon.Pierfs(t, "cache", "warm", connection)
+		if want := "22 files are here"; r.Status != 0 || !strings.Contains(r.Stdout, want) {
+			t.Fatalf("pierfs cache warm: %d, %q, want %q\n%s", r.Status, r.Stdout, want, r.Stderr)
+		}
+		fetched := s.status(t).FromServer
+		s.readAll(t)
+		if c := s.status(t); c.FromServer != fetched || c.Files != 22 {
+			t.Errorf("after %d bytes were fetched ahead: %+v", fetched, c)
+		}
+		r = s.daemon.Pierfs(t, "cache", "drop", connection+":/d")
+		if r.Status != 0 || !strings.Contains(r.Stdout, "dropped 20 files") {
+			t.Errorf("pierfs cache drop: %d, %s%s", r.Status, r.Stdout, r.Stderr)
+		}
+		r = s.daemon.Pierfs(t, "cache", "warm", connection+":/absent")
+		if r.Status != 66 {
+			t.Errorf("warming what is not there ends with %d, %s", r.Status, r.Stderr)
+		}
+	})
+}
