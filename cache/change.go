@@ -10,6 +10,7 @@ import (
 // is called, and no other change of them, of what is above or of what is below them is under way. So whoever has a file open
 // has it from before the change or from after it, and never from in between, where the server's answers are of two worlds.
 func (t *Tree) alone(ctx context.Context, names ...string) (release func(), err error) {
+	t.dropNext(names...) // nobody has what was opened ahead
 	for {
 		done, others := t.reserve(names)
 		if others == nil {

@@ -26,6 +26,7 @@ type names struct {
 
 // Link gives the file old the further name name. What is unpublished of it is published first.
 func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
+	t.dropNext(old, name)
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "link", Name: name, Code: syscall.EEXIST}
 	}

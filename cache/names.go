@@ -15,6 +15,7 @@ import (
 
 // Mkdir makes a directory.
 func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry, error) {
+	t.dropNext(name)
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "mkdir", Name: name, Code: syscall.EEXIST}
 	}
@@ -35,6 +36,7 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 
 // Symlink makes the link name with the content target.
 func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) {
+	t.dropNext(name)
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "symlink", Name: name, Code: syscall.EEXIST}
 	}
@@ -294,6 +296,7 @@ func lastElement(name string) string { return name[strings.LastIndexByte(name, '
 // SetAttr changes what a names; Size cuts or stretches the file and is published before SetAttr returns, for nobody
 // will close it.
 func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry, error) {
+	t.dropNext(name)
 	if f := t.live(name); f != nil && t.join(f) {
 		e, err := f.SetAttr(ctx, a)
 		if err == nil && a.Size != nil {

@@ -98,6 +98,7 @@ type Tree struct {
 	kept    kept
 	looks   looks
 	walks   walks
+	nexts   nexts
 	staged  atomic.Uint64 // numbers staging files
 
 	ctx    context.Context // ends when the Tree is closed; bears what outlives a request
@@ -105,7 +106,7 @@ type Tree struct {
 	work   sync.WaitGroup // goroutines of listings and of reading ahead
 
 	mu     sync.Mutex
-	ended  [256]uint64              // counts the Files that ended, by a hash of their names; see era
+	ended  [1 << 12]uint64          // counts the Files that ended, by a hash of their names; see era
 	files  map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
 	links  map[string]*names        // files of several names, by each of these; see link.go
 	temps  map[string]time.Time     // temporary names of uploads under way, and when others were freed
@@ -138,7 +139,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	streams := b.Caps().Streams
 	t := &Tree{
-		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(),
+		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(), nexts: newNexts(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
 		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers),
 	}
@@ -402,6 +403,9 @@ func (t *Tree) endedLocked(name string) *uint64 {
 }
 
 func (t *Tree) open(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
+	if f, err := t.openNext(ctx, name, mode); f != nil || err != nil {
+		return f, err
+	}
 	if mode.Create && mode.Exclusive {
 		return t.create(ctx, name, mode, now)
 	}
@@ -788,6 +792,7 @@ func (t *Tree) Close(ctx context.Context) error {
 	if already {
 		return nil
 	}
+	t.endNexts()
 	var errs []error
 	for _, f := range t.below("") {
 		f.seal()

@@ -44,7 +44,7 @@ func (t *Tree) Warm(ctx context.Context, name string, progress func(Warming) err
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(opensAhead(ctx))
 	defer cancel(nil)
 	w := &warming{tree: t, cancel: cancel, progress: progress}
 	w.moved.L = &w.mu

@@ -1,0 +1,229 @@
+package cache_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
+)
+
+// contentOf is what file i of fillSmall holds.
+func contentOf(i int) string { return strings.Repeat(fmt.Sprintf("%05d|", i), 100) }
+
+func fillSmall(dir string, files int, pattern string) func(*world) {
+	return func(w *world) {
+		w.must(w.server.MakeDir(dir))
+		for i := range files {
+			w.give(fmt.Sprintf(dir+"/"+pattern, i), contentOf(i))
+		}
+		time.Sleep(time.Hour) // they are old
+	}
+}
+
+// cat reads a file as a program does.
+func (w *world) cat(name, want string) {
+	w.Helper()
+	f, _, err := w.tree.Open(w.Context(), name, reading)
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	if got := w.read(f); got != want {
+		w.Errorf("%s holds %s, want %s", name, short(got), short(want))
+	}
+	w.must(f.Close(w.Context(), false))
+}
+
+// TestNextSmallFilesAreThere: 200 small files, one after the other, in the order of the listing, of their names or of their numbers.
+func TestNextSmallFilesAreThere(t *testing.T) {
+	shuffled := rand.New(rand.NewPCG(1, 2)).Perm(200)
+	for name, test := range map[string]struct {
+		options mem.Options
+		pattern string
+		at      func(i int) int
+		most    time.Duration
+		opens   int // at most
+	}{
+		"as listed":         {mem.Options{}, "f%05d", func(i int) int { return i }, 1200 * time.Millisecond, 200},
+		"in numbers":        {mem.Options{}, "f%d", func(i int) int { return i }, 1200 * time.Millisecond, 200},
+		"in three sessions": {mem.FTP(func(c *backends.Caps) { c.Streams = 3 }), "f%05d", func(i int) int { return i }, 5600 * time.Millisecond, 200},
+		"in any order":      {mem.Options{}, "f%05d", func(i int) int { return shuffled[i] }, time.Hour, 240},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newFar(t, func(so *mem.Options, _ *cache.Options) { *so = test.options; so.Fault = wayOf(far) }, fillSmall("d", 200, test.pattern))
+				w.list("d")
+				calls := w.within("200 files", test.most, func() {
+					for i := range 200 {
+						w.cat(fmt.Sprintf("d/"+test.pattern, test.at(i)), contentOf(test.at(i)))
+					}
+				})
+				if n := calls["open"] + calls["retr"]; n > 2*test.opens {
+					t.Errorf("%v, want each file opened once", calls)
+				}
+				w.must(w.tree.Close(context.Background()))
+			})
+		})
+	}
+}
+
+func TestNextSmallFilesAreThereForThreads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 200, "f%05d"))
+		w.list("d")
+		calls := w.within("200 files by 16 threads", 600*time.Millisecond, func() {
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			next := 0
+			for range 16 {
+				all.Go(func() {
+					for {
+						mu.Lock()
+						i := next
+						next++
+						mu.Unlock()
+						if i >= 200 {
+							return
+						}
+						w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+					}
+				})
+			}
+			all.Wait()
+		})
+		if calls["open"] > 210 {
+			t.Errorf("%v, want each file opened once", calls)
+		}
+	})
+}
+
+// TestFileOpenedAheadIsNoOlderThanItsLifetime: what was changed on the server is seen after the lifetime at the latest, and an
+// open file never shows a mix.
+func TestFileOpenedAheadIsNoOlderThanItsLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 50, "f%05d"))
+		w.list("d")
+		for i := range 4 {
+			w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+		}
+		synctest.Wait()
+		time.Sleep(time.Second) // all are there
+		for i := range 50 {
+			w.give(fmt.Sprintf("d/f%05d", i), "changed")
+		}
+		time.Sleep(1200 * time.Millisecond)
+		for i := range 50 {
+			w.cat(fmt.Sprintf("d/f%05d", i), "changed")
+		}
+	})
+}
+
+// TestNothingStaysOpenAhead: what nobody came for is closed after its lifetime, and is not opened again and again.
+func TestNothingStaysOpenAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 200, "f%05d"))
+		w.list("d")
+		calls := w.within("four files", time.Hour+time.Minute, func() {
+			for i := range 4 {
+				w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+			}
+			time.Sleep(time.Hour)
+		})
+		if calls["open"] > 4+20 {
+			t.Errorf("%v, want no more than a first window", calls)
+		}
+	})
+}
+
+// TestChangesMeetNothingThatIsOpenAhead: files that were opened ahead are written, truncated, removed, renamed and made anew as if
+// they had not been.
+func TestChangesMeetNothingThatIsOpenAhead(t *testing.T) {
+	for name, options := range map[string]mem.Options{"any order": {}, "streams": mem.FTP(func(c *backends.Caps) { c.Streams = 3 })} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newFar(t, func(so *mem.Options, _ *cache.Options) { *so = options; so.Fault = wayOf(far) }, fillSmall("d", 40, "f%05d"))
+				w.list("d")
+				for i := range 4 {
+					w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+				}
+				f := w.open("d/f00004", writing)
+				w.write(f, "written", 0)
+				w.close(f)
+				w.has("d/f00004", "written"+contentOf(4)[7:])
+				size := int64(3)
+				if _, err := w.tree.SetAttr(w.Context(), "d/f00005", backends.Attr{Size: &size}); err != nil {
+					t.Error(err)
+				}
+				w.has("d/f00005", contentOf(5)[:3])
+				w.must(w.tree.Remove(w.Context(), "d/f00006"))
+				w.lacks("d/f00006")
+				w.must(w.tree.Rename(w.Context(), "d/f00007", "d/f00008", backends.Replace))
+				w.cat("d/f00008", contentOf(7))
+				w.misses("d/f00007")
+				w.must(w.server.Delete("d/f00009"))
+				f = w.open("d/f00009", claiming) // somebody else removed it a moment ago
+				w.close(f)
+				w.has("d/f00009", "")
+				w.must(w.tree.Rename(w.Context(), "d", "e", backends.Replace))
+				w.cat("e/f00010", contentOf(10))
+			})
+		})
+	}
+}
+
+// TestReaderWhoStaysLongHasFewFilesOpenAhead.
+func TestReaderWhoStaysLongHasFewFilesOpenAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 100, "f%05d"))
+		calls := w.within("100 files, one a quarter of a second", time.Hour, func() {
+			for i := range 100 {
+				if i%4 == 0 {
+					w.list("d")
+				}
+				w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+				time.Sleep(250 * time.Millisecond)
+			}
+		})
+		if calls["open"] > 130 {
+			t.Errorf("%v, want hardly more than 100 files opened", calls)
+		}
+	})
+}
+
+// TestNextFilesYieldToAnOutage.
+func TestNextFilesYieldToAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 100, "f%05d"))
+		w.list("d")
+		for i := range 2 {
+			w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+		}
+		w.server.SetFault(func(ctx context.Context, op, name string) error {
+			time.Sleep(far)
+			return &backends.Error{Op: op, Name: name, Code: 112, Class: backends.Transient}
+		})
+		calls := w.within("a reader who meets an outage", time.Hour, func() {
+			for i := range 20 {
+				if f, _, err := w.tree.Open(w.Context(), fmt.Sprintf("d/f%05d", i+2), reading); err == nil {
+					t.Error("a server that is away answers")
+					f.Close(w.Context(), true)
+				}
+			}
+		})
+		if calls["open"] > 150 {
+			t.Errorf("%v", calls)
+		}
+		names, err := w.server.Names("d")
+		w.must(err)
+		slices.Sort(names)
+	})
+}
