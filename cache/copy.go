@@ -231,7 +231,7 @@ func (f *File) land(copied *spool.File, r spool.Range) {
 // makeRoom drops what lies far from r if the cache holds more than it may, and nothing that nobody has open is left to be
 // evicted; the caller holds mu.
 func (f *File) makeRoom(r spool.Range) {
-	if f.flight.pinned || f.tree.options.Spool.HasRoom() {
+	if f.flight.pinned || f.lent || f.tree.options.Spool.HasRoom() {
 		return
 	}
 	behind := spool.Range{Off: 0, End: r.Off - maxWindow - keepBehind}

@@ -64,6 +64,11 @@ type File struct {
 	change, published uint64
 	tail              int64
 	pending           backends.Attr
+
+	// Of content that the kernel reads past us; see Local.
+	lent   bool  // copied, or what was staged of it, is the kernel's to read: one local file for good
+	stored bool  // programs may store into it unseen
+	lags   int64 // size at the server, if more was appended there than is here
 }
 
 func newFile(t *Tree, name string, info backends.Info) *File {
@@ -101,7 +106,10 @@ func (f *File) Dirty() bool {
 	return f.dirtyLocked()
 }
 
-func (f *File) dirtyLocked() bool { return !f.gone && f.change != f.published }
+func (f *File) dirtyLocked() bool {
+	f.notice()
+	return !f.gone && f.change != f.published
+}
 
 // exists reports whether the file waits to be published, or was published since it was opened here.
 func (f *File) exists() bool {
@@ -187,12 +195,12 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 		return true
 	}
 	f.mu.Lock()
-	reader, whole, staged := f.reader, f.whole, f.staged
+	reader, whole, staged, copied := f.reader, f.whole, f.staged, f.copied
 	f.mu.Unlock()
 	switch {
 	case staged != nil:
 		return false
-	case f.tree.streams():
+	case f.tree.streams(), copied != nil && reader == nil: // what is here was kept, or needs no reader any more
 		if !f.tied(ctx, info) {
 			return false
 		}
@@ -206,6 +214,9 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 		}
 	default:
 		return false
+	}
+	if f.isLent() {
+		return f.growLent(ctx, base, info)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -282,6 +293,7 @@ func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n 
 	if err := f.stageLocked(); err != nil {
 		return 0, fault("write", f.name, err)
 	}
+	f.notice()
 	end := f.staged.Size() // a write beyond the end changes the gap as well
 	off, n, err := write(f.staged)
 	if n > 0 {
@@ -334,7 +346,7 @@ func (f *File) truncate(size int64) error {
 }
 
 func (f *File) truncateLocked(size int64) error {
-	if size == 0 && f.staged == nil { // nothing of the old content counts any more
+	if size == 0 && f.staged == nil && !f.lent { // nothing of the old content counts any more
 		staged, err := f.tree.newStaging(f.name, 0)
 		if err != nil {
 			return err
@@ -368,6 +380,9 @@ func (f *File) writable(op string) error {
 
 // changed notes that bytes from off on are not what the server has; the caller holds mu.
 func (f *File) changed(off int64) {
+	if f.stored {
+		off = 0 // and who knows what else
+	}
 	f.change++
 	f.tail = min(f.tail, off)
 	f.info.ModTime = time.Now()
@@ -383,8 +398,11 @@ func (f *File) stage() error {
 }
 
 func (f *File) stageLocked() error {
-	if f.staged != nil {
+	switch {
+	case f.staged != nil:
 		return nil
+	case f.lent && f.copied != nil:
+		return f.moveToStaging()
 	}
 	staged, err := f.tree.newStaging(f.name, f.info.Size)
 	if err != nil {

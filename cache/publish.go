@@ -62,6 +62,9 @@ func (f *File) Publish(ctx context.Context) error {
 // publish is Publish for a caller who has the turn.
 func (f *File) publish(ctx context.Context) error {
 	for {
+		if err := f.settle(); err != nil {
+			return f.fault("publish", err)
+		}
 		j, err := f.begin()
 		if j == nil {
 			return err
@@ -84,6 +87,7 @@ func (f *File) Sync(ctx context.Context) error { return f.Publish(ctx) }
 func (f *File) begin() (*job, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.notice()
 	switch {
 	case f.gone || f.change == f.published:
 		return nil, nil

@@ -31,8 +31,8 @@ type note struct {
 
 // newStaging makes a staging file for name, the image of a base of size bytes.
 func (t *Tree) newStaging(name string, size int64) (*spool.File, error) {
-	stem := filepath.Join(t.options.Staging, fmt.Sprintf("%d-%d", time.Now().UnixNano(), t.staged.Add(1)))
-	if err := writeNote(stem+noteSuffix, note{Name: name, Begun: time.Now()}); err != nil {
+	stem, err := t.newNote(name)
+	if err != nil {
 		return nil, err
 	}
 	staged, err := spool.Create(stem+dataSuffix, size)
@@ -40,6 +40,12 @@ func (t *Tree) newStaging(name string, size int64) (*spool.File, error) {
 		return nil, errors.Join(err, os.Remove(stem+noteSuffix))
 	}
 	return staged, nil
+}
+
+// newNote writes the note of a new staging file, and returns what the paths of both begin with.
+func (t *Tree) newNote(name string) (stem string, err error) {
+	stem = filepath.Join(t.options.Staging, fmt.Sprintf("%d-%d", time.Now().UnixNano(), t.staged.Add(1)))
+	return stem, writeNote(stem+noteSuffix, note{Name: name, Begun: time.Now()})
 }
 
 // dropStaging removes a staging file whose content nobody wants any more.

@@ -96,6 +96,7 @@ type Tree struct {
 	log     *slog.Logger
 	attrs   *attr.Store
 	kept    kept
+	lending lending
 	looks   looks
 	walks   walks
 	nexts   nexts
@@ -257,6 +258,9 @@ func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked
 	case f.observe(ctx, info):
 		own := f.entry()
 		own.Name, own.Valid = e.Name, e.Valid
+		if _, behind := f.behind(); behind {
+			own.Valid = 0
+		}
 		return own, true
 	case t.awaits(ctx, name), t.attrs.Changed(name, mark):
 		return Entry{}, false
@@ -369,6 +373,9 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 		f, err := t.open(ctx, name, mode, t.era(name))
 		switch {
 		case err == nil:
+			if err := t.catchUp(ctx, f); err != nil {
+				return nil, Entry{}, errors.Join(err, f.Close(ctx, false))
+			}
 			return f, f.entry(), nil
 		case err != errOvertaken:
 			return nil, Entry{}, err

@@ -28,6 +28,7 @@ const (
 	envPosixDir  = "PIERFS_FS_POSIXDIR"
 	envChild     = "PIERFS_FS_CHILD"
 	envChildDir  = "PIERFS_FS_CHILDDIR"
+	envBeside    = "PIERFS_FS_BESIDE"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +37,13 @@ func TestMain(m *testing.M) {
 	}
 	if name := os.Getenv(envChild); name != "" {
 		if err := children[name](os.Getenv(envChildDir)); err != nil {
+			os.Stdout.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if name := os.Getenv(envBeside); name != "" {
+		if err := besideChild(name, os.Getenv(envChildDir)); err != nil {
 			os.Stdout.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}
