@@ -46,6 +46,7 @@ var (
 	flagCommit    = flag.String("commit", "", "`commit` of pierfs to build and measure; without it and -programs, the checkout as it lies")
 	flagTables    = flag.String("tables", "", "`file` to write the tables to as well")
 	flagProfile   = flag.String("profile", "", "`directory` for a CPU profile of pierfsd for each cell, taken by perf")
+	flagTrace     = flag.String("trace", "", "`directory` for pierfsd's log of every wire call, for each cell")
 	flagList      = flag.Bool("list", false, "only show what there is")
 )
 
@@ -63,7 +64,7 @@ func BenchmarkFigures(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &run{limit: *flagLimit, programs: daemon.Programs{Dir: *flagPrograms}, more: more, profiles: *flagProfile, size: full}
+	r := &run{limit: *flagLimit, programs: daemon.Programs{Dir: *flagPrograms}, more: more, profiles: *flagProfile, traces: *flagTrace, size: full}
 	version := *flagPrograms
 	if version == "" {
 		r.programs, version = build(b, *flagCommit)
@@ -200,6 +201,7 @@ type run struct {
 	programs daemon.Programs
 	more     daemon.Fields // of pierfs's definition
 	profiles string        // directory for profiles, "" for none
+	traces   string        // directory for logs of wire calls, "" for none
 	size     sizes
 	figures  []figure
 }
@@ -294,7 +296,7 @@ func (c *cell) measure(b testing.TB) figure {
 	if c.link != nil {
 		crossed = c.link.Meter()
 	}
-	before, start := used(m.pid), time.Now()
+	before, start := used(m.within), time.Now()
 	err := c.within(b.Context(), c.limit, m, func() error {
 		if err := do(c); err != nil {
 			return err
@@ -302,7 +304,7 @@ func (c *cell) measure(b testing.TB) figure {
 		return c.awaitArrival()
 	})
 	f.took = time.Since(start)
-	f.cpu = used(m.pid) - before
+	f.cpu = used(m.within) - before
 	f.crossed = crossed()
 	stop()
 	f.done, f.of = c.done, c.of

@@ -46,8 +46,9 @@ func (e *peer) can(w *work, protocol string) bool {
 
 // mounted is a mount. A client that does not mount has the zero value.
 type mounted struct {
-	dir string
-	pid int // of the process that serves it; 0 for none
+	dir    string
+	pid    int    // of the process that serves it; 0 for none
+	within string // a directory that its processes name in their command lines; "" for none
 }
 
 // abort makes every call that hangs in the mount fail.
@@ -139,9 +140,13 @@ func mountPierfs(more daemon.Fields) func(testing.TB, *cell) mounted {
 		maps.Copy(fields, c.more)
 		d := daemon.New(b, c.programs)
 		d.Define(b, "bench", fields)
+		if c.traces != "" {
+			d.Args = append(d.Args, "--log-level", "debug")
+			b.Cleanup(func() { write(b, filepath.Join(c.traces, c.name()+".log"), d.Log()) })
+		}
 		d.Start(b)
 		d.AwaitState(b, "bench", "ready", process.Patience)
-		return mounted{d.Mount("bench"), d.Pid()}
+		return mounted{d.Mount("bench"), d.Pid(), d.Dir}
 	}
 }
 
@@ -240,7 +245,7 @@ func serve(b testing.TB, dir, point string, cmd *exec.Cmd) mounted {
 			b.Fatal(err)
 		}
 		if len(mounts) == 1 {
-			return mounted{point, p.Pid()}
+			return mounted{point, p.Pid(), dir}
 		}
 		select {
 		case <-p.Done():

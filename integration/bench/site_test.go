@@ -116,43 +116,26 @@ func (s *site) own(dir string) error {
 // remote returns how a client calls a path of the server that this machine sees as path.
 func (s *site) remote(path string) string { return s.root + strings.TrimPrefix(path, s.dir) }
 
-// used returns the processor time that a process and those that it has started have taken so far.
-func used(pid int) time.Duration {
-	if pid == 0 {
+// used returns the processor time that all processes have taken so far whose command line names dir. (That of sshfs is not
+// the parent of its ssh.)
+func used(dir string) time.Duration {
+	if dir == "" {
 		return 0
 	}
-	type account struct{ parent, ticks int }
-	all := map[int]account{}
-	entries, _ := os.ReadDir("/proc")
-	for _, entry := range entries {
-		id, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		text, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "stat"))
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		_, rest, _ := strings.Cut(string(text), ") ")
-		fields := strings.Fields(rest)
-		if len(fields) < 15 {
-			continue
-		}
-		var a account
-		a.parent, _ = strconv.Atoi(fields[1]) // the kernel's own format, here and below
-		for _, field := range fields[11:15] { // user, system, and those of ended children
-			ticks, _ := strconv.Atoi(field)
-			a.ticks += ticks
-		}
-		all[id] = a
-	}
 	ticks := 0
-	for id := range all {
-		for up := id; up > 1; up = all[up].parent {
-			if up == pid {
-				ticks += all[id].ticks
-				break
-			}
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
+	for _, p := range processes {
+		// A process that has ended meanwhile has neither file.
+		command, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		if !strings.Contains(string(command), dir+"/") {
+			continue
+		}
+		stat, _ := os.ReadFile(filepath.Join(p, "stat"))
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(rest)
+		for _, field := range fields[min(11, len(fields)):min(15, len(fields))] { // user, system, and those of ended children
+			n, _ := strconv.Atoi(field) // the kernel's own format
+			ticks += n
 		}
 	}
 	return time.Duration(ticks) * (time.Second / 100) // USER_HZ

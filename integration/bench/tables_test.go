@@ -342,6 +342,11 @@ func load() string {
 
 func fileSystem() string { return firstLine("stat", "-f", "-c", "%T", os.TempDir()) }
 
+// name is that of files that tell of the cell.
+func (c *cell) name() string {
+	return fmt.Sprintf("%s-%v-%s-%s", c.site.protocol, c.trip, c.work.name, c.peer.name)
+}
+
 // profile lets perf look at the process that serves m until the returned func is called.
 func (c *cell) profile(b testing.TB, m mounted) (stop func()) {
 	b.Helper()
@@ -349,8 +354,7 @@ func (c *cell) profile(b testing.TB, m mounted) (stop func()) {
 		return func() {}
 	}
 	process.Need(b, "perf")
-	name := fmt.Sprintf("%s-%v-%s-%s.perf", c.site.protocol, c.trip, c.work.name, c.peer.name)
-	p := process.Start(b, exec.Command("perf", "record", "-q", "-F", "499", "-g", "-o", filepath.Join(c.profiles, name), "-p", fmt.Sprint(m.pid)))
+	p := process.Start(b, exec.Command("perf", "record", "-q", "-F", "499", "-g", "-o", filepath.Join(c.profiles, c.name()+".perf"), "-p", fmt.Sprint(m.pid)))
 	time.Sleep(300 * time.Millisecond) // it tells nobody when it has begun
 	return func() {
 		p.Signal(os.Interrupt)
