@@ -207,7 +207,7 @@ func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
 				return e, nil
 			}
 		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
-			if t.vanished(ctx, name) {
+			if t.vanished(ctx, name, mark) {
 				return t.absent(name, asked)
 			}
 		case err != nil && !errors.Is(err, os.ErrNotExist):
@@ -262,11 +262,24 @@ func (t *Tree) entry(ctx context.Context, name string, info backends.Info, asked
 			own.Valid = 0
 		}
 		return own, true
-	case t.awaits(ctx, name), t.attrs.Changed(name, mark):
+	case t.awaits(ctx, name), !t.replaced(f, name, mark):
 		return Entry{}, false
 	}
-	t.detach(f)
 	return e, true
+}
+
+// replaced makes f bear the name no more, of which the server, asked after mark, told another content; false if we have changed
+// the name since.
+func (t *Tree) replaced(f *File, name string, mark attr.Mark) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.attrs.Changed(name, mark) {
+		return false
+	}
+	t.detachLocked(f)
+	return true
 }
 
 // absent is the answer for a name that the server did not have when asked.
@@ -276,14 +289,29 @@ func (t *Tree) absent(name string, asked time.Time) (Entry, error) {
 }
 
 // vanished takes the name from an open file whose name somebody else removed on the server: what is still written to it
-// cannot be published. It reports false if a change of ours is under way that may be the cause.
-func (t *Tree) vanished(ctx context.Context, name string) bool {
+// cannot be published. It reports false if we have changed the name since mark, or do so, for that may be the cause: the answer is
+// then too old to be held against what bears the name by now.
+func (t *Tree) vanished(ctx context.Context, name string, mark attr.Mark) bool {
 	if t.live(name) != nil && t.awaits(ctx, name) {
 		return false
 	}
-	t.unlink(name)
-	if f := t.live(name); f != nil && !f.Dirty() {
-		t.detach(f)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.attrs.Changed(name, mark) {
+		return false
+	}
+	t.unlinkLocked(name)
+	f := t.files[name]
+	if f == nil {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.attrs.Changed(name, mark) { // it was published just now
+		return false
+	}
+	if !f.dirtyLocked() {
+		t.detachLocked(f)
 	}
 	return true
 }
@@ -325,6 +353,11 @@ func (t *Tree) detach(f *File) {
 	defer t.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	t.detachLocked(f)
+}
+
+// detachLocked is detach for a caller who holds mu and f.mu.
+func (t *Tree) detachLocked(f *File) {
 	t.free(f)
 	f.stale = true
 }
