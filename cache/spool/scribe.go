@@ -15,33 +15,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// survey takes stock of what a former process left, and removes what is not whole, or not ours.
-func (s *Store) survey() {
-	left, err := os.ReadDir(s.dir)
+// left is what a former process left in one directory.
+type left struct {
+	shelf *Shelf
+	files []os.DirEntry
+}
+
+// list lists what a former process left, and removes what cannot be a part of a Store.
+func (s *Store) list() (found []left) {
+	dirs, err := os.ReadDir(s.dir)
 	if err != nil {
 		s.log.Warn("the cache cannot be read", "err", err)
 	}
-	var found []aged
-	for _, d := range left {
+	for _, d := range dirs {
 		path := filepath.Join(s.dir, d.Name())
 		info, err := d.Info()
 		if id, hexErr := hex.DecodeString(d.Name()); err != nil || hexErr != nil || len(id) != 16 || !isOurs(info, os.ModeDir|0o700) {
 			s.throwAway(path, err)
 			continue
 		}
+		files, err := os.ReadDir(path)
+		if err != nil {
+			s.log.Warn("the cache cannot be read", "err", err)
+		}
 		s.mu.Lock()
-		h := s.shelfLocked(d.Name())
+		found = append(found, left{s.shelfLocked(d.Name()), files})
 		s.mu.Unlock()
-		found = append(found, s.surveyShelf(h)...)
 	}
-	slices.SortFunc(found, func(a, b aged) int { return a.used.Compare(b.used) })
+	return found
+}
+
+// survey looks into what was listed, and removes what is not whole, or not ours. Meanwhile the Store is in use: what was taken
+// anew or dropped since counts more.
+func (s *Store) survey(all []left) {
+	var found []aged
+	for _, l := range all {
+		found = append(found, s.look(l)...)
+	}
+	slices.SortFunc(found, func(a, b aged) int { return b.used.Compare(a.used) }) // latest first
 	s.mu.Lock()
 	defer s.unlock()
 	for _, a := range found {
+		overtaken := slices.ContainsFunc(s.missed, func(d dropped) bool { return d.has(a.entry) })
+		if now := a.shelf.entries[a.name]; overtaken || now != nil && (now.id != "" || now.content != nil) {
+			s.discard(a.entry)
+			continue
+		}
 		s.insert(a.entry)
-		s.shut(a.entry)
+		a.place = s.closed.PushBack(a.entry)
 	}
+	s.missed = nil
 	s.makeRoom()
+	close(s.ready)
 }
 
 // aged is an entry and when it was used last.
@@ -50,13 +75,9 @@ type aged struct {
 	used time.Time
 }
 
-func (s *Store) surveyShelf(h *Shelf) (found []aged) {
-	left, err := os.ReadDir(h.dir)
-	if err != nil {
-		s.log.Warn("the cache cannot be read", "err", err)
-	}
-	wanted := map[string]bool{}
-	for _, d := range left {
+func (s *Store) look(l left) (found []aged) {
+	h, wanted := l.shelf, map[string]bool{}
+	for _, d := range l.files {
 		id, small := strings.CutSuffix(d.Name(), smallSuffix)
 		if !small {
 			var ok bool
@@ -75,7 +96,7 @@ func (s *Store) surveyShelf(h *Shelf) (found []aged) {
 			wanted[id+dataSuffix] = true
 		}
 	}
-	for _, d := range left {
+	for _, d := range l.files {
 		if !wanted[d.Name()] {
 			s.throwAway(filepath.Join(h.dir, d.Name()), nil)
 		}

@@ -34,7 +34,9 @@ type Store struct {
 	dir     string
 	log     *slog.Logger
 	now     func() time.Time
-	ready   chan struct{} // closed when what a former process left is known
+	opened  time.Time
+	listed  chan struct{} // closed when the names of the files are known that a former process left
+	ready   chan struct{} // closed when it is known what is in them
 	stopped chan struct{} // closed when the scribe has ended
 	bell    chan struct{} // has room for one: there is something to be written down
 
@@ -42,6 +44,7 @@ type Store struct {
 	size    int64 // bound of used
 	floor   Floor
 	shelves map[string]*Shelf
+	missed  []dropped // what was dropped before ready was closed
 	used    int64     // bytes of all entries
 	closed  list.List // of *entry that nobody has open, latest used first
 	todo    []*entry  // to be written down
@@ -116,6 +119,8 @@ const (
 	// settling is how long after its last change, beyond the unit of its time, a version can be believed to be all that will
 	// bear this time: our clock and the server's may be that far apart.
 	settling = 5 * time.Second
+	// surveyWithin is how long after the opening of a Store its users wait for what a former process left.
+	surveyWithin = 2 * time.Second
 	// closeWithin bounds what Close still writes down.
 	closeWithin = 5 * time.Second
 )
@@ -123,7 +128,7 @@ const (
 // OpenStore returns the Store in dir, which it makes (0700) if need be. Nobody else may use dir meanwhile. Whatever in it is
 // no part of a Store is removed.
 func OpenStore(dir string, o StoreOptions) (*Store, error) {
-	s := &Store{dir: dir, log: o.Logger, now: o.Now, ready: make(chan struct{}), stopped: make(chan struct{}),
+	s := &Store{dir: dir, log: o.Logger, now: o.Now, opened: time.Now(), listed: make(chan struct{}), ready: make(chan struct{}), stopped: make(chan struct{}),
 		bell: make(chan struct{}, 1), shelves: map[string]*Shelf{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -137,11 +142,28 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	}
 	go func() { // ends by Close
 		defer close(s.stopped)
-		s.survey()
-		close(s.ready)
+		left := s.list()
+		close(s.listed)
+		s.survey(left)
 		s.write()
 	}()
 	return s, nil
+}
+
+// await returns when what a former process left is known, or when that takes long: then it counts as absent for the time being.
+func (s *Store) await() {
+	<-s.listed
+	select {
+	case <-s.ready:
+		return
+	default:
+	}
+	patience := time.NewTimer(time.Until(s.opened.Add(surveyWithin)))
+	defer patience.Stop()
+	select {
+	case <-s.ready:
+	case <-patience.C:
+	}
 }
 
 // SetBounds changes the bounds, and evicts what is beyond them; 0 and the zero Floor are the defaults.
@@ -335,7 +357,7 @@ func (h *Shelf) Usage() (u Usage) {
 	if h == nil {
 		return u
 	}
-	<-h.store.ready
+	h.store.await()
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	for _, e := range h.entries {
@@ -349,7 +371,7 @@ func (h *Shelf) Usage() (u Usage) {
 
 // Usage returns what the Store holds of all trees, and how many bytes it may hold.
 func (s *Store) Usage() (u Usage, bound int64) {
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.shelves {
@@ -364,7 +386,7 @@ func (h *Shelf) Whole(name string, v Version) bool {
 	if h == nil {
 		return false
 	}
-	<-h.store.ready
+	h.store.await()
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	e := h.entries[name]
@@ -375,7 +397,7 @@ func (h *Shelf) Whole(name string, v Version) bool {
 // version of the name is dropped. If somebody else has the same content open, both go on apart.
 func (h *Shelf) Take(name string, v Version) (*File, error) {
 	s := h.store
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	defer s.unlock()
 	seen := s.now()
@@ -555,7 +577,7 @@ func (h *Shelf) Small(name string, v Version) ([]byte, bool) {
 		return nil, false
 	}
 	s := h.store
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	e := h.entries[name]
 	if e == nil || !e.small || !e.version.Same(v) {
@@ -601,7 +623,7 @@ func (h *Shelf) KeepSmall(name string, v Version, content []byte, begun time.Tim
 		return
 	}
 	s := h.store
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	defer s.unlock()
 	seen := begun
@@ -635,11 +657,32 @@ func (h *Shelf) Drop(name string) {
 		return
 	}
 	s := h.store
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	defer s.unlock()
+	s.miss(dropped{h, name, true})
 	if e := h.entries[name]; e != nil {
 		s.drop(e)
+	}
+}
+
+// dropped is a name, or with all below it, of which something may yet be found that must not be believed.
+type dropped struct {
+	shelf *Shelf
+	name  string
+	alone bool
+}
+
+func (d dropped) has(e *entry) bool {
+	return e.shelf == d.shelf && (e.name == d.name || !d.alone && (d.name == "" || strings.HasPrefix(e.name, d.name+"/")))
+}
+
+// miss notes what is dropped while it is not known what is here; the caller holds mu.
+func (s *Store) miss(d dropped) {
+	select {
+	case <-s.ready: // closed under mu
+	default:
+		s.missed = append(s.missed, d)
 	}
 }
 
@@ -649,9 +692,10 @@ func (h *Shelf) Forget(name string) (u Usage) {
 		return u
 	}
 	s := h.store
-	<-s.ready
+	s.await()
 	s.mu.Lock()
 	defer s.unlock()
+	s.miss(dropped{h, name, false})
 	for other, e := range h.entries {
 		if name == "" || other == name || strings.HasPrefix(other, name+"/") {
 			if e.id != "" || e.content != nil {
