@@ -73,13 +73,20 @@ func (s *session) widen(n int) (ended <-chan struct{}) {
 		return s.opening
 	}
 	if s.coming == 0 {
-		s.opening = make(chan struct{})
+		s.opening, s.more = make(chan struct{}), make(chan struct{})
 	}
 	s.coming += missing
 	for range missing {
 		s.workers.Go(s.addChannel)
 	}
 	return s.opening
+}
+
+// content returns the channels for content, and what is closed when there may be another; nil if none is being opened.
+func (s *session) content() (channels []*mux, more <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.data), s.more
 }
 
 // addChannel opens one channel for content. A server that refuses it is not asked again.
@@ -89,8 +96,11 @@ func (s *session) addChannel() {
 	m, err := s.another(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.more)
+	s.more = make(chan struct{})
 	if s.coming--; s.coming == 0 {
-		defer close(s.opening)
+		close(s.opening)
+		s.more = nil
 	}
 	switch {
 	case err != nil:

@@ -30,6 +30,7 @@ type reader struct {
 	spent  bool // the server has been told to close it
 	closed bool
 	opened *backends.Info // what was opened, until somebody asks for it; nil if that is not known for certain
+	was    *backends.Info // the same, for good
 	asked  time.Time      // when the server told opened
 }
 
@@ -111,7 +112,7 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 		s.widen(s.wide())
 	}
 	if after, vanished := again.reply.info(base(name)); unknown == nil && vanished == nil && after.SameVersion(info) {
-		r.opened = &after
+		r.opened, r.was = &after, &after
 	}
 	return r, nil
 }
@@ -176,14 +177,20 @@ func (r *reader) fetchAny(ctx context.Context, p []byte, off int64) (n int, err 
 	}
 }
 
-// widen looks for further ways to the file. What it is now is asked first, before the channel is full of content.
+// widen looks for further ways to the file. What it is is asked only if that was not told lately: the answer would come behind
+// the content that is on order.
 func (r *reader) widen() {
 	ctx, cancel := context.WithTimeout(r.b.ctx, r.s.o.SocketTimeout)
 	defer cancel()
 	defer r.ways.rest()
-	is, err := r.stat(ctx)
-	if err != nil {
-		return // who reads will meet the same, and tell
+	var is backends.Info
+	if r.was != nil && time.Since(r.asked) < openedFor {
+		is = *r.was
+	} else {
+		var err error
+		if is, err = r.stat(ctx); err != nil {
+			return // who reads will meet the same, and tell
+		}
 	}
 	r.ways.widen(ctx, r.s, func(ctx context.Context, m *mux) (string, error) {
 		return openAgain(ctx, m, r.s.path(r.name), openRead, typeStat, func(other backends.Info) bool { return sameFile(is, other) })

@@ -39,6 +39,7 @@ type session struct {
 	data    []*mux
 	coming  int           // channels that are being opened
 	opening chan struct{} // closed when all of them stand or are refused; nil before the first
+	more    chan struct{} // closed when one of them stands or is refused; nil while none is being opened
 	refused bool          // the server allows no more channels
 	workers sync.WaitGroup
 }

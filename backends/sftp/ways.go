@@ -183,32 +183,44 @@ func (w *ways) mayWiden(s *session) bool {
 	return true
 }
 
-// widen opens the file on every channel for content of the session, further ones included that it is worth having, and keeps the
-// handles that prove finds to be of the same file. It ends with ctx, with the session, or when that is done.
+// widen opens the file on every channel for content of the session, further ones included that it is worth having, as they come,
+// and keeps the handles that open returns. It ends with ctx, with the session, or when that is done.
 func (w *ways) widen(ctx context.Context, s *session, open func(context.Context, *mux) (handle string, err error)) {
-	select {
-	case <-s.widen(s.wide()):
-	case <-s.dead:
-		return
-	case <-ctx.Done():
-		return
-	}
+	s.widen(s.wide())
 	var all sync.WaitGroup
-	for _, m := range s.content() {
-		if w.has(m) {
-			continue
-		}
-		all.Go(func() {
-			handle, err := open(ctx, m)
-			if err != nil {
-				s.o.Logger.Debug("no further way to a file", "server", s.o.Address, "err", err)
-				return
-			}
-			w.add(way{m, handle})
-			s.queue.freed()
-		})
+	defer all.Wait()
+	tried := []*mux{w.first.m}
+	for _, other := range w.others() {
+		tried = append(tried, other.m)
 	}
-	all.Wait()
+	for {
+		channels, more := s.content()
+		for _, m := range channels {
+			if slices.Contains(tried, m) {
+				continue
+			}
+			tried = append(tried, m)
+			all.Go(func() {
+				handle, err := open(ctx, m)
+				if err != nil {
+					s.o.Logger.Debug("no further way to a file", "server", s.o.Address, "err", err)
+					return
+				}
+				w.add(way{m, handle})
+				s.queue.freed()
+			})
+		}
+		if more == nil {
+			return
+		}
+		select {
+		case <-more:
+		case <-s.dead:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // rest ends the search that mayWiden has begun.
@@ -225,18 +237,10 @@ func (w *ways) count() int {
 	return len(w.further)
 }
 
-func (w *ways) has(m *mux) bool {
+func (w *ways) others() []way {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.first.m == m {
-		return true
-	}
-	for _, other := range w.further {
-		if other.m == m {
-			return true
-		}
-	}
-	return false
+	return slices.Clone(w.further)
 }
 
 // add keeps one more way, or lets its handle go if the file was closed meanwhile.
@@ -257,13 +261,6 @@ func (w *ways) close() []way {
 	further := w.further
 	w.further, w.closed = nil, true
 	return further
-}
-
-// content returns the session's channels for content.
-func (s *session) content() []*mux {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]*mux(nil), s.data...)
 }
 
 // errOther is what a further way has found that leads to another file.

@@ -577,6 +577,11 @@ func TestNothingIsWrittenToWhatTookTheTemporaryName(t *testing.T) {
 	}
 }
 
+func channelsOf(s *session) int {
+	channels, _ := s.content()
+	return len(channels)
+}
+
 // Channels that nobody needs close, and those who come later find others.
 func TestIdleChannelsClose(t *testing.T) {
 	r := newLaned(t, nil)
@@ -589,11 +594,11 @@ func TestIdleChannelsClose(t *testing.T) {
 	s := inUse(r.Backend)
 	s.retire(0) // notes what has moved
 	s.retire(time.Hour)
-	if n := len(s.content()); n != lanes {
+	if n := channelsOf(s); n != lanes {
 		t.Fatalf("%d channels for content, want %d", n, lanes)
 	}
 	s.retire(0)
-	if n := len(s.content()); n != 0 {
+	if n := channelsOf(s); n != 0 {
 		t.Errorf("%d idle channels are left", n)
 	}
 	readAll(t, f, content[:2<<20])

@@ -44,7 +44,8 @@ type writer struct {
 	guard string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
 	fresh bool   // name did not exist before us, and is ours to remove
 	ways  ways
-	top   atomic.Int64 // the highest end of what was sent
+	made  backends.Info // what the temporary file was at first; Known is 0 if nobody asked
+	top   atomic.Int64  // the highest end of what was sent
 
 	turn   chan struct{} // holds one token: whoever has it may touch what follows
 	held   frame         // the WRITE being filled, nil if none
@@ -127,6 +128,10 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	there := f.add(pathFrame(typeLstat, s.path(name)))
 	open := f.add(openFrame(s.path(place), flags, perm))
 	open.late = w.undoLate(place, flags&openExcl != 0)
+	var made *call
+	if w.temp != "" && s.wide() > 1 {
+		made = f.add(pathFrame(typeLstat, s.path(w.temp)))
+	}
 	held := func() error { return nil }
 	if mode.Exclusive && w.temp != "" {
 		held = w.holdName(f, perm)
@@ -162,6 +167,9 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	s.tripped(begun)
 	opened = true
 	w.ways.first = w.way
+	if made != nil {
+		w.made, _ = made.reply.info("") // without an answer there are no further ways
+	}
 	w.turn <- struct{}{}
 	return w, nil
 }
@@ -596,17 +604,14 @@ func (w *writer) widen() {
 	defer w.ways.rest()
 	ctx, cancel := context.WithTimeout(w.b.ctx, w.s.o.SocketTimeout)
 	defer cancel()
-	f := w.m.flight()
-	c := f.add(pathFrame(typeFstat, w.handle))
-	f.send(urgent)
-	is, err := c.wait(ctx).info("")
-	if err != nil || !is.Known.Has(backends.HasSize|backends.HasModTime) {
-		return // if something is wrong the WRITEs meet it, too
+	is := w.made
+	if !is.Known.Has(backends.HasSize|backends.HasModTime) || is.Size != 0 {
+		return
 	}
 	w.ways.widen(ctx, w.s, func(ctx context.Context, m *mux) (string, error) {
 		return openAgain(ctx, m, w.s.path(w.temp), openWrite, typeLstat, func(other backends.Info) bool {
 			return other.Known == is.Known && other.Mode == is.Mode && other.UID == is.UID && other.GID == is.GID &&
-				other.Size >= is.Size && other.Size <= w.top.Load() && !other.ModTime.Before(is.ModTime)
+				other.Size <= w.top.Load() && !other.ModTime.Before(is.ModTime)
 		})
 	})
 }
