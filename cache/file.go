@@ -215,7 +215,7 @@ func (f *File) grew(ctx context.Context, base, info backends.Info) bool {
 	default:
 		return false
 	}
-	if f.isLent() {
+	if f.isLent() || copied != nil && copied.Lent() {
 		return f.growLent(ctx, base, info)
 	}
 	f.mu.Lock()

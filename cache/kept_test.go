@@ -201,6 +201,27 @@ func TestCacheMayBeDeletedAtAnyTime(t *testing.T) {
 	})
 }
 
+// TestKeptLogIsFetchedAtItsEndOnly: what is kept of a file that grows under its reader stays.
+func TestKeptLogIsFetchedAtItsEndOnly(t *testing.T) {
+	eachKept(t, func(w *world, content string) {
+		if len(content) <= 255<<10 {
+			return // fetched whole in any case
+		}
+		w.reads("f", content)
+		w.again()
+		f := w.open("f", reading)
+		w.part(f, content[:1000], 0)
+		w.giveOf("f", content+"more", longAgo.Add(time.Hour))
+		_, err := w.tree.Refresh(w.Context(), "f")
+		w.must(err)
+		w.part(f, content[len(content)-1000:]+"more", int64(len(content)-1000))
+		if r := w.tree.Reading(); r.FromServer > 64<<10 {
+			w.Errorf("%d bytes came from the server for four", r.FromServer)
+		}
+		w.close(f)
+	})
+}
+
 // TestFetchedAheadIsCounted: what is fetched ahead of a reader who goes on is used, of one who leaves it is wasted.
 func TestFetchedAheadIsCounted(t *testing.T) {
 	w := newWorld(t, nil)

@@ -162,6 +162,7 @@ func (f *File) growLent(ctx context.Context, base, info backends.Info) bool {
 	if f.copied != copied || f.change != f.published || !f.base.SameVersion(base) || f.shut == syscall.EBADF {
 		return false
 	}
+	f.tree.counters.fetched(len(more))
 	if err := copied.Grow(more, base.Size); err != nil {
 		f.tree.warn("growth of a lent file", err)
 		return false

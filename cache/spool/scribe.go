@@ -169,6 +169,10 @@ func (e *entry) keepRanges(ranges Ranges) {
 
 // schedule has e written down soon; the caller holds mu.
 func (s *Store) schedule(e *entry) {
+	if e.queued {
+		return
+	}
+	e.queued = true
 	s.todo = append(s.todo, e)
 	s.ring()
 }
@@ -198,6 +202,7 @@ func (s *Store) nextToWrite() (e *entry, last bool) {
 	}
 	e = s.todo[0]
 	s.todo = s.todo[1:]
+	e.queued = false
 	return e, false
 }
 

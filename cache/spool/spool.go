@@ -219,6 +219,13 @@ func (f *File) Whole() bool {
 
 func (f *File) isWhole() bool { return f.real.Has(Range{0, f.base}) }
 
+// Lent reports whether somebody may read the local file itself, so that it can only Grow.
+func (f *File) Lent() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.lent
+}
+
 // ErrLent says that a file was lent and must stay as it is.
 var ErrLent = errors.New("somebody reads the local file itself")
 

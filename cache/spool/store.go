@@ -78,6 +78,7 @@ type entry struct {
 	gone    bool          // it is in the Store no more
 	place   *list.Element // in Store.closed
 	taken   uint64        // counts Takes
+	queued  bool          // it is in Store.todo
 }
 
 // Floor is how much of the local file system must stay free.
@@ -535,7 +536,6 @@ func (f *File) Release(keep bool) error {
 	s := e.shelf.store
 	info, err := f.disk.Stat()
 	err = errors.Join(err, f.disk.Close())
-	now := s.now()
 	sure := f.stored || e.version.settled(f.begun, e.seen)
 	kept := keep && err == nil && !f.grown && isOurs(info, 0o600) && len(f.real.list) > 0 && len(f.real.list) <= maxRanges
 	s.mu.Lock()
@@ -550,7 +550,7 @@ func (f *File) Release(keep bool) error {
 		return err
 	case !sure: // the next to come may keep it
 		s.drop(e)
-		s.remember(e.shelf, e.name, e.version, e.seen, now)
+		s.remember(e.shelf, e.name, e.version, e.seen)
 		return nil
 	}
 	e.whole, e.ranges, e.stamp, e.noted = f.isWhole(), f.real, stampOf(info), f.noted
@@ -561,10 +561,7 @@ func (f *File) Release(keep bool) error {
 }
 
 // remember notes since when a version is known of which nothing is kept; the caller holds mu.
-func (s *Store) remember(h *Shelf, name string, v Version, seen, now time.Time) {
-	if v.ModTime.IsZero() || now.Sub(seen) > time.Hour {
-		seen = now
-	}
+func (s *Store) remember(h *Shelf, name string, v Version, seen time.Time) {
 	e := &entry{shelf: h, name: name, version: v, seen: seen}
 	s.insert(e)
 	s.shut(e)
@@ -635,7 +632,7 @@ func (h *Shelf) KeepSmall(name string, v Version, content []byte, begun time.Tim
 	}
 	switch {
 	case !v.settled(begun, seen):
-		s.remember(h, name, v, seen, s.now())
+		s.remember(h, name, v, seen)
 		return
 	case s.ended || s.pending+v.Size > maxPending:
 		return
