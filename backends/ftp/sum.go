@@ -90,8 +90,8 @@ func (s *sum) compare(r wire.Reply) error {
 	return refuse(syscall.EIO, "the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", said(r), s.command, want)
 }
 
-// readBack fetches what was written, in the session of the writer, and compares.
-func (w *writer) readBack(ctx context.Context) error {
+// readBack fetches what was written, in the session of the writer, and compares what came, of which it makes a sum, with sent.
+func (w *writer) readBack(ctx context.Context, came, sent hash.Hash) error {
 	s := w.held.Session()
 	down, err := s.Retrieve(ctx, w.b.path(w.place()), 0)
 	if err != nil {
@@ -99,7 +99,6 @@ func (w *writer) readBack(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, down.Cancel)
 	defer stop()
-	came := sha256.New()
 	n, err := io.Copy(came, down)
 	if err == nil {
 		_, err = down.End(ctx)
@@ -111,7 +110,7 @@ func (w *writer) readBack(ctx context.Context) error {
 	case err != nil:
 		down.Cancel()
 		return err
-	case n != w.size || string(came.Sum(nil)) != string(w.sum.Sum(nil)):
+	case n != w.size || string(came.Sum(nil)) != string(sent.Sum(nil)):
 		return refuse(syscall.EIO, "the server has other bytes than were sent")
 	}
 	return nil

@@ -3,7 +3,9 @@ package ftp
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"hash/maphash"
 	"os"
 	"slices"
 	"strings"
@@ -40,8 +42,10 @@ type writer struct {
 	sent     []byte
 	replayed bool // it was sent a second time, or is too much to be
 
-	fail error
-	end  bool // Commit or Abort was called
+	trace   maphash.Hash // of all that was sent in the clear, for want of a sum; who cannot see the seed cannot forge it
+	unheard bool         // it may be somebody else whom the server has listened to
+	fail    error
+	end     bool // Commit or Abort was called
 }
 
 // Create sends nothing yet but, with Exclusive, the question whether name is free: the content is begun to be sent when there is
@@ -273,6 +277,7 @@ func (w *writer) again(ctx context.Context, err error) bool {
 	if w.sum != nil {
 		w.sum.Reset()
 	}
+	w.trace.Reset()
 	return true
 }
 
@@ -329,6 +334,9 @@ func (w *writer) send(ctx context.Context, p []byte) error {
 		return nil
 	}
 	w.sum.add(p)
+	if w.sum == nil && w.b.o.TLS == nil && !w.update {
+		w.trace.Write(p)
+	}
 	stop := context.AfterFunc(ctx, w.up.Cancel)
 	_, err := w.up.Write(p)
 	if !stop() {
@@ -406,14 +414,18 @@ func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
 }
 
 func (w *writer) confirm(ctx context.Context) error {
-	before := w.up.Before
-	_, answers, err := w.up.End(ctx)
-	told := before()
+	up := w.up
+	_, answers, err := up.End(ctx)
+	told := up.Before()
 	if err != nil {
 		w.release(err)
 		return err
 	}
 	defer w.held.Session().Warm()
+	if w.unheard = up.Unheard(); w.unheard && w.update {
+		return &backends.Error{Code: syscall.EIO, Class: backends.Lost,
+			Err: errors.New("the server has not listened to us: what is there now may be somebody else's")}
+	}
 	if w.update && len(told) > 0 {
 		if n, ok := sizeOf(told[0]); ok && n != w.safe {
 			return refuse(syscall.ESTALE, "somebody else has changed it: it had %d bytes and not %d", n, w.safe)
@@ -514,8 +526,14 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) error {
 		}
 		w.held = held
 	}
-	if w.b.o.Verify == "readback" && !w.update {
-		return w.readBack(ctx)
+	switch {
+	case w.update:
+	case w.b.o.Verify == "readback":
+		return w.readBack(ctx, sha256.New(), w.sum)
+	case w.unheard && w.sum == nil:
+		again := new(maphash.Hash)
+		again.SetSeed(w.trace.Seed())
+		return w.readBack(ctx, again, &w.trace)
 	}
 	return nil
 }

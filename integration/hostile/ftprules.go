@@ -59,6 +59,36 @@ func (r *rewriter) Write(p []byte) (int, error) {
 	return r.Conn.Write(p)
 }
 
+// FTPStolen has thief come first to every passive port, in place of the client who was told of it.
+func FTPStolen(thief func(net.Conn)) FTPRule {
+	return FTPOn(func(x *FTPExchange) {
+		d := *x.d
+		late := &holder{Conn: x.d.conn}
+		d.conn = late
+		(&FTPExchange{Command: x.Command, d: &d}).Honest()
+		d.conn = x.d.conn
+		*x.d = d
+		if c, err := net.Dial("tcp", d.listener.Addr().String()); err == nil {
+			d.server.work.Go(func() { // ends with the data connection
+				defer c.Close()
+				thief(c)
+			})
+		}
+		x.Send(late.said)
+	}, "EPSV", "PASV")
+}
+
+// holder keeps what is said.
+type holder struct {
+	net.Conn
+	said []byte
+}
+
+func (h *holder) Write(p []byte) (int, error) {
+	h.said = append(h.said, p...)
+	return len(p), nil
+}
+
 // FTPMute never answers the verbs, and goes on with others.
 func FTPMute(verbs ...string) FTPRule { return FTPOn(func(*FTPExchange) {}, verbs...) }
 

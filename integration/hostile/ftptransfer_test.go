@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -224,6 +225,83 @@ func TestFTPUploadIsWhole(t *testing.T) {
 					c.recovers()
 					c.readsRight("file", "abc")
 				})
+			})
+		}
+	}
+}
+
+// TestFTPDataConnectionIsStolen is the eleventh row: who connects to the passive port before us is served in our place. He may get
+// what we were to read, in the clear, which nothing can help; but what he sends is never taken for the server's, and what
+// the server has of him never for ours.
+func TestFTPDataConnectionIsStolen(t *testing.T) {
+	t.Parallel()
+	p := newPrivate(t)
+	content := content[:4000] // so little that all of it is written before anybody can object
+	forged := strings.Repeat("forged! ", len(content)/8)
+	for name, thief := range map[string]func(net.Conn){
+		"listens":           func(c net.Conn) { io.Copy(io.Discard, c) },
+		"leaves":            func(net.Conn) {},
+		"sends less":        func(c net.Conn) { io.WriteString(c, "forged") },
+		"sends as much":     func(c net.Conn) { io.WriteString(c, forged) },
+		"sends as over TLS": func(c net.Conn) { io.WriteString(tls.Client(c, &tls.Config{InsecureSkipVerify: true}), forged) },
+	} {
+		for way, m := range map[string]FTPManner{"MLST": {}, "LIST": {Greeting: ListGreeting, Features: ListFeatures()}, "TLS": {TLS: p.config}} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				for what, do := range map[string]func(*FTPServer, *connection){
+					"upload": func(s *FTPServer, c *connection) {
+						err := c.within(4*limit+slack, "replace", func(ctx context.Context) error {
+							return upload(ctx, c, "old", content, backends.WriteMode{TempName: ".old.part", Perm: 0o644})
+						})
+						if f, _ := s.Get("old"); err == nil && f.Data != content || f.Data != "old content" && f.Data != content {
+							t.Errorf("upload: %v; and the server has %.40q under the name", err, f.Data)
+						}
+					},
+					"append": func(s *FTPServer, c *connection) {
+						before, _ := s.Get("file")
+						err := c.within(4*limit+slack, "append", func(ctx context.Context) error {
+							w, err := c.Update(ctx, "file")
+							if err != nil {
+								return err
+							}
+							return finish(ctx, w, content, int64(len(before.Data)))
+						})
+						if f, _ := s.Get("file"); err == nil && f.Data != before.Data+content {
+							t.Errorf("append: the server has %.40q", f.Data)
+						}
+					},
+					"read": func(_ *FTPServer, c *connection) {
+						if got, err := c.reads("file", 100); err == nil && got != "abc" {
+							t.Errorf("read %q", got)
+						}
+					},
+					"list": func(_ *FTPServer, c *connection) {
+						if infos, err := c.lists("dir"); err == nil && !slices.Equal(namesOf(infos), []string{"a", "b"}) {
+							t.Errorf("listed %q", namesOf(infos))
+						}
+					},
+				} {
+					s := NewFTP(t, m)
+					furnishFTP(s)
+					target := targetFTP(s)
+					if m.TLS != nil {
+						target = p.target(s)
+					}
+					connectTo(t, target, func(c *connection) {
+						c.warm()
+						stolen := m
+						stolen.Rules = []FTPRule{FTPStolen(thief)}
+						s.Behave(stolen)
+						opened := s.Asked("EPSV")
+						do(s, c) // it may go by a port that was opened before
+						do(s, c)
+						if s.Asked("EPSV") == opened {
+							t.Errorf("%s: nothing was stolen", what)
+						}
+						s.Behave(m)
+						c.recovers()
+					})
+				}
 			})
 		}
 	}

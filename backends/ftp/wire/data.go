@@ -382,6 +382,7 @@ type data struct {
 	handshake error
 
 	givenUp atomic.Bool // settle decides when it is closed
+	unheard atomic.Bool // the server has reset an upload in the clear in place of closing it: it may have listened to somebody else
 
 	mu      sync.Mutex
 	cause   error // why it was killed
@@ -722,7 +723,8 @@ func (d *data) drain() {
 	drained := make(chan struct{})
 	read := func() {
 		defer close(drained)
-		io.Copy(io.Discard, io.LimitReader(d.line, maxDrain)) // its end is all that matters
+		_, err := io.Copy(io.Discard, io.LimitReader(d.line, maxDrain))
+		d.unheard.Store(d.tap == nil && errors.Is(err, syscall.ECONNRESET))
 	}
 	if !d.s.spawn(read) {
 		return
@@ -731,9 +733,22 @@ func (d *data) drain() {
 	select {
 	case <-drained:
 	case <-d.finished:
+		if d.tap != nil {
+			return // the server has shown who it is
+		}
+		wait := time.NewTimer(apart)
+		defer wait.Stop()
+		select {
+		case <-drained:
+		case <-wait.C:
+		case <-d.s.dead:
+		}
 	case <-d.s.dead:
 	}
 }
+
+// apart is how long after the final reply the end of a data connection may come that was sent before it.
+const apart = 50 * time.Millisecond
 
 // The rest of net.Conn.
 

@@ -384,6 +384,11 @@ func (u *Upload) agreed(n int64) error {
 // Before returns the replies to the commands of Prepend.
 func (u *Upload) Before() []Reply { return u.t.asked() }
 
+// Unheard reports, after End, whether the server has reset the data connection when all had been written: one that has read
+// everything closes it. Whoever connects to a passive port before us is taken for us, and what the server has is then his.
+// Over TLS he is not taken for anybody.
+func (u *Upload) Unheard() bool { return u.t.data.unheard.Load() }
+
 // Write sends content. After an error End tells what the server says.
 func (u *Upload) Write(p []byte) (int, error) {
 	if err := u.agreed(int64(len(p))); err != nil {
