@@ -234,8 +234,8 @@ func (f *File) makeRoom(r spool.Range) {
 	if f.flight.pinned || f.lent || f.tree.options.Spool.HasRoom() {
 		return
 	}
-	behind := spool.Range{Off: 0, End: r.Off - maxWindow - keepBehind}
-	ahead := spool.Range{Off: r.End + maxWindow, End: f.copied.Size()}
+	behind := spool.Range{Off: 0, End: r.Off - firstWindow - keepBehind}
+	ahead := spool.Range{Off: r.End + firstWindow, End: f.copied.Size()}
 	for _, old := range []spool.Range{behind, ahead} {
 		if old.Len() > 0 {
 			f.tree.warn("making room in the cache", f.copied.Drop(old))

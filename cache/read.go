@@ -434,8 +434,15 @@ func (f *File) fillFromCopy(staged *spool.File, off, n int64) error {
 }
 
 // fetch copies the range r of base from the server into a local file.
-func (f *File) fetch(ctx context.Context, reader backends.Reader, into *spool.File, r spool.Range) error {
-	buf := make([]byte, min(r.Len(), uploadChunk))
+func (f *File) fetch(ctx context.Context, reader backends.Reader, into *spool.File, r spool.Range) (err error) {
+	end := f.tree.aheads.flow.begin(r.Len())
+	defer func() { end(err == nil) }()
+	block := blockBuffers.Get().(*[]byte)
+	defer blockBuffers.Put(block)
+	if need := min(r.Len(), uploadChunk); int64(cap(*block)) < need {
+		*block = make([]byte, need)
+	}
+	buf := (*block)[:min(r.Len(), uploadChunk)]
 	for off := r.Off; off < r.End; {
 		p := buf[:min(r.End-off, int64(len(buf)))]
 		if err := f.readBase(ctx, reader, p, off); err != nil {
@@ -448,6 +455,9 @@ func (f *File) fetch(ctx context.Context, reader backends.Reader, into *spool.Fi
 	}
 	return nil
 }
+
+// blockBuffers keeps the buffers that content is fetched through.
+var blockBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // localFailure is an error of this machine's disk while something was fetched.
 type localFailure struct{ error }

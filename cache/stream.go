@@ -93,7 +93,7 @@ func (f *File) readStream(ctx context.Context, copied *spool.File, p []byte, off
 func (f *File) follow(r spool.Range) (sure int64, ahead spool.Range) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c, ok := f.flight.follow(r); ok {
+	if c := f.flight.follow(r, streamWindow); c != nil {
 		return c.window, spool.Range{Off: c.next, End: c.next + c.window}
 	}
 	f.flight.begin(cursor{next: r.End, window: streamPiece})

@@ -56,6 +56,9 @@ type Options struct {
 	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
 	TempName string
 
+	// Ahead bounds what is fetched ahead of readers, of all trees that share it; nil bounds each tree by itself.
+	Ahead *Budget
+
 	MetadataTTL time.Duration // how long an answer of the server may be used again; 0 asks every time
 	NegativeTTL time.Duration // the same for absent names
 	MaxEntries  int           // names remembered at most; 0 is DefaultMaxEntries
@@ -122,7 +125,7 @@ type Tree struct {
 	transfers  chan struct{} // holds a token for each file that is being streamed; see transferTurn
 	uploads    turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
 	waiting    atomic.Int64  // files that wait to be
-	aheads     atomic.Int64  // fetches ahead of readers under way, at most maxAheads
+	aheads     aheads        // of readers
 	cutListing atomic.Bool   // it was told that the server cuts listings
 	lastError  atomic.Pointer[error]
 }
@@ -142,7 +145,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	t := &Tree{
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(), nexts: newNexts(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
-		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers),
+		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers), aheads: aheads{budget: o.Ahead},
 	}
 	if streams > 0 {
 		t.uploads = make(turn, max(1, streams-1)) // one is left for who reads, if there are two
