@@ -36,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"pierfs/cache"
 	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
@@ -109,6 +110,7 @@ type Daemon struct {
 	log     *slog.Logger
 	points  *points
 	spool   *spool.Store // what was read; nil if there can be none
+	ahead   *cache.Budget
 	started time.Time
 	idle    chan struct{} // closed when ExitIdle has been reached
 	news    chan struct{} // holds one when some mount's state has changed and the service manager was not told yet
@@ -135,7 +137,7 @@ func New(o Options) *Daemon {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	return &Daemon{o: o, log: o.Logger, started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
+	return &Daemon{o: o, log: o.Logger, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
 		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}}
 }
 

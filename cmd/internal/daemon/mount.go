@@ -255,6 +255,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Staging:     m.d.keep("staging", m.want),
 		Quarantine:  m.d.keep("quarantine", m.want),
 		Spool:       m.d.shelf(target),
+		Ahead:       m.d.ahead,
 		TempName:    target.TempName,
 		MetadataTTL: target.MetadataTTL,
 		NegativeTTL: target.NegativeTTL,
