@@ -68,7 +68,7 @@ func (s *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		// A node id of 0 gives the name alone. What was listed before we changed something here is not to be believed:
 		// it would bring removed names back and shrink files that are being written.
 		// What the server did not tell the type of is looked up when somebody wants to know.
-		if fresh && e.Valid > 0 && e.Known.Has(backends.HasType) && !s.nodes.isOpen(in.NodeId, d.Name) {
+		if fresh && e.Valid > 0 && e.Known.Has(backends.HasType) && !s.nodes.isOpen(in.NodeId, d.Name, e.Linked) {
 			s.give(in.NodeId, d.Name, e, reply)
 		}
 		return true

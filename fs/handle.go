@@ -233,11 +233,20 @@ func (t *nodes) hasOtherWriters(id nodeID) bool {
 	return o != nil && o.writers > 1
 }
 
+// hasWritten reports whether something was written to what the node is open with, which may be open under another node as well.
 func (t *nodes) hasWritten(id nodeID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o := t.open[t.find(id)]
-	return o != nil && o.written
+	if o == nil || o.written {
+		return o != nil
+	}
+	for _, other := range t.open {
+		if other.written && other.contents[0].file == o.contents[0].file {
+			return true
+		}
+	}
+	return false
 }
 
 // tell notes that a program was told how publishing the node's content ended.

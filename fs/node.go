@@ -574,12 +574,17 @@ func (t *nodes) changes(id nodeID) uint64 {
 	return 0
 }
 
-// isOpen reports whether somebody has the entry of dir open.
-func (t *nodes) isOpen(dir nodeID, name string) bool {
+// isOpen reports whether somebody has the entry of dir open, by this name or, if it is not 0, by another one of the file that the
+// tree calls linked.
+func (t *nodes) isOpen(dir nodeID, name string, linked uint64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := t.named(place{t.find(dir), name})
-	return i != 0 && t.open[i] != nil
+	for _, i := range []slot{t.named(place{t.find(dir), name}), t.linked[linked]} {
+		if i != 0 && t.open[i] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // ids returns the node of dir and of its entry name, as far as the kernel knows them.

@@ -439,3 +439,37 @@ func TestNodeOfTwoFilesIsGivenToOne(t *testing.T) {
 		t.Error("the name still leads to the node of the first file")
 	}
 }
+
+// TestFileIsOpenUnderAllItsNames: a listing that shows a further name of an open file must not give the kernel a node for it, for
+// what it says of the content may be older: two nodes of one file would not share their pages.
+func TestFileIsOpenUnderAllItsNames(t *testing.T) {
+	n := newNodes()
+	e := fileEntry(1)
+	e.Linked = 7
+	f := mustLook(t, n, rootID, "f", e)
+	c := &content{file: new(cache.File)}
+	n.opens(f.id, c, "f", e, false)
+	if !n.isOpen(rootID, "further", 7) || n.isOpen(rootID, "other", 8) || n.isOpen(rootID, "other", 0) {
+		t.Error("a file is open under all its names, and no other is")
+	}
+	n.closes(f.id, c, false, 0)
+	if n.isOpen(rootID, "further", 7) {
+		t.Error("open after its last close")
+	}
+}
+
+// TestFileIsWrittenUnderAllItsNodes: what was written under one node is unpublished under the other one, too.
+func TestFileIsWrittenUnderAllItsNodes(t *testing.T) {
+	n := newNodes()
+	a, b := mustLook(t, n, rootID, "a", fileEntry(1)), mustLook(t, n, rootID, "b", fileEntry(1))
+	file := new(cache.File)
+	n.opens(a.id, &content{file: file}, "a", fileEntry(1), true)
+	n.opens(b.id, &content{file: file}, "b", fileEntry(1), true)
+	if n.hasWritten(a.id) || n.hasWritten(b.id) {
+		t.Error("written, before anything was")
+	}
+	n.wrote(a.id)
+	if !n.hasWritten(a.id) || !n.hasWritten(b.id) {
+		t.Error("not written, though it was under one of the nodes")
+	}
+}
