@@ -144,6 +144,7 @@ func (t *Tree) listKnown(dir string, l *Listing) bool {
 	if !ok || time.Since(asked) >= t.options.MetadataTTL {
 		return false
 	}
+	t.attrs.Seen(dir)
 	o := t.overlay(dir)
 	over := o.lay(known)
 	rest := o.rest()
@@ -191,7 +192,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 func (t *Tree) arrived(dir string, l *Listing, mark attr.Mark, complete bool) bool {
 	l.mu.Lock() // who reads l reads its list, which is made ready to be shared
 	defer l.mu.Unlock()
-	return t.attrs.AnswerList(dir, l.list, l.began, mark, complete)
+	return t.attrs.AnswerList(dir, l.list, l.began, mark, complete, l.room != nil)
 }
 
 // overlay is what lies over a listing of the server: open files, of which some have something unpublished, and names of files

@@ -142,14 +142,18 @@ func (t *Tree) lookedUp(name string) *glance {
 	if max(t.options.MetadataTTL, t.options.NegativeTTL) == 0 {
 		return nil // nothing is used twice
 	}
-	worth, cut := t.attrs.Known(dir)
+	listed := t.attrs.Listed(name)
 	l := &t.looks
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if g := l.glances[dir]; g != nil {
 		return g
 	}
-	if cut {
+	life := t.options.NegativeTTL
+	if listed.Has {
+		life = t.options.MetadataTTL
+	}
+	if listed.Cut || time.Since(listed.Asked) < life {
 		return nil // a listing does not answer for it
 	}
 	w, ok := l.dirs.Get(dir)
@@ -158,7 +162,7 @@ func (t *Tree) lookedUp(name string) *glance {
 		l.dirs.Add(dir, w)
 	}
 	w.ask(base)
-	worth = max(worth, w.large)
+	worth := max(listed.Entries, w.large)
 	if w.count < 2+worth/listedALook+w.vain {
 		return nil
 	}

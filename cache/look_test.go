@@ -245,3 +245,31 @@ func TestNothingIsListedWhereNothingMayBeUsedTwice(t *testing.T) {
 		}
 	})
 }
+
+// TestNameAskedForIsToldExactly: a listing that nobody asked for does not blur the times of names that somebody asks for, where the
+// server tells only minutes in listings.
+func TestNameAskedForIsToldExactly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, func(so *mem.Options, _ *cache.Options) { *so = mem.FTP(nil); so.Fault = wayOf(far) }, fillDir("d", 10))
+		when := time.Now().Truncate(time.Hour).Add(-time.Hour + 17*time.Second)
+		for i := range 10 {
+			w.must(w.server.Chtimes(fmt.Sprintf("d/f%05d", i), when, when))
+		}
+		w.within("ten names", 12*far, func() {
+			for i := range 10 {
+				e, err := w.tree.Stat(w.Context(), fmt.Sprintf("d/f%05d", i))
+				if err != nil || !e.ModTime.Equal(when) || e.TimeUnit != 0 {
+					t.Errorf("%v to %v, %v; want %v", e.ModTime, e.TimeUnit, err, when)
+				}
+			}
+		})
+		calls := w.within("100 that are missing", 2*far, func() {
+			for i := range 100 {
+				w.misses(fmt.Sprint("d/missing", i))
+			}
+		})
+		if calls["list"]+calls["stat"] > 1 {
+			t.Errorf("%v, want the listing to answer", calls)
+		}
+	})
+}

@@ -32,7 +32,8 @@ const (
 
 // nexts is what is opened ahead in a tree. Its lock is taken before those of a Tree and its Files.
 type nexts struct {
-	any atomic.Int32 // how many files are open ahead, or on their way
+	any  atomic.Int32 // how many files are open ahead, or on their way
+	busy atomic.Int32 // how many others are being opened to be read
 
 	mu     sync.Mutex
 	dirs   *simplelru.LRU[string, *reading]
@@ -88,34 +89,35 @@ func newNexts() nexts {
 }
 
 // openNext returns name, opened once more, if it was opened ahead, and opens what is likely to be read after it; nil if the
-// server must be asked.
-func (t *Tree) openNext(ctx context.Context, name string, mode OpenMode) (*File, error) {
+// server must be asked: asked is called then when that is done.
+func (t *Tree) openNext(ctx context.Context, name string, mode OpenMode) (f *File, asked func(), err error) {
+	asked = func() {}
 	if !mode.Read || mode.Write || mode.Truncate || mode.Create {
 		t.dropNext(name)
-		return nil, nil
+		return nil, asked, nil
 	}
 	if t.options.MetadataTTL == 0 || ctx.Value(aheadKey{}) != nil {
-		return nil, nil
+		return nil, asked, nil
 	}
 	h, waited := t.comesFor(name)
 	if h == nil {
-		return nil, nil
+		t.nexts.busy.Add(1)
+		return nil, func() { t.nexts.busy.Add(-1) }, nil
 	}
 	if waited {
 		if err := ended(ctx, h.done); err != nil {
 			t.giveUpNext(h)
-			return nil, err
+			return nil, asked, err
 		}
 	}
 	if h.file == nil {
-		return nil, nil
+		return nil, asked, nil
 	}
-	if time.Since(h.asked) >= t.options.MetadataTTL || t.live(name) != h.file || !t.join(h.file) {
-		t.closeNext(h)
-		return nil, nil
+	if time.Since(h.asked) < t.options.MetadataTTL && t.live(name) == h.file && t.join(h.file) {
+		f = h.file
 	}
 	t.closeNext(h)
-	return h.file, nil
+	return f, asked, nil
 }
 
 // giveUpNext closes what somebody came for who does not wait any longer.
@@ -358,7 +360,7 @@ func (t *Tree) openAfter(r *reading, dir string, now time.Time) {
 	n, o := &t.nexts, &r.ranks[r.by]
 	window, most := r.window, nextFlying
 	if streams := t.Caps().Streams; streams > 0 {
-		most = streams
+		most = streams - int(n.busy.Load()) // who has many threads needs nobody to open files for him
 		window = min(window, 8*streams)
 	}
 	if r.stays > 0 { // what is opened too far ahead is too old when he comes

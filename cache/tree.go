@@ -446,13 +446,15 @@ func (t *Tree) endedLocked(name string) *uint64 {
 }
 
 func (t *Tree) open(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
-	if f, err := t.openNext(ctx, name, mode); f != nil || err != nil {
+	f, asked, err := t.openNext(ctx, name, mode)
+	if f != nil || err != nil {
 		return f, err
 	}
+	defer asked()
 	if mode.Create && mode.Exclusive {
 		return t.create(ctx, name, mode, now)
 	}
-	f, err := t.openExisting(ctx, name, mode, now)
+	f, err = t.openExisting(ctx, name, mode, now)
 	if mode.Create && errors.Is(err, os.ErrNotExist) {
 		return t.create(ctx, name, mode, now)
 	}
@@ -653,7 +655,7 @@ func (t *Tree) isOpened(name string, opened backends.Info, e Entry) bool {
 // asked for the file's state in the flight that began its transfer, and asking for it again would be one more.
 func (t *Tree) askReader(ctx context.Context, name string, a *ahead) (Entry, bool) {
 	mark := t.attrs.Mark()
-	info, asked, state := t.attrs.Get(name)
+	info, asked, state := t.attrs.GetListed(name)
 	if a == nil || !t.streams() || state != attr.Present || time.Since(asked) >= t.options.MetadataTTL {
 		return Entry{}, false
 	}

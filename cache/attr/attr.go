@@ -37,6 +37,7 @@ type directory struct {
 	list     *List     // what a listing told; nil if there was none
 	asked    time.Time // when it was asked for
 	complete bool      // what is not in it was not there
+	unseen   bool      // no program has seen it
 	over               // what was learned since
 	change   uint64    // Store.change when we last changed a name here; no less than when the directory was made
 	born     uint64    // answers to what was asked before this moment are not taken
@@ -81,6 +82,15 @@ const (
 
 // Get returns what is known of name and when the server was asked for it.
 func (s *Store) Get(name string) (info backends.Info, asked time.Time, state State) {
+	return s.get(name, false)
+}
+
+// GetListed is Get for a caller to whom the coarse times of a listing will do that no program has seen.
+func (s *Store) GetListed(name string) (info backends.Info, asked time.Time, state State) {
+	return s.get(name, true)
+}
+
+func (s *Store) get(name string, coarse bool) (info backends.Info, asked time.Time, state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, base := split(name)
@@ -89,6 +99,9 @@ func (s *Store) Get(name string) (info backends.Info, asked time.Time, state Sta
 		return info, asked, Unknown
 	}
 	r, id, ok := s.find(d, base)
+	if _, single := d.get(base); ok && d.unseen && r.unit > 0 && !single && !coarse {
+		return info, asked, Unknown // whoever asks for the name itself is told more
+	}
 	switch {
 	case ok && r.absent:
 		return info, s.unpackTime(r.asked), Absent
@@ -223,7 +236,10 @@ func (s *Store) ForgetBelow(name string) {
 // AnswerList remembers l as all that dir held when the server was asked, after m; not if we changed a name there since. If
 // complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on. It
 // returns false if the listing was overtaken.
-func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete bool) bool {
+//
+// Unseen says that no program has asked for the listing. Times that a server tells only coarsely in listings are then not what
+// Get knows, until Seen is called.
+func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete, unseen bool) bool {
 	l.seal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +249,8 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 	}
 	s.entries -= d.size()
 	was := d.over
-	d.list, d.asked, d.complete, d.over = l, asked, complete, over{}
+	unseen = unseen && (d.list == nil || d.unseen)
+	d.list, d.asked, d.complete, d.unseen, d.over = l, asked, complete, unseen, over{}
 	d.born = d.change // no answer from before a change is taken, for the changes of names are forgotten here
 	s.entries += d.size()
 	for base, i := range was.index {
@@ -284,14 +301,34 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	return l, d.asked, vague == 0
 }
 
-// Known returns how many entries dir had when it was last listed, 0 if it was not, and whether some may have been left out.
-func (s *Store) Known(dir string) (entries int, cut bool) {
+// Seen notes that a program is shown what is known of dir.
+func (s *Store) Seen(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d, ok := s.dirs.Peek(dir); ok && d.list != nil {
-		return d.list.Len(), !d.complete
+	if d, ok := s.dirs.Peek(dir); ok {
+		d.unseen = false
 	}
-	return 0, false
+}
+
+// Listed is what is known of the last listing of a directory.
+type Listed struct {
+	Entries int       // 0 if there was none
+	Cut     bool      // some may have been left out
+	Asked   time.Time // when it was asked for
+	Has     bool      // the name asked for is in it
+}
+
+// Listed tells of the last listing of the directory of name.
+func (s *Store) Listed(name string) (l Listed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, base := split(name)
+	d, ok := s.dirs.Peek(dir)
+	if !ok || d.list == nil {
+		return l
+	}
+	_, has := d.list.Find(base)
+	return Listed{d.list.Len(), !d.complete, d.asked, has}
 }
 
 // Len returns the number of entries held, a directory counting as one more.

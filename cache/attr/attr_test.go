@@ -50,7 +50,7 @@ func TestOvertakenAnswerIsNotRemembered(t *testing.T) {
 	if s.Answer("a/b", info("b", 1), time.Now(), mark) {
 		t.Error("an answer older than our own change was taken")
 	}
-	s.AnswerList("a", list(info("b", 1)), time.Now(), mark, true)
+	s.AnswerList("a", list(info("b", 1)), time.Now(), mark, true, false)
 	if got, _, _ := s.Get("a/b"); got.Size != 9 {
 		t.Errorf("size %d after an overtaken listing, want our own 9", got.Size)
 	}
@@ -71,7 +71,7 @@ func TestMarkSurvivesEviction(t *testing.T) {
 func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 	for _, complete := range []bool{true, false} {
 		s := attr.New(100)
-		s.AnswerList("a", list(info("b", 1)), time.Now(), s.Mark(), complete)
+		s.AnswerList("a", list(info("b", 1)), time.Now(), s.Mark(), complete, false)
 		want := map[bool]attr.State{true: attr.Absent, false: attr.Unknown}[complete]
 		if _, _, state := s.Get("a/missing"); state != want {
 			t.Errorf("complete=%v: absent name is %v, want %v", complete, state, want)
@@ -81,7 +81,7 @@ func TestCompleteListingAnswersForAbsentNames(t *testing.T) {
 
 func TestOwnChangesKeepAListingComplete(t *testing.T) {
 	s := attr.New(100)
-	s.AnswerList("a", list(info("b", 1), info("c", 1)), time.Now(), s.Mark(), true)
+	s.AnswerList("a", list(info("b", 1), info("c", 1)), time.Now(), s.Mark(), true, false)
 	s.Put("a/new", info("new", 1))
 	s.PutAbsent("a/b")
 	l, _, ok := s.Listing("a")
@@ -125,7 +125,7 @@ func TestListKeepsEverything(t *testing.T) {
 		t.Errorf("At = %+v, want %+v", got, want)
 	}
 	s := attr.New(10)
-	s.AnswerList("d", list(want), time.Now(), s.Mark(), true)
+	s.AnswerList("d", list(want), time.Now(), s.Mark(), true, false)
 	if l, _, ok := s.Listing("d"); !ok || l.At(0) != want {
 		t.Errorf("Listing = %+v, %v, want %+v", l, ok, want)
 	}
@@ -139,7 +139,7 @@ func TestStoreIsBounded(t *testing.T) {
 			infos = append(infos, info(fmt.Sprint(j), 1))
 		}
 		dir := fmt.Sprint("dir", i)
-		s.AnswerList(dir, list(infos...), time.Now(), s.Mark(), true)
+		s.AnswerList(dir, list(infos...), time.Now(), s.Mark(), true, false)
 	}
 	if n := s.Len(); n > 1000 || n < 900 {
 		t.Errorf("%d entries held, want at most 1000 and no fewer than needed", n)
@@ -173,7 +173,7 @@ func TestAnswerOlderThanARemovalIsNotTakenAfterAListing(t *testing.T) {
 	s.Put("d/f", info("f", 1))
 	mark := s.Mark() // somebody asks for d/f, and the answer takes its time
 	s.PutAbsent("d/f")
-	s.AnswerList("d", list(info("g", 1)), time.Now(), s.Mark(), true)
+	s.AnswerList("d", list(info("g", 1)), time.Now(), s.Mark(), true, false)
 	if s.Answer("d/f", info("f", 1), time.Now(), mark) {
 		t.Error("a removed name came back by an answer from before")
 	}
@@ -182,7 +182,7 @@ func TestAnswerOlderThanARemovalIsNotTakenAfterAListing(t *testing.T) {
 func TestEmptyDirectoriesCount(t *testing.T) {
 	s := attr.New(100)
 	for i := range 1000 {
-		s.AnswerList(fmt.Sprint(i), list(), time.Now(), s.Mark(), true)
+		s.AnswerList(fmt.Sprint(i), list(), time.Now(), s.Mark(), true, false)
 	}
 	if n := s.Len(); n > 100 {
 		t.Errorf("%d empty directories are remembered, want at most 100", n)

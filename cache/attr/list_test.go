@@ -36,7 +36,7 @@ func TestListingIsWhatWasListedAndChangedSince(t *testing.T) {
 			names, want[e.Name] = append(names, e.Name), e
 			l.Add(e)
 		}
-		s.AnswerList("d", l, time.Now(), s.Mark(), true)
+		s.AnswerList("d", l, time.Now(), s.Mark(), true, false)
 		before, _, _ := s.Listing("d")
 		first := entries(before)
 		for i := range random.IntN(50) {
@@ -97,7 +97,7 @@ func TestNewerAnswerOutlivesAListing(t *testing.T) {
 	began, mark := time.Now(), s.Mark()
 	s.Answer("d/f", info("f", 2), began.Add(time.Second), s.Mark())
 	s.Answer("d/g", info("g", 2), began.Add(-time.Second), s.Mark())
-	s.AnswerList("d", list(info("f", 1), info("g", 1)), began, mark, true)
+	s.AnswerList("d", list(info("f", 1), info("g", 1)), began, mark, true, false)
 	for name, want := range map[string]int64{"d/f": 2, "d/g": 1} {
 		if got, _, _ := s.Get(name); got.Size != want {
 			t.Errorf("%s has size %d, want %d", name, got.Size, want)
@@ -108,7 +108,7 @@ func TestNewerAnswerOutlivesAListing(t *testing.T) {
 // TestOwnTimeOfAListedDirectoryIsOld: a directory that was listed with its siblings has another time once we change a name in it.
 func TestOwnTimeOfAListedDirectoryIsOld(t *testing.T) {
 	s := attr.New(100)
-	s.AnswerList("", list(info("a", 1), info("b", 1)), time.Now(), s.Mark(), true)
+	s.AnswerList("", list(info("a", 1), info("b", 1)), time.Now(), s.Mark(), true, false)
 	s.Put("b/new", info("new", 1))
 	l, _, ok := s.Listing("")
 	if !ok || l.Len() != 2 {
@@ -137,7 +137,7 @@ func BenchmarkListMemory(b *testing.B) {
 		for i := range n {
 			l.Add(info(fmt.Sprintf("file-%06d", i), 1))
 		}
-		s.AnswerList("d", l, time.Now(), s.Mark(), true)
+		s.AnswerList("d", l, time.Now(), s.Mark(), true, false)
 		known := heap()
 		s.Answer("d/file-000001", info("file-000001", 1), time.Now(), s.Mark())
 		l, _, ok := s.Listing("d")
@@ -149,4 +149,30 @@ func BenchmarkListMemory(b *testing.B) {
 		}
 		runtime.KeepAlive(s)
 	}
+}
+
+// TestCoarseTimesThatNobodySawAreNotKnown: what a listing tells to the minute is not what a name has that somebody asks for, until
+// a program has seen that listing.
+func TestCoarseTimesThatNobodySawAreNotKnown(t *testing.T) {
+	s := attr.New(100)
+	coarse, exact := info("coarse", 1), info("exact", 1)
+	coarse.TimeUnit = time.Minute
+	listed := func(unseen bool) { s.AnswerList("d", list(coarse, exact), time.Now(), s.Mark(), true, unseen) }
+	want := func(when string, of map[string]attr.State) {
+		t.Helper()
+		for name, want := range of {
+			if _, _, state := s.Get("d/" + name); state != want {
+				t.Errorf("%s: %s is %v, want %v", when, name, state, want)
+			}
+		}
+		if _, _, state := s.GetListed("d/coarse"); state != attr.Present {
+			t.Errorf("%s: what was listed is %v", when, state)
+		}
+	}
+	listed(true)
+	want("unseen", map[string]attr.State{"coarse": attr.Unknown, "exact": attr.Present, "missing": attr.Absent})
+	s.Seen("d")
+	want("seen", map[string]attr.State{"coarse": attr.Present})
+	listed(true)
+	want("listed again", map[string]attr.State{"coarse": attr.Present})
 }
