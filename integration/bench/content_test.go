@@ -164,8 +164,9 @@ func sameEnds(p []byte, seed, offset int64) error {
 	return nil
 }
 
-// old is when the files were changed that works find: not so lately that another change could hide behind the same time.
-var old = time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
+// old is when the files were changed that works find: not so lately that another change could hide behind the same time, and
+// at midnight, for some listings tell only the day.
+var old = time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 
 // makeFile makes a file with the first n bytes of the one called seed.
 func makeFile(name string, seed, n int64) (err error) {
