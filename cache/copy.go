@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"syscall"
 
 	"pierfs/backends"
@@ -51,7 +52,10 @@ func (t *Tree) openKept(ctx context.Context, name string, mode OpenMode, now era
 	if err == nil {
 		err = openable(name, e.Info)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil // an open does not believe in an absence that is only remembered
+	case err != nil:
 		return nil, err
 	}
 	if e.TimeUnit > 0 { // it was listed, by the minute or so; asked for alone its time may be exact

@@ -222,6 +222,25 @@ func TestKeptLogIsFetchedAtItsEndOnly(t *testing.T) {
 	})
 }
 
+// TestRemovedFileIsNotKept: whoever gets its name is not it.
+func TestRemovedFileIsNotKept(t *testing.T) {
+	eachKept(t, func(w *world, content string) {
+		f := w.open("f", reading)
+		w.must(w.tree.Remove(w.Context(), "f"))
+		p := make([]byte, len(content)+1)
+		if n, _ := f.ReadAt(w.Context(), p, 0); string(p[:n]) != content {
+			w.Errorf("%d bytes are read of a removed file of %d", n, len(content))
+		}
+		w.must(f.Close(w.Context(), false))
+		if u := w.tree.Reading().Kept; u.Files != 0 {
+			w.Errorf("kept of a removed file: %+v", u)
+		}
+		other := strings.Repeat("y", len(content))
+		w.giveOf("f", other, longAgo)
+		w.reads("f", other)
+	})
+}
+
 // TestFetchedAheadIsCounted: what is fetched ahead of a reader who goes on is used, of one who leaves it is wasted.
 func TestFetchedAheadIsCounted(t *testing.T) {
 	w := newWorld(t, nil)

@@ -341,7 +341,9 @@ func (f *File) fetchWhole(ctx context.Context) error {
 		f.whole = whole[:base.Size:base.Size]
 		f.tree.small.Add(int64(len(f.whole)))
 		f.tree.counters.fetched(len(f.whole))
-		f.tree.options.Spool.KeepSmall(f.name, f.tree.versionOf(f.name, base), f.whole, began)
+		if !f.gone && !f.stale { // else the name is another content's
+			f.tree.options.Spool.KeepSmall(f.name, f.tree.versionOf(f.name, base), f.whole, began)
+		}
 	}
 	return nil
 }
