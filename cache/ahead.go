@@ -161,7 +161,7 @@ func (f *File) advance(want spool.Range) spool.Range {
 }
 
 // jumped notes a read that went on nowhere, found nothing, and begins c. There are likely to be as many of them to come as there
-// were; once they would take as long as all that is missing, that is fetched. How fast it would come is tried first if nobody knows.
+// were; once both would take as long as all that is missing, that is fetched. How fast it would come is tried first if nobody knows.
 // The caller holds mu.
 func (f *File) jumped(c *cursor) {
 	f.flight.jumps++
@@ -171,7 +171,7 @@ func (f *File) jumped(c *cursor) {
 	case f.flight.jumps < manyJumps || f.flight.whole || missing > wholeSize:
 	case rate == 0 && f.flight.jumps == manyJumps:
 		c.window, c.ahead = probeSize, true
-	case rate > 0 && time.Duration(f.flight.jumps)*trip > time.Duration(float64(missing)/rate*float64(time.Second)):
+	case rate > 0 && 2*time.Duration(f.flight.jumps)*trip > time.Duration(float64(missing)/rate*float64(time.Second)):
 		f.flight.whole = true
 	}
 }

@@ -266,9 +266,9 @@ func (w *ways) close() []way {
 // errOther is what a further way has found that leads to another file.
 var errOther = errors.New("it is another file, or is being changed")
 
-// openAgain opens path on m for a file that is open by another handle already, and keeps the handle if what the server tells of
-// it is the same file in the eyes of same. Before and after the opening the name must be that file's, too; look says whether a
-// link may lead there (typeStat) or not (typeLstat).
+// openAgain opens path on m for a file that is open by another handle already, and keeps the handle if it is the same file in the
+// eyes of same: the name must be that before and after the opening; look says whether a link may lead there (typeStat) or not
+// (typeLstat).
 func openAgain(ctx context.Context, m *mux, path string, flags uint32, look byte, same func(backends.Info) bool) (handle string, err error) {
 	f := m.flight()
 	before := f.add(pathFrame(look, path))
@@ -284,32 +284,35 @@ func openAgain(ctx context.Context, m *mux, path string, flags uint32, look byte
 	if handle, err = open.reply.handle(); err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
-			m.closeSoon(handle)
-			handle = ""
-		}
-	}()
-	f = m.flight()
-	told := f.add(pathFrame(typeFstat, handle))
-	f.send(urgent)
-	info, err := told.wait(ctx).info("")
-	if err != nil {
-		return handle, err
-	}
 	for _, name := range []*call{before, after} {
-		was, err := name.reply.info("")
-		if err != nil {
-			return handle, err
+		if err := is(name, same); err != nil {
+			m.closeSoon(handle)
+			return "", err
 		}
-		if !was.Mode.IsRegular() || !same(was) {
-			return handle, errOther
-		}
-	}
-	if !info.Mode.IsRegular() || !same(info) {
-		return handle, errOther
 	}
 	return handle, nil
+}
+
+// surely is openAgain for a handle to write by: what was opened itself must be the same file, too, which takes a round trip more.
+func surely(ctx context.Context, m *mux, handle string, same func(backends.Info) bool) error {
+	f := m.flight()
+	told := f.add(pathFrame(typeFstat, handle))
+	f.send(urgent)
+	told.wait(ctx)
+	err := is(told, same)
+	if err != nil {
+		m.closeSoon(handle)
+	}
+	return err
+}
+
+// is returns nil if a server's answer describes a file that is the same in the eyes of same.
+func is(told *call, same func(backends.Info) bool) error {
+	info, err := told.reply.info("")
+	if err == nil && (!info.Mode.IsRegular() || !same(info)) {
+		err = errOther
+	}
+	return err
 }
 
 // sameFile reports whether two answers of a server describe one file that nothing was done to in between, as far as version 3

@@ -301,7 +301,7 @@ func TestLossOfAChannelIsNoErrorOfAReader(t *testing.T) {
 		"at its fifth read": dying(typeRead, 5),
 		"while it opens":    dying(typeOpen, 1),
 		"open is refused":   refusing(typeOpen),
-		"fstat is refused":  refusing(typeFstat),
+		"stat is refused":   refusing(typeStat),
 		"read is refused":   refusing(typeRead),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -390,6 +390,7 @@ func TestLongContentIsWrittenOnSeveralChannels(t *testing.T) {
 		"one dies later":      dying(typeWrite, 7),
 		"one dies at the end": dying(typeClose, 1),
 		"open is refused":     refusing(typeOpen),
+		"fstat is refused":    refusing(typeFstat),
 		"write is refused":    refusing(typeWrite),
 	} {
 		t.Run(name, func(t *testing.T) {

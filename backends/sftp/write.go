@@ -609,10 +609,15 @@ func (w *writer) widen() {
 		return
 	}
 	w.ways.widen(ctx, w.s, func(ctx context.Context, m *mux) (string, error) {
-		return openAgain(ctx, m, w.s.path(w.temp), openWrite, typeLstat, func(other backends.Info) bool {
+		same := func(other backends.Info) bool {
 			return other.Known == is.Known && other.Mode == is.Mode && other.UID == is.UID && other.GID == is.GID &&
 				other.Size <= w.top.Load() && !other.ModTime.Before(is.ModTime)
-		})
+		}
+		handle, err := openAgain(ctx, m, w.s.path(w.temp), openWrite, typeLstat, same)
+		if err == nil {
+			err = surely(ctx, m, handle, same)
+		}
+		return handle, err
 	})
 }
 
