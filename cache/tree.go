@@ -375,9 +375,17 @@ func (t *Tree) free(f *File) {
 
 // fingerprint is the Version of a content that nobody here has open.
 func fingerprint(i backends.Info) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%d %d %d %s", i.Mode.Type(), i.Size, i.ModTime.UnixNano(), i.ID)
-	return h.Sum64()
+	h := uint64(14695981039346656037) // FNV-1a; a listing asks for that of each entry
+	for _, v := range [...]uint64{uint64(i.Mode.Type()), uint64(i.Size), uint64(i.ModTime.UnixNano())} {
+		for range 8 {
+			h = (h ^ v&0xff) * 1099511628211
+			v >>= 8
+		}
+	}
+	for k := range len(i.ID) {
+		h = (h ^ uint64(i.ID[k])) * 1099511628211
+	}
+	return h
 }
 
 // OpenMode says how a file is opened.

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 
@@ -56,27 +55,18 @@ func (s *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
 func (s *fileSystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return fuse.OK }
 
 func (s *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return s.readDir(cancel, in, func(_ cache.Entry, d fuse.DirEntry, _ bool) bool { return out.AddDirEntry(d) })
+	return s.readDir(cancel, in, out, out.AddDirEntry, s.addNames)
 }
 
 func (s *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return s.readDir(cancel, in, func(e cache.Entry, d fuse.DirEntry, fresh bool) bool {
-		reply := out.AddDirLookupEntry(d)
-		if reply == nil {
-			return false
-		}
-		// A node id of 0 gives the name alone. What was listed before we changed something here is not to be believed:
-		// it would bring removed names back and shrink files that are being written.
-		// What the server did not tell the type of is looked up when somebody wants to know.
-		if fresh && e.Valid > 0 && e.Known.Has(backends.HasType) && !s.nodes.isOpen(in.NodeId, d.Name, e.Linked) {
-			s.give(in.NodeId, d.Name, e, reply)
-		}
-		return true
-	})
+	name := func(d fuse.DirEntry) bool { return out.AddDirLookupEntry(d) != nil } // and a node id of 0: the name alone
+	return s.readDir(cancel, in, out, name, s.addEntries)
 }
 
-// readDir hands the entries from in.Offset on to add, until that has no more room.
-func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(e cache.Entry, d fuse.DirEntry, fresh bool) bool) fuse.Status {
+// readDir answers from in.Offset on: "." and ".." with dot, and what comes after them with rest, which adds until there is no
+// more room, or returns an error.
+func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, dot func(fuse.DirEntry) bool,
+	rest func(r *request, page page, out *fuse.DirEntryList) error) fuse.Status {
 	r := s.begin(cancel, in.Pid)
 	defer s.end(r)
 	h := s.handles.get(in.Fh)
@@ -88,39 +78,93 @@ func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(e
 	if err != nil {
 		return status(err)
 	}
-	fresh := changes == s.nodes.changes(in.NodeId)
-	for off := in.Offset; ; off++ {
-		d := fuse.DirEntry{Off: off + 1, Mode: fuse.S_IFDIR}
-		var e cache.Entry
-		switch off {
-		case offDot:
-			d.Name, d.Ino = ".", v.ino
-		case offDotDot:
+	for off := in.Offset; off < offFirst; off++ {
+		d := fuse.DirEntry{Name: ".", Ino: v.ino, Mode: fuse.S_IFDIR, Off: off + 1}
+		if off == offDotDot {
 			d.Name, d.Ino = "..", s.nodes.parentIno(in.NodeId)
-		default:
-			e, err = listing.At(r, int(off-offFirst))
-			if errors.Is(err, io.EOF) {
-				return fuse.OK
-			}
-			if err != nil && off > in.Offset {
-				return fuse.OK // what came before is shown; the next call meets the error
-			}
-			if err != nil {
-				return status(err)
-			}
-			if backends.CheckElement(e.Name) != 0 {
-				continue // the kernel would refuse the whole directory for it
-			}
-			d.Name, d.Mode, d.Ino = e.Name, unixMode(e.Mode), s.nodes.ino(in.NodeId, e.Name)
-			if !e.Known.Has(backends.HasType) {
-				d.Mode = 0 // DT_UNKNOWN
-			}
 		}
-		if !add(e, d, fresh && off >= offFirst) {
+		if !dot(d) {
 			return fuse.OK
 		}
 	}
+	p := page{listing, in.NodeId, int(max(in.Offset, offFirst) - offFirst), changes == s.nodes.changes(in.NodeId)}
+	if err := rest(r, p, out); err != nil && err != io.EOF && out.Offset == in.Offset {
+		return status(err)
+	}
+	return fuse.OK // what came before an error is shown; the next call meets it
 }
+
+// page is where in a listing one request begins.
+type page struct {
+	listing *cache.Listing
+	dir     nodeID
+	first   int
+	fresh   bool // nothing was changed here since the listing was taken
+}
+
+// names is what addNames works with: about as many entries as fit into what ls(1) has room for.
+type names struct {
+	heads [1 << 10]cache.Head
+	inos  [1 << 10]uint64
+}
+
+var namesPool = sync.Pool{New: func() any { return new(names) }}
+
+func (s *fileSystem) addNames(r *request, p page, out *fuse.DirEntryList) error {
+	n := namesPool.Get().(*names)
+	defer namesPool.Put(n)
+	for i := p.first; ; {
+		found, err := p.listing.Heads(r, i, n.heads[:])
+		if err != nil {
+			return err
+		}
+		heads := n.heads[:found]
+		s.nodes.inos(p.dir, heads, n.inos[:found])
+		for k := range heads {
+			if !shows(heads[k].Name) {
+				continue
+			}
+			d := fuse.DirEntry{Name: heads[k].Name, Ino: n.inos[k], Off: uint64(i + k + 1 + offFirst)}
+			if heads[k].Type { // else DT_UNKNOWN
+				d.Mode = unixMode(heads[k].Mode)
+			}
+			if !out.AddDirEntry(d) {
+				return nil
+			}
+		}
+		i += found
+	}
+}
+
+func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) error {
+	for i := p.first; ; i++ {
+		e, err := p.listing.At(r, i)
+		if err != nil {
+			return err
+		}
+		if !shows(e.Name) {
+			continue
+		}
+		typed := e.Known.Has(backends.HasType)
+		d := fuse.DirEntry{Name: e.Name, Ino: s.nodes.ino(p.dir, e.Name), Off: uint64(i + 1 + offFirst)}
+		if typed {
+			d.Mode = unixMode(e.Mode)
+		}
+		reply := out.AddDirLookupEntry(d)
+		if reply == nil {
+			return nil
+		}
+		// A node id of 0 gives the name alone. What was listed before we changed something here is not to be believed:
+		// it would bring removed names back and shrink files that are being written.
+		// What the server did not tell the type of is looked up when somebody wants to know.
+		if p.fresh && e.Valid > 0 && typed && !s.nodes.isOpen(p.dir, d.Name, e.Linked) {
+			s.give(p.dir, d.Name, e, reply)
+		}
+	}
+}
+
+// shows reports whether the kernel takes an entry of that name; for one that it does not it would refuse the whole directory.
+func shows(name string) bool { return backends.CheckElement(name) == 0 }
 
 // listing returns the snapshot that h shows, a new one if h is read from the beginning.
 func (s *fileSystem) listing(ctx context.Context, h *handle, anew bool) (*cache.Listing, uint64, error) {

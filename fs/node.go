@@ -624,6 +624,19 @@ func (t *nodes) ino(dir nodeID, name string) uint64 {
 	return fuse.FUSE_UNKNOWN_INO
 }
 
+// inos is ino for many entries.
+func (t *nodes) inos(dir nodeID, heads []cache.Head, inos []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.find(dir)
+	for k := range heads {
+		inos[k] = fuse.FUSE_UNKNOWN_INO
+		if d != 0 {
+			inos[k] = t.inoFor(place{d, heads[k].Name})
+		}
+	}
+}
+
 // parentIno returns the number of the directory that id is in; its own for the root.
 func (t *nodes) parentIno(id nodeID) uint64 {
 	t.mu.Lock()
