@@ -37,16 +37,16 @@ type litter struct {
 	path string // of the file
 
 	// Guarded by Tree.mu.
-	names    map[string]struct{}
-	sweeping bool     // a goroutine removes them
-	taken    *os.File // only added to
-	size     int64    // of taken
-	active   int      // names taken and not yet freed
+	names    map[string]string // and which name an upload was to give its content to; "" of a former daemon's
+	sweeping bool              // a goroutine removes them
+	taken    *os.File          // only added to
+	size     int64             // of taken
+	active   int               // names taken and not yet freed
 }
 
 // readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
 func readLitter(dir string) (l litter, err error) {
-	l = litter{path: filepath.Join(dir, litterFile), names: map[string]struct{}{}}
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}}
 	for _, file := range []string{litterFile, takenFile} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -56,7 +56,7 @@ func readLitter(dir string) (l litter, err error) {
 		for _, line := range lines[max(0, len(lines)-maxLitter):] {
 			name, bad := strconv.Unquote(string(line))
 			if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
-				l.names[name] = struct{}{}
+				l.names[name] = ""
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func (t *Tree) note(name string) bool {
 	if len(t.litter.names) >= maxLitter {
 		return false
 	}
-	t.litter.names[name] = struct{}{}
+	t.litter.names[name] = t.targets[name]
 	t.warn("the list of temporary files on the server", t.litter.write())
 	return true
 }
@@ -241,6 +241,29 @@ func (t *Tree) removeLitter(ctx context.Context, name string) error {
 	return nil
 }
 
+// fence removes what outages have left of uploads to names, before these are changed. A server that was stalled may still come to a
+// renaming whose connection was given up, and put an old content over what is there by then; without the temporary name it cannot.
+func (t *Tree) fence(ctx context.Context, names ...string) error {
+	for _, temp := range t.leftOf(names) {
+		if err := t.removeLitter(ctx, temp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leftOf returns the temporary names known to be left of uploads to names.
+func (t *Tree) leftOf(names []string) (temps []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for temp, target := range t.litter.names {
+		if target != "" && slices.Contains(names, target) {
+			temps = append(temps, temp)
+		}
+	}
+	return temps
+}
+
 // tidy removes what is left in dir, which must be empty for what comes next. Whether it is, the server says.
 func (t *Tree) tidy(ctx context.Context, dir string) {
 	for _, name := range t.leftBelow(dir) {
@@ -259,8 +282,12 @@ func (t *Tree) moveLitter(from, to string) {
 		}
 	}
 	for _, name := range moved {
+		target := t.litter.names[name]
 		delete(t.litter.names, name)
-		t.litter.names[to+name[len(from):]] = struct{}{}
+		if strings.HasPrefix(target, from+"/") {
+			target = to + target[len(from):]
+		}
+		t.litter.names[to+name[len(from):]] = target
 	}
 	if len(moved) > 0 {
 		t.warn("the list of temporary files on the server", t.litter.write())

@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -90,6 +91,51 @@ func TestDirectoryWithATemporaryFileOfAnOutageIsEmpty(t *testing.T) {
 				_, back := w.leaveLitter("d/file")
 				back()
 				w.must(take(w))
+				w.must(w.tree.Close(w.Context()))
+			})
+		})
+	}
+}
+
+// TestUploadThatWasGivenUpComesNotAfterANewerOne: the server is stalled, the connection is given up with the renaming of an upload
+// on its way, and the server comes to it when something newer was done with the name. It must find nothing to rename then.
+func TestUploadThatWasGivenUpComesNotAfterANewerOne(t *testing.T) {
+	for what, change := range map[string]func(*world) (want string){
+		"publish": func(w *world) string {
+			f := w.open("f", cuttingNew)
+			w.write(f, "newer", 0)
+			w.close(f)
+			return "newer"
+		},
+		"append": func(w *world) string {
+			f := w.open("f", cache.OpenMode{Write: true})
+			w.write(f, " and more", 3)
+			w.close(f)
+			return "old and more"
+		},
+		"rename": func(w *world) string {
+			w.give("other", "other's")
+			w.must(w.tree.Rename(w.Context(), "other", "f", backends.Replace))
+			return "other's"
+		},
+		"truncate": func(w *world) string {
+			_, err := w.tree.SetAttr(w.Context(), "f", backends.Attr{Size: new(int64(1))})
+			w.must(err)
+			return "o"
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.replaceTree(w.server)
+				w.give("f", "old")
+				temp, back := w.leaveLitter("f")
+				back()
+				want := change(w)
+				if err := w.server.Move(temp, "f"); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the upload that was given up came last: %v", err)
+				}
+				w.has("f", want)
 				w.must(w.tree.Close(w.Context()))
 			})
 		})

@@ -61,6 +61,9 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer release()
+	if err := t.fence(ctx, name); err != nil {
+		return err
+	}
 	f := t.live(name)
 	if f == nil {
 		return t.removed(name, t.backend.Remove(ctx, name))
@@ -176,6 +179,9 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		if err := t.letGo(ctx, target, from); err != nil {
 			return err
 		}
+	}
+	if err := t.fence(ctx, from, to); err != nil {
+		return err
 	}
 	t.tidy(ctx, to)
 	err = t.backend.Rename(ctx, from, to, mode)
@@ -308,7 +314,11 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	if a.Size != nil && !t.Caps().Truncate {
 		return t.truncate(ctx, name, a)
 	}
-	info, err := t.set(ctx, name, a)
+	err := t.fence(ctx, name)
+	var info backends.Info
+	if err == nil {
+		info, err = t.set(ctx, name, a)
+	}
 	if err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err

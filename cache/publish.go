@@ -261,6 +261,10 @@ func (f *File) onlyGrew(j *job) bool {
 // replace uploads the whole of j under a temporary name and gives it its own.
 func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	t := f.tree
+	if err := t.fence(ctx, j.name); err != nil {
+		f.abort(j)
+		return backends.Info{}, err
+	}
 	w, temp, claimed := j.writer, j.temp, j.claim || j.writer != nil
 	j.writer, j.temp, j.waited = nil, "", w != nil
 	if w == nil {
@@ -302,6 +306,9 @@ func (f *File) abort(j *job) {
 // rewrite uploads the whole of j into the file itself, for a new file would part it from its other names.
 func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err error) {
 	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
+		if err := f.tree.fence(ctx, j.name); err != nil {
+			return err
+		}
 		w, err := f.tree.backend.Update(ctx, j.name)
 		if err != nil {
 			return err
@@ -316,6 +323,9 @@ func (f *File) rewrite(ctx context.Context, j *job) (info backends.Info, err err
 func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err error) {
 	t := f.tree
 	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
+		if err := t.fence(ctx, j.name); err != nil {
+			return err
+		}
 		w, err := f.openToAppend(ctx, j)
 		if err != nil {
 			return err

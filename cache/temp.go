@@ -35,13 +35,13 @@ func (t *Tree) tempName(name string, exclusive bool) string {
 	temp := join(parent(name), with(base))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	names := []string{temp}
+	temps := []string{temp}
 	if claim := backends.ClaimName(temp); exclusive && claim != "" {
-		names = append(names, claim)
+		temps = append(temps, claim)
 	}
-	for _, name := range names {
-		t.temps[name] = time.Time{}
-		t.warn("noting a temporary name", t.litter.take(name))
+	for _, temp := range temps {
+		t.temps[temp], t.targets[temp] = time.Time{}, name
+		t.warn("noting a temporary name", t.litter.take(temp))
 	}
 	return temp
 }
@@ -70,6 +70,7 @@ func (t *Tree) freeTemp(temp string) {
 			t.warn("forgetting a temporary name", t.litter.free())
 		}
 		t.temps[name] = time.Now()
+		delete(t.targets, name)
 	}
 	if len(t.temps) <= maxFreed {
 		return

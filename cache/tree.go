@@ -109,15 +109,16 @@ type Tree struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // goroutines of listings and of reading ahead
 
-	mu     sync.Mutex
-	ended  [1 << 12]uint64          // counts the Files that ended, by a hash of their names; see era
-	files  map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
-	links  map[string]*names        // files of several names, by each of these; see link.go
-	temps  map[string]time.Time     // temporary names of uploads under way, and when others were freed
-	litter litter                   // temporary names that may be left on the server
-	busy   map[string]chan struct{} // names that are being changed at the server; see change.go
-	moves  uint64                   // counts renames of what may be a directory; see era
-	closed bool
+	mu      sync.Mutex
+	ended   [1 << 12]uint64          // counts the Files that ended, by a hash of their names; see era
+	files   map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
+	links   map[string]*names        // files of several names, by each of these; see link.go
+	temps   map[string]time.Time     // temporary names of uploads under way, and when others were freed
+	targets map[string]string        // of the temporary names in use: what an upload is to give its content to
+	litter  litter                   // temporary names that may be left on the server
+	busy    map[string]chan struct{} // names that are being changed at the server; see change.go
+	moves   uint64                   // counts renames of what may be a directory; see era
+	closed  bool
 
 	small      atomic.Int64  // bytes of small files held in memory, at most smallFiles
 	counters   counters      // of what was read from here and from the server
@@ -144,7 +145,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	streams := b.Caps().Streams
 	t := &Tree{
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(), nexts: newNexts(),
-		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{},
+		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{}, targets: map[string]string{},
 		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers), aheads: aheads{budget: o.Ahead},
 	}
 	if streams > 0 {
