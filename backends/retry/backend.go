@@ -31,8 +31,9 @@ func New(b backends.Backend, p Policy, o Options) *Backend {
 }
 
 // Knock has a server that is known to be away asked now, once, also where its login was refused: somebody has reason to
-// believe that it works again. It does not wait; State is told what comes of it.
-func (b *Backend) Knock() { b.line.knock() }
+// believe that it works again. It does not wait; State is told what comes of it, and then what Knock returns is closed. It is
+// closed at once where the server is not known to be away.
+func (b *Backend) Knock() <-chan struct{} { return b.line.knock() }
 
 // Greet asks for the working directory once, within one Timeout. If that fails the connection is offline, or refused, as
 // after a call that has spent its whole budget: of a server that was never heard, one attempt tells as much as many, and

@@ -52,6 +52,7 @@ type line struct {
 	pulse     chan struct{} // closed and replaced at every answer that somebody waits for; nil if nobody does
 	probing   bool          // a probe runs
 	knocked   chan struct{} // holds one when the probe is to ask without waiting
+	asked     chan struct{} // closed when the probe has asked once more; nil if nobody waits for it
 	refusals  int           // in a row
 	nextTry   time.Time     // when a call may try a refused login again; zero while a probe does it
 	news      []State       // not yet told
@@ -188,18 +189,25 @@ func (l *line) startProbe() {
 	}
 }
 
-// knock has the probe ask now, and starts it where a refused login is left alone.
-func (l *line) knock() {
+// knock has the probe ask now, and starts it where a refused login is left alone. What it returns is closed when there is an
+// answer, or none was to be had in time.
+func (l *line) knock() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || !l.away() {
-		return
+		asked := make(chan struct{})
+		close(asked)
+		return asked
+	}
+	if l.asked == nil {
+		l.asked = make(chan struct{})
 	}
 	select {
 	case l.knocked <- struct{}{}:
 	default: // it is to ask already
 	}
 	l.startProbe()
+	return l.asked
 }
 
 // refusalPause is how long nothing is sent after a refusal. l.mu is held.
@@ -252,22 +260,39 @@ func (l *line) probe() {
 		if l.works() {
 			return // a call that was under way got through first
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, l.policy.timeout())
-		_, err := l.backend.Stat(ctx, "")
-		cancel()
-		switch class := backends.ClassOf(err); {
-		case l.ctx.Err() != nil:
+		if !l.ask() {
 			return
-		case err == nil || class == backends.Final && !isContext(err):
-			l.answer()
-			return
-		case class == backends.Refused && !l.policy.Auth:
-			l.refuse(err)
-			if mayLock(err) {
-				return
-			}
 		}
+		l.mu.Lock()
+		l.tellAsked()
+		l.mu.Unlock()
 		pause = min(2*pause, longestProbePause)
+	}
+}
+
+// ask is one question of the probe. It reports whether another is due.
+func (l *line) ask() (again bool) {
+	ctx, cancel := context.WithTimeout(l.ctx, l.policy.timeout())
+	defer cancel()
+	_, err := l.backend.Stat(ctx, "")
+	switch class := backends.ClassOf(err); {
+	case l.ctx.Err() != nil:
+		return false
+	case err == nil || class == backends.Final && !isContext(err):
+		l.answer()
+		return false
+	case class == backends.Refused && !l.policy.Auth:
+		l.refuse(err)
+		return !mayLock(err)
+	}
+	return true
+}
+
+// tellAsked tells whoever has knocked that the probe has asked. l.mu is held.
+func (l *line) tellAsked() {
+	if l.asked != nil {
+		close(l.asked)
+		l.asked = nil
 	}
 }
 
@@ -276,6 +301,7 @@ func (l *line) endProbe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.probing = false
+	l.tellAsked()
 	if !l.closed && (l.condition == offline || l.condition == refused && !mayLock(l.err)) {
 		l.startProbe()
 	}

@@ -1052,9 +1052,20 @@ func TestKnockAsksOnceAndAtOnce(t *testing.T) {
 				s.Fatalf("a knock at a refused login made %d attempts, want 1", n)
 			}
 		}
+		asked := s.b.Knock()
+		select {
+		case <-asked:
+			s.Error("told before it was asked")
+		default:
+		}
+		<-asked // the same answer is an answer
+		s.server.SetFault(silent)
+		began := time.Now()
+		if <-s.b.Knock(); time.Since(began) > 2*policy.Timeout {
+			s.Errorf("no answer was told after %v", time.Since(began))
+		}
 		s.server.SetFault(nil)
-		s.b.Knock()
-		synctest.Wait()
+		<-s.b.Knock()
 		s.ok(s.stat(""))
 		if s.told() != "offline online" {
 			s.Errorf("news: got %q", s.told())

@@ -284,6 +284,23 @@ func TestNewsOfAServerAreWaitedFor(t *testing.T) {
 	}
 }
 
+// A server that says the same again has answered: who mounts need not wait for another word.
+func TestTheSameAnswerIsToldAtOnce(t *testing.T) {
+	s := newStage(t)
+	s.slow, s.refuses = 50*time.Millisecond, true
+	s.define("one")
+	s.start()
+	s.heard["one"](false, &backends.Error{Op: "connect", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth})
+	began := time.Now()
+	answer, err := control.Mount.Call(t.Context(), s.client, control.MountRequest{Name: "one"})
+	if err != nil || answer.Connections[0].State != control.StateOffline {
+		t.Errorf("mount answered %+v, %v; want offline", answer, err)
+	}
+	if took := time.Since(began); took >= firstAnswer {
+		t.Errorf("it was told after %v", took)
+	}
+}
+
 // A field shows what its variables have become beside what is written, and a secret neither way.
 func TestShowTellsWhatVariablesBecome(t *testing.T) {
 	s := newStage(t)

@@ -59,8 +59,9 @@ type Backend interface {
 	backends.Backend
 	// Greet asks the server once, before anybody uses it. If it is away, calls fail at once from then on.
 	Greet(ctx context.Context) error
-	// Knock has a server that is known to be away asked now. It does not wait.
-	Knock()
+	// Knock has a server that is known to be away asked now. It does not wait; what it returns is closed when all that came of
+	// it has been told.
+	Knock() <-chan struct{}
 }
 
 func (f Floor) clean(dir string, log *slog.Logger) {
@@ -468,24 +469,26 @@ func (m *mount) use() (*cache.Tree, error) {
 }
 
 // knock has the server asked at once if it is known to be away: whoever calls has reason to believe that it is back, or that
-// what it refused is mended.
-func (m *mount) knock() {
+// what it refused is mended. What it returns is closed when that was done; nil where nobody can be asked.
+func (m *mount) knock() <-chan struct{} {
 	m.mu.Lock()
 	line := m.line
 	m.asked = time.Time{} // secrets too may have changed a moment ago
 	m.mu.Unlock()
-	if line != nil {
-		line.Knock()
+	if line == nil {
+		return nil
 	}
+	return line.Knock()
 }
 
-// knockAndWait is knock, and a wait until the server is back, is away for another reason, or had its time for it.
+// knockAndWait is knock, and a wait until the server is back, is away for another reason, has said the same again, or had its
+// time for it.
 func (m *mount) knockAndWait(ctx context.Context) {
 	before := m.status()
 	if before.State != control.StateOffline {
 		return
 	}
-	m.knock()
+	asked := m.knock()
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -493,6 +496,8 @@ func (m *mount) knockAndWait(ctx context.Context) {
 	for now := before; now.State == control.StateOffline && now.Reason == before.Reason; now = m.status() {
 		select {
 		case <-ctx.Done():
+			return
+		case <-asked:
 			return
 		case <-tick.C:
 		}

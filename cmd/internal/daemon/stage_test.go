@@ -45,6 +45,7 @@ type stage struct {
 	testErr error
 	pinErr  error         // of every test of a server once its key is trusted
 	slow    time.Duration // that a server which somebody knocks at takes to be back
+	refuses bool          // that server says what it said before
 	fault   mem.Hook      // of servers dialled from now on
 	dials   int
 }
@@ -80,10 +81,10 @@ func (f *fakeMount) OpenFiles() int                { return f.open }
 // line is a Backend whose server is back as soon as somebody knocks.
 type line struct {
 	*mem.Backend
-	knock func()
+	knock func() <-chan struct{}
 }
 
-func (l line) Knock() { l.knock() }
+func (l line) Knock() <-chan struct{} { return l.knock() }
 
 func (l line) Greet(ctx context.Context) error { _, err := l.Stat(ctx, ""); return err }
 
@@ -160,7 +161,7 @@ func (s *stage) floor() Floor {
 			}
 			b := mem.New(mem.Options{Fault: s.fault})
 			s.servers[t.Name], s.heard[t.Name], s.secrets[t.Name] = b, l.Heard, l.Secrets
-			return line{b, func() { s.back(l) }}, nil
+			return line{b, func() <-chan struct{} { return s.back(l) }}, nil
 		},
 		Mount: func(dir string, _ *cache.Tree, _ pierfs.Options) (Mounted, error) {
 			f := &fakeMount{done: make(chan struct{})}
@@ -185,12 +186,20 @@ func (s *stage) floor() Floor {
 }
 
 // back is a server that somebody knocked at.
-func (s *stage) back(l Link) {
-	if s.slow == 0 {
-		l.Heard(true, nil)
-		return
+func (s *stage) back(l Link) <-chan struct{} {
+	asked := make(chan struct{})
+	answer := func() {
+		if !s.refuses {
+			l.Heard(true, nil)
+		}
+		close(asked)
 	}
-	time.AfterFunc(s.slow, func() { l.Heard(true, nil) })
+	if s.slow == 0 {
+		answer()
+	} else {
+		time.AfterFunc(s.slow, answer)
+	}
+	return asked
 }
 
 // fail makes every test of a server end with err.
