@@ -56,7 +56,8 @@ A mount stands also while its server is away or refuses the login; the exit stat
 mount URL DIR mounts a server now, without any definition, until the daemon ends. A daemon is started if none runs.
 The URL begins with sftp://, ftp:// (in the clear), ftpes:// (explicit FTPS, port 21) or ftps:// (implicit FTPS, port 990). Its
 path is the absolute working directory; /~/dir is relative to the login directory. The password comes from
---password-file, from $` + passwordVariable + `, or is asked for. It succeeds only if the server was reached.`,
+--password-file, from $` + passwordVariable + `, or is asked for; where nobody can be asked, a login over FTP without one needs
+--no-password. It succeeds only if the server was reached.`,
 			[]string{"pierfs mount partner", "pierfs mount sftp://user@host/dir /mnt/partner --trust-new",
 				"pierfs mount sftp://user@host:2222/~/in ./in -o readOnly,retryCount=5 --password-file secret",
 				"pierfs mount ftpes://user@host/outbound /mnt/partner --ca partner-ca.pem",

@@ -338,6 +338,47 @@ func TestMountHandsThePasswordOver(t *testing.T) {
 	}
 }
 
+// An FTP login without a password would send an empty one, which servers count against the account.
+func TestMountOverFTPSendsNoEmptyPassword(t *testing.T) {
+	asked := make(chan control.MountURLRequest, 1)
+	s := newStand(t, func(s *control.Server) {
+		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
+			return control.StatusAnswer{}, nil
+		})
+		control.MountURL.Serve(s, func(_ context.Context, q control.MountURLRequest) (control.MountAnswer, error) {
+			asked <- q
+			return control.MountAnswer{}, nil
+		})
+	})
+	for args, refused := range map[string]bool{
+		"ftp://u@h/d":                    true,
+		"FTPES://u@h/d":                  true,
+		"ftps://u@h/d":                   true,
+		"ftp://h/d -o username=u":        true,
+		"ftp://u@h/d --no-password":      false,
+		"ftp://h/d":                      false,
+		"ftp://anonymous@h/d":            false,
+		"ftp://u@h/d -o username=ftp":    false,
+		"sftp://u@h/d":                   false,
+		"ftp://u:inside@h/d -o readOnly": false, // the daemon says what is wrong with it
+	} {
+		fields := strings.Fields(args)
+		status, out, errOut := s.hand("", append([]string{"mount", fields[0], t.TempDir()}, fields[1:]...)...)
+		sent := len(asked) > 0
+		if sent {
+			<-asked
+		}
+		if sent == refused || (status != 0) != refused {
+			t.Errorf("%s: sent %v, status %d\n%s%s", args, sent, status, out, errOut)
+		}
+		for _, way := range []string{"--password-file", passwordVariable, "--no-password"} {
+			if refused && !strings.Contains(errOut, way) {
+				t.Errorf("%s: %q does not tell of %s", args, errOut, way)
+			}
+		}
+	}
+}
+
 // What will keep a connection from working is told below the table, also while it works.
 func TestListTellsOfWarnings(t *testing.T) {
 	s := newStand(t, func(s *control.Server) {

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -271,13 +273,35 @@ func (h *hand) password(url string, f mountFlags) (string, error) {
 		return firstLine(file)
 	case set:
 		return value, nil
-	case !isTerminal(h.in):
-		return "", nil // a key, an agent, or a server that wants none
+	case isTerminal(h.in):
+	case wantsPassword(url, f.options):
+		return "", usageError{errors.New("there is no password for " + terminal.Quote(url) + ", and no terminal to ask at: give --password-file FILE or $" +
+			passwordVariable + ", or --no-password if the server wants none")}
+	default:
+		return "", nil // a key or an agent
 	}
 	fmt.Fprintf(h.err, "password for %s (empty for none): ", terminal.Quote(url))
 	text, err := term.ReadPassword(int(h.in.(*os.File).Fd()))
 	fmt.Fprintln(h.err)
 	return string(text), err
+}
+
+// wantsPassword reports whether nothing but a password logs in at a URL: with FTP, unless the login is anonymous. An empty one
+// would be sent, and counted against the account. What is wrong with a URL the daemon says.
+func wantsPassword(at string, options []string) bool {
+	scheme, _, _ := strings.Cut(strings.ToLower(at), "://")
+	u, err := url.Parse(at)
+	if err != nil || !slices.Contains([]string{"ftp", "ftpes", "ftps"}, scheme) {
+		return false
+	}
+	user := u.User.Username()
+	for option := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		if name, ok := strings.CutPrefix(option, "username="); ok {
+			user = name
+		}
+	}
+	_, inside := u.User.Password()
+	return !inside && !slices.Contains([]string{"", "anonymous", "ftp"}, user)
 }
 
 func firstLine(r io.Reader) (string, error) {
