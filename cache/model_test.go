@@ -66,7 +66,7 @@ func TestTreeAgreesWithAMap(t *testing.T) {
 }
 
 // servers are the kinds of server that a tree must agree with a map on.
-var servers = map[string]func(*testing.T, func(*mem.Options, *cache.Options)) *world{"SFTP": newWorld, "FTP": newStream}
+var servers = map[string]func(*testing.T, func(*mem.Options, *cache.Options)) *world{"SFTP": newKeeping, "FTP": newStreamKeeping}
 
 func (m *model) run(steps int, faults bool) {
 	m.must(m.server.MakeDir("d"))

@@ -26,12 +26,21 @@ import (
 
 // newStream is a world whose server can only stream, as one of FTP.
 func newStream(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
-	return newWorld(t, func(so *mem.Options, to *cache.Options) {
+	return newWorld(t, streaming(change))
+}
+
+// newStreamKeeping is newKeeping for such a server.
+func newStreamKeeping(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
+	return newKeeping(t, streaming(change))
+}
+
+func streaming(change func(*mem.Options, *cache.Options)) func(*mem.Options, *cache.Options) {
+	return func(so *mem.Options, to *cache.Options) {
 		*so = mem.FTP(nil)
 		if change != nil {
 			change(so, to)
 		}
-	})
+	}
 }
 
 // noise is n bytes that look like nothing.

@@ -30,9 +30,20 @@ type world struct {
 	options cache.Options
 	cache   string // the directory of store
 	store   *spool.Store
+	apart   time.Duration // see spool.StoreOptions
 }
 
 func newWorld(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
+	return newWorldApart(t, 0, change)
+}
+
+// newKeeping is a world in which all that is read is kept, also what others could yet change unseen: what is changed through its
+// own tree must be seen all the same.
+func newKeeping(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
+	return newWorldApart(t, -1, change)
+}
+
+func newWorldApart(t *testing.T, apart time.Duration, change func(*mem.Options, *cache.Options)) *world {
 	dir := t.TempDir()
 	so := mem.Options{}
 	to := cache.Options{
@@ -42,7 +53,7 @@ func newWorld(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
 	if change != nil {
 		change(&so, &to)
 	}
-	w := &world{T: t, server: mem.New(so), options: to, cache: filepath.Join(dir, "cache")}
+	w := &world{T: t, server: mem.New(so), options: to, cache: filepath.Join(dir, "cache"), apart: apart}
 	w.openStore()
 	w.tree = w.newTree()
 	t.Cleanup(func() { w.tree.Close(context.Background()) })
@@ -52,7 +63,7 @@ func newWorld(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
 // openStore opens what is kept of former trees, of which there may be any number.
 func (w *world) openStore() {
 	w.Helper()
-	store, err := spool.OpenStore(w.cache, spool.StoreOptions{Floor: spool.Floor{Bytes: 1}}) // the machine's disk is no part of the test
+	store, err := spool.OpenStore(w.cache, spool.StoreOptions{Floor: spool.Floor{Bytes: 1}, Apart: w.apart}) // the machine's disk is no part of the test
 	w.must(err)
 	w.Cleanup(store.Close)
 	w.store, w.options.Spool = store, store.Shelf("test")

@@ -33,6 +33,7 @@ import (
 type Store struct {
 	dir     string
 	log     *slog.Logger
+	apart   time.Duration
 	now     func() time.Time
 	opened  time.Time
 	listed  chan struct{} // closed when the names of the files are known that a former process left
@@ -93,7 +94,15 @@ type StoreOptions struct {
 	Floor  Floor // zero is DefaultFloor
 	Logger *slog.Logger
 	Now    func() time.Time // nil is time.Now
+
+	// Apart is how far the clocks of servers and ours may be apart: so long after its last change, beyond the unit of its time, a
+	// version is believed to be all that will bear this time. 0 is DefaultApart; with a negative one anything is kept, also
+	// what may yet change unseen.
+	Apart time.Duration
 }
+
+// DefaultApart is how far clocks may be apart.
+const DefaultApart = 5 * time.Second
 
 // DefaultSize is how many bytes a Store may hold.
 const DefaultSize = 4 << 30
@@ -117,9 +126,6 @@ const (
 	maxPending = 32 << 20
 	// fewRanges is how many ranges of a closed entry are kept in memory though they are noted.
 	fewRanges = 16
-	// settling is how long after its last change, beyond the unit of its time, a version can be believed to be all that will
-	// bear this time: our clock and the server's may be that far apart.
-	settling = 5 * time.Second
 	// surveyWithin is how long after the opening of a Store its users wait for what a former process left.
 	surveyWithin = 2 * time.Second
 	// closeWithin bounds what Close still writes down.
@@ -129,7 +135,7 @@ const (
 // OpenStore returns the Store in dir, which it makes (0700) if need be. Nobody else may use dir meanwhile. Whatever in it is
 // no part of a Store is removed.
 func OpenStore(dir string, o StoreOptions) (*Store, error) {
-	s := &Store{dir: dir, log: o.Logger, now: o.Now, opened: time.Now(), listed: make(chan struct{}), ready: make(chan struct{}), stopped: make(chan struct{}),
+	s := &Store{dir: dir, log: o.Logger, apart: cmp.Or(o.Apart, DefaultApart), now: o.Now, opened: time.Now(), listed: make(chan struct{}), ready: make(chan struct{}), stopped: make(chan struct{}),
 		bell: make(chan struct{}, 1), shelves: map[string]*Shelf{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -520,9 +526,9 @@ func (s *Store) vanished(h *Shelf) {
 
 // settled reports whether nothing else than a content that was fetched from begun on can bear its version: its time was over
 // by then, by our clock or, whatever the clocks say, because the server had told the time before.
-func (v Version) settled(begun, seen time.Time) bool {
-	unit := max(v.Unit, time.Second)
-	return !v.ModTime.IsZero() && (begun.Sub(v.ModTime) > unit+settling || begun.Sub(seen) > unit+settling)
+func (s *Store) settled(v Version, begun, seen time.Time) bool {
+	wait := max(v.Unit, time.Second) + s.apart
+	return !v.ModTime.IsZero() && (s.apart < 0 || begun.Sub(v.ModTime) > wait || begun.Sub(seen) > wait)
 }
 
 // Release gives back a File that Take has returned. Unless keep, or if it cannot be kept, its content is dropped.
@@ -536,7 +542,7 @@ func (f *File) Release(keep bool) error {
 	s := e.shelf.store
 	info, err := f.disk.Stat()
 	err = errors.Join(err, f.disk.Close())
-	sure := f.stored || e.version.settled(f.begun, e.seen)
+	sure := f.stored || s.settled(e.version, f.begun, e.seen)
 	kept := keep && err == nil && !f.grown && isOurs(info, 0o600) && len(f.real.list) > 0 && len(f.real.list) <= maxRanges
 	s.mu.Lock()
 	defer s.unlock()
@@ -631,7 +637,7 @@ func (h *Shelf) KeepSmall(name string, v Version, content []byte, begun time.Tim
 		seen = old.seen
 	}
 	switch {
-	case !v.settled(begun, seen):
+	case !s.settled(v, begun, seen):
 		s.remember(h, name, v, seen)
 		return
 	case s.ended || s.pending+v.Size > maxPending:
