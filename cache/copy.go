@@ -16,7 +16,7 @@ func (f *File) copy() *spool.File {
 	t := f.tree
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.copied != nil || t.options.Spool == nil || f.shut == syscall.EBADF {
+	if f.copied != nil || t.options.Spool == nil || f.shut == syscall.EBADF || t.ctx.Err() != nil {
 		return f.copied
 	}
 	copied, err := t.options.Spool.Take(f.name, t.versionOf(f.name, f.base))
@@ -126,6 +126,13 @@ func (f *File) dropCopy(keep bool) {
 	f.tree.warn("a cached file", f.copied.Release(keep && !f.stale && !f.gone))
 	f.flight.wake()
 	f.copied, f.flight = nil, flight{}
+}
+
+// giveBackCopy is dropCopy for a Tree that has ended.
+func (f *File) giveBackCopy() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dropCopy(true)
 }
 
 // readCopy reads from the copy what is there, and fetches what is not, together with what a sequential reader is going to

@@ -241,6 +241,19 @@ func TestRemovedFileIsNotKept(t *testing.T) {
 	})
 }
 
+// TestTreeThatEndsGivesBackWhatIsOpen: nobody closes the files of a mount that was cut off.
+func TestTreeThatEndsGivesBackWhatIsOpen(t *testing.T) {
+	eachKept(t, func(w *world, content string) {
+		w.replaceTree(outliving{retry.New(w.server, w.options.Retry, retry.Options{})})
+		f := w.open("f", reading)
+		w.read(f)
+		w.must(w.tree.Close(w.Context()))
+		w.again()
+		w.asks("the next daemon", func() { w.reads("f", content) }, "stat")
+		w.must(f.Close(w.Context(), false))
+	})
+}
+
 // TestFetchedAheadIsCounted: what is fetched ahead of a reader who goes on is used, of one who leaves it is wasted.
 func TestFetchedAheadIsCounted(t *testing.T) {
 	w := newWorld(t, nil)

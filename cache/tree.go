@@ -858,6 +858,9 @@ func (t *Tree) Close(ctx context.Context) error {
 	t.walks.stop()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server
 	t.work.Wait()
+	for _, f := range t.below("") { // a mount that was cut off closes nothing
+		f.giveBackCopy()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return errors.Join(append(errs, t.litter.close())...)
