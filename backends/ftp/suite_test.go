@@ -50,6 +50,8 @@ func (w way) options() servers.FTPOptions {
 func refused(kind servers.FTPKind) []string {
 	names := []string{"new\nline", "carriage\rreturn"}
 	switch kind {
+	case servers.Vsftpd:
+		names = nil
 	case servers.PureFTPd:
 		names = append(names, "trailing ", "tab\there", "escape\x1b[31m", "back\\slash", "del\x7f")
 	case servers.PyFTPdlib:
