@@ -127,7 +127,7 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 			return
 		}
 		l.end(over.rest(), nil)
-		t.listed(dir)
+		t.listed(dir, l.list.Len(), time.Since(l.began))
 	}()
 	return l, nil
 }

@@ -397,9 +397,14 @@ func (t *Tree) openAfter(r *reading, dir string, now time.Time) {
 func (t *Tree) fetchNext(h *next, dir string) {
 	defer t.work.Done()
 	ctx := opensAhead(t.ctx)
-	file, _, err := t.Open(ctx, h.name, OpenMode{Read: true})
+	file, e, err := t.Open(ctx, h.name, OpenMode{Read: true})
 	if err == nil {
-		_, err = file.ReadAt(ctx, make([]byte, 1), 0)
+		if e.Size > 0 && e.Size <= smallFile && t.small.Load() < smallFiles {
+			err = file.fetchWhole(ctx)
+		}
+		if err == nil {
+			t.counters.prefetched.Add(h.size)
+		}
 	}
 	n, now := &t.nexts, time.Now()
 	n.mu.Lock()
@@ -445,6 +450,7 @@ func (t *Tree) dropNexts(unwanted func(*next) bool) {
 		}
 		n.forget(h)
 		h.dropped = true
+		t.counters.wasted.Add(h.size)
 		if h.arrived {
 			toClose = append(toClose, h)
 		}

@@ -16,7 +16,7 @@ import (
 // not held up: on a server where each question needs a session one is left, and on the others no more is on its way than
 // is answered as quickly as one question alone.
 const (
-	walkPause  = time.Second // a walk that does not move for so long has stopped
+	walkPause  = time.Second // a walk that does not move for so long, and four short listings, has stopped
 	maxWalks   = 4           // at a time, in one tree
 	stepsKept  = 1 << 10     // directories of which it is remembered where somebody worked in them
 	firstAhead = 32          // directories listed ahead at first
@@ -148,7 +148,7 @@ func (w *walks) step(dir, child string, now time.Time) (before string, walks boo
 	}
 	pause := now.Sub(s.at)
 	s.at = now
-	if pause > walkPause {
+	if pause > w.pause() {
 		s.run = 0
 		if s.child == child {
 			s.run = 1
@@ -320,7 +320,7 @@ func (t *Tree) walkOn(now time.Time) {
 	w := &t.walks
 	for i := len(w.all) - 1; i >= 0; i-- {
 		one := w.all[i]
-		if now.Sub(one.movedAt) >= walkPause || one.wasted > firstAhead+one.used || now.Before(w.rest) {
+		if now.Sub(one.movedAt) >= w.pause() || one.wasted > firstAhead+one.used || now.Before(w.rest) {
 			t.endWalk(i)
 		}
 	}
@@ -337,9 +337,9 @@ func (t *Tree) walkOn(now time.Time) {
 		return
 	}
 	if w.timer == nil {
-		w.timer = time.AfterFunc(walkPause, t.endWalks)
+		w.timer = time.AfterFunc(w.pause(), t.endWalks)
 	} else {
-		w.timer.Reset(walkPause)
+		w.timer.Reset(w.pause())
 	}
 }
 
@@ -447,8 +447,8 @@ func (t *Tree) cameAhead(one *walk, p *place, g *glance, began time.Time) {
 		}
 		t.load(one, p, "")
 	}
-	if g.err == nil && g.entries < smallList {
-		w.measure(now.Sub(began))
+	if g.err == nil {
+		w.measure(g.entries, now.Sub(began), true)
 	}
 	t.walkOn(now)
 }
@@ -456,27 +456,35 @@ func (t *Tree) cameAhead(one *walk, p *place, g *glance, began time.Time) {
 // restAway is how long nothing is listed ahead after the server was away.
 const restAway = 5 * time.Second
 
-// measure learns from the time that a short listing took, how many may be on their way.
-func (w *walks) measure(took time.Duration) {
+// pause is how long a walk may not move until it has stopped; the caller holds walks.mu.
+func (w *walks) pause() time.Duration { return walkPause + 4*w.best }
+
+// measure learns from the time that a listing took, how far away the server is, and if it was one ahead how many of them may be on
+// their way; the caller holds walks.mu.
+func (w *walks) measure(names int, took time.Duration, wasAhead bool) {
+	if names >= smallList {
+		return
+	}
 	if w.best == 0 || took < w.best {
 		w.best = took
 	}
 	w.best += w.best / 64 // a way that became longer is not held against it for ever
-	if took > 3*w.best+100*time.Millisecond {
+	switch {
+	case !wasAhead:
+	case took > 3*w.best+100*time.Millisecond:
 		w.lane = max(w.lane/2, 4)
-		return
+	default:
+		w.lane = min(w.lane+1, mostLane)
 	}
-	w.lane = min(w.lane+1, mostLane)
 }
 
-// listed notes that somebody has listed dir himself.
-func (t *Tree) listed(dir string) {
-	if !t.walks.on.Load() {
-		return
-	}
-	t.walks.mu.Lock()
-	defer t.walks.mu.Unlock()
-	for _, one := range t.walks.all {
+// listed notes that somebody has listed dir himself, which has so many names and took so long.
+func (t *Tree) listed(dir string, names int, took time.Duration) {
+	w := &t.walks
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.measure(names, took, false)
+	for _, one := range w.all {
 		if p := one.places[dir]; p != nil && p.kids == nil {
 			t.load(one, p, "")
 		}

@@ -199,3 +199,18 @@ func TestNoWalkOutlivesItsTree(t *testing.T) {
 		}
 	})
 }
+
+// TestWalkOnAServerFarAway: where a listing takes longer than the pause after which a walk near by has stopped.
+func TestWalkOnAServerFarAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, func(so *mem.Options, to *cache.Options) {
+			so.Fault = wayOf(700 * time.Millisecond)
+			to.MetadataTTL = time.Minute
+		}, fillTree(10, 10, 1))
+		w.within("find", 16*time.Second, func() {
+			if n := w.find("", 0); n != 210 {
+				t.Errorf("%d names", n)
+			}
+		})
+	})
+}
