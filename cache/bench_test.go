@@ -141,3 +141,24 @@ func BenchmarkSmallFile(b *testing.B) {
 		check(b, f.Close(b.Context(), false))
 	}
 }
+
+// BenchmarkListMillion lists a million names that are not known, and tells what they and the listing hold.
+func BenchmarkListMillion(b *testing.B) {
+	const names = 1_000_000
+	server, tree := newBench(b)
+	check(b, server.MakeDir("d"))
+	for i := range names {
+		check(b, server.WriteFile(fmt.Sprintf("d/file-%07d.txt", i), nil))
+	}
+	var held int64
+	for b.Loop() {
+		held = heapOf(func() any {
+			n, l := listAll(b, tree, "d")
+			if n != names {
+				b.Fatalf("%d names", n)
+			}
+			return l
+		})
+	}
+	b.ReportMetric(float64(held)/names, "B/name")
+}
