@@ -7,7 +7,7 @@
 //
 // A cell of its tables is one peer that does one work on one way to one server. Each cell has a fresh mount with nothing in
 // its caches, of files that the server's own machine holds in memory; the peers take turns at one work, n times, and the
-// median counts. What a work reads, lists or leaves at the server is compared with what it must be: a wrong answer is no figure. Writes
+// median counts (a cell of more than 10 s is measured once). What a work reads, lists or leaves at the server is compared with what it must be: a wrong answer is no figure. Writes
 // take until the server has everything. A cell that takes longer than the limit shows ">60" and how far it came.
 //
 // Ways with a round trip are links of integration/link without a bound on bandwidth, which count round trips and bytes. The
@@ -212,10 +212,11 @@ func (r *run) compare(b *testing.B, p plan, s *site, w *work, trip time.Duration
 	if !w.writes {
 		shared = s.makeFiles(b, w, r.size)
 	}
+	long := map[*peer]bool{}
 	for round := range *flagRounds {
 		for i := range peers {
 			e := peers[(i+round)%len(peers)] // who begins has the coldest machine
-			if !p.takes(e, w, s.protocol) {
+			if !p.takes(e, w, s.protocol) || long[e] {
 				continue
 			}
 			b.Run(e.name, func(b *testing.B) {
@@ -225,6 +226,7 @@ func (r *run) compare(b *testing.B, p plan, s *site, w *work, trip time.Duration
 				}
 				f := c.measure(b)
 				r.figures = append(r.figures, f)
+				long[e] = f.took > 10*time.Second
 				if f.wrong != nil {
 					b.Error(f.wrong)
 				}

@@ -230,14 +230,13 @@ func write(b testing.TB, name, text string) {
 	}
 }
 
-// serve starts a program that serves point, and returns when it does. The mount goes before the program.
+// serve starts a program that serves point, and returns when it does. The mount goes first, then the program, then dir.
 func serve(b testing.TB, dir, point string, cmd *exec.Cmd) mounted {
 	b.Helper()
 	p := process.Start(b, cmd)
 	b.Cleanup(func() {
-		if err := daemon.Clear(dir); err != nil {
-			b.Error(err)
-		}
+		_ = syscall.Unmount(point, syscall.MNT_FORCE) // it may not have come to a mount; dir is only removed without one
+		_ = syscall.Unmount(point, syscall.MNT_DETACH)
 	})
 	for deadline := time.Now().Add(process.Patience); ; time.Sleep(10 * time.Millisecond) {
 		mounts, err := daemon.MountsBelow(dir)
