@@ -51,6 +51,8 @@ type File struct {
 	flight   flight          // of what is being fetched into copied
 	stream   stream          // the same where the server can only stream; see stream.go
 	staged   *spool.File     // nil until something is written; whole and reader only fill it then
+	onward   int64           // how much of staged was written from its beginning on
+	early    *early          // what of that is on its way before the file is published; see early.go
 	writer   backends.Writer // holds a name that was created exclusively, until the first publication
 	temp     string          // the writer's temporary name
 	reads    bool            // somebody opened it to read it
@@ -273,6 +275,7 @@ func (f *File) beginsWith(ctx context.Context, content []byte) bool {
 
 // WriteAt writes p at off, into the staging file. It does not touch the server, but for what a part of a block needs.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	defer f.sendEarly()
 	return f.write(ctx, func(staged *spool.File) (int64, int, error) {
 		n, err := staged.WriteAt(p, off)
 		return off, n, err
@@ -281,6 +284,7 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // Append writes p at the end, wherever others have moved it meanwhile.
 func (f *File) Append(ctx context.Context, p []byte) (int, error) {
+	defer f.sendEarly()
 	return f.write(ctx, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
 }
 
@@ -298,6 +302,7 @@ func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n 
 	off, n, err := write(f.staged)
 	if n > 0 {
 		f.changed(min(off, end))
+		f.wrote(spool.Range{Off: off, End: off + int64(n)})
 	}
 	if err != nil {
 		f.torn = fault("write", f.name, err)
@@ -354,6 +359,7 @@ func (f *File) truncateLocked(size int64) error {
 		f.staged = staged
 		f.forgetBase()
 		f.changed(0)
+		f.wasCut(0)
 		return nil
 	}
 	if err := f.stageLocked(); err != nil {
@@ -364,6 +370,7 @@ func (f *File) truncateLocked(size int64) error {
 		return err
 	}
 	f.changed(min(size, end))
+	f.wasCut(size)
 	return nil
 }
 
@@ -608,6 +615,7 @@ func (f *File) seal() {
 
 // remove notes that the file bears no name any more.
 func (f *File) remove() {
+	f.dropEarly()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gone = true
@@ -615,6 +623,7 @@ func (f *File) remove() {
 
 // discard lets go of everything, after the last Close.
 func (f *File) discard() {
+	f.dropEarly()
 	f.mu.Lock()
 	reader, staged := f.reader, f.staged
 	f.reader, f.staged = nil, nil

@@ -40,6 +40,8 @@ type job struct {
 	waited  bool  // the writer was opened when the file was created, and not now
 	writer  backends.Writer
 	temp    string
+	early   *early // what is on its way already; nil if nothing is
+	place   int64  // how much the place holds that the content is sent to
 }
 
 // changedElsewhere is why a content cannot be published that builds on one that is no more.
@@ -71,6 +73,7 @@ func (f *File) publish(ctx context.Context) error {
 		}
 		j.linked = f.tree.linked(j.name)
 		info, err := f.upload(ctx, j)
+		j.early.drop() // if it was not used
 		f.tree.forgetLinks(j.name)
 		again := f.end(j, info, err) || errors.Is(err, cutWhileSent)
 		if !again || ctx.Err() != nil {
@@ -109,6 +112,7 @@ func (f *File) begin() (*job, error) {
 	}
 	j.attr = f.attrToSet(j.pending)
 	f.writer, f.temp = nil, ""
+	j.early = f.stopEarly()
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}
 	return j, nil
 }
@@ -266,7 +270,16 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 		return backends.Info{}, err
 	}
 	w, temp, claimed := j.writer, j.temp, j.claim || j.writer != nil
-	j.writer, j.temp, j.waited = nil, "", w != nil
+	begun, ok := j.early.take(ctx, j)
+	if !ok && w != nil && j.early != nil { // it was given bytes that may be others by now
+		f.abort(j)
+		w, claimed = nil, j.claim
+	}
+	j.writer, j.temp, j.waited, j.early = nil, "", w != nil, nil
+	if ok {
+		w, temp = begun.writer, begun.temp
+	}
+	j.place = begun.end
 	if w == nil {
 		temp = t.tempName(j.name, j.claim)
 		var err error
@@ -278,7 +291,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	}
 	defer t.freeTemp(temp)
 	attr, _ := sendable(j.attr, t.Caps())
-	info, err := send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	info, err := send(ctx, w, j, attr, begun.rest(t, j.staged, j.size))
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" {
@@ -491,9 +504,9 @@ func send(ctx context.Context, w backends.Writer, j *job, a backends.Attr, parts
 
 func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {
 	buf := make([]byte, min(j.size, uploadChunk))
-	end := j.from // of what the place holds; at least that of a place that is new
-	if !j.inPlace {
-		end = 0
+	end := j.place // of what the place holds; at least that of a place that is new
+	if j.inPlace {
+		end = j.from
 	}
 	for part := range parts {
 		for off := part.Off; off < part.End; {
@@ -506,7 +519,7 @@ func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spoo
 				return err
 			}
 			off += int64(n)
-			end = off
+			end = max(end, off)
 		}
 	}
 	// What was written and cut off again: only a truncation gives it the time of now.

@@ -127,6 +127,7 @@ type Tree struct {
 	uploads    turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
 	waiting    atomic.Int64  // files that wait to be
 	aheads     aheads        // of readers
+	earlies    atomic.Int64  // contents that travel while they are written, at most maxEarly
 	cutListing atomic.Bool   // it was told that the server cuts listings
 	lastError  atomic.Pointer[error]
 }
