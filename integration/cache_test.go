@@ -3,12 +3,16 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"pierfs/integration/daemon"
 	"pierfs/integration/link"
 	"pierfs/integration/process"
 	"pierfs/integration/servers"
@@ -161,13 +165,7 @@ func TestContentIsReadFromHereAfterACrash(t *testing.T) {
 	t.Parallel()
 	eachCache(t, func(t *testing.T, s *cacheStage) {
 		s.readAll(t)
-		heard := time.Now()
-		for len(s.kept(t, ".note")) < 1 || len(s.kept(t, ".small")) < 1 { // written soon after the last close
-			if time.Since(heard) > process.Patience {
-				t.Fatalf("nothing is noted: %v", s.kept(t, ""))
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		await(t, "what was read is noted", func() bool { return len(s.kept(t, ".note")) == 1 && len(s.kept(t, ".small")) == 1 })
 		s.daemon.Kill()
 		s.start(t)
 		s.readsFromHere(t)
@@ -265,4 +263,42 @@ func TestTreeIsFetchedAhead(t *testing.T) {
 			t.Errorf("warming what is not there ends with %d, %s", r.Status, r.Stderr)
 		}
 	})
+}
+
+// TestWarmingShowsABarAndStopsAtCtrlC: what is there by then stays, and nothing more is fetched.
+func TestWarmingShowsABarAndStopsAtCtrlC(t *testing.T) {
+	t.Parallel()
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	s := &cacheStage{contents: map[string][]byte{}}
+	const files, size = 20, 1 << 20
+	for i := range files {
+		s.give(t, server.Dir, fmt.Sprint("f", i), random(i, size), longAgo)
+	}
+	d := newDaemon(t)
+	d.Define(t, connection, daemon.To(t, server, daemon.Fields{"rateLimit": "4MiB"}))
+	d.Start(t)
+	d.AwaitState(t, connection, "ready", process.Patience)
+	s.stage = &stage{server: server, daemon: d, mount: d.Mount(connection), behind: server.Dir}
+
+	cmd := exec.Command(filepath.Join(binaries(t), "pierfs"), "cache", "warm", connection)
+	cmd.Env = append(os.Environ(), "PIERFS_RUNTIME_DIR="+d.RuntimeDir)
+	x := onTerminal(t, cmd)
+	await(t, "a bar, and something is fetched", func() bool {
+		return strings.Contains(x.Log.String(), "% |") && s.status(t).FromServer > 0
+	})
+	x.Signal(syscall.SIGINT)
+	if status := x.Wait(t, process.Patience); status != 74 {
+		t.Errorf("pierfs cache warm: exit %d after Ctrl-C, want 74\n%s", status, x.Log)
+	}
+	last := int64(-1)
+	await(t, "nothing more is fetched", func() bool {
+		before := last
+		last = s.status(t).FromServer
+		time.Sleep(500 * time.Millisecond) // two mebibytes cross in that time
+		return last == before
+	})
+	if last >= files*size {
+		t.Errorf("all of it was fetched though it was stopped")
+	}
+	s.readAll(t)
 }
