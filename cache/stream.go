@@ -38,6 +38,8 @@ const (
 	maxTransfers = 3
 	turnBytes    = 4 << 20
 	turnTime     = time.Second
+	// dearJump is how long a transfer must take to begin for jumps to count.
+	dearJump = 10 * time.Millisecond
 	// tieLength is how much of what is known of a file is compared when it is found longer: is it the same, grown?
 	tieLength = 4 << 10
 )
@@ -52,6 +54,7 @@ type stream struct {
 	ahead   spool.Range // of the latest reader: fetched while nobody waits
 	into    *spool.File // where ahead belongs
 	jumps   int
+	whole   bool // all of it is read in order by now: further jumps would take longer
 }
 
 // want is somebody who waits for a range.
@@ -237,6 +240,17 @@ func (f *File) choose() (*spool.File, spool.Range) {
 	if near != nil {
 		return near.into, spool.Range{Off: s.at, End: min(nearest+waitedStep, s.at+streamStep, f.base.Size)}
 	}
+	if s.whole = s.whole || f.wholePays(); s.whole && (len(s.wants) > 0 || s.into != nil && f.tree.waiting.Load() == 0) {
+		into := s.into
+		if len(s.wants) > 0 {
+			into = s.wants[0].into
+		}
+		for _, from := range []int64{s.at, 0} {
+			if off, ok := missingIn(into, spool.Range{End: f.base.Size}, from); ok {
+				return step(into, off, off+streamStep)
+			}
+		}
+	}
 	if len(s.wants) > 0 {
 		first := s.wants[0]
 		if off, ok := missingIn(first.into, s.duty, s.at); ok { // else two who read in turn would have nothing but jumps
@@ -265,6 +279,21 @@ func (f *File) choose() (*spool.File, spool.Range) {
 		s.duty = spool.Range{Off: off, End: off + max(s.ahead.Len(), streamPiece)}
 	}
 	return step(s.into, off, off+streamStep)
+}
+
+// wholePays reports whether as many jumps as there were, and those, take as long as all that is missing. The caller holds mu.
+func (f *File) wholePays() bool {
+	s := &f.stream
+	if s.jumps < 4 || s.into == nil || f.base.Size > wholeSize || !f.tree.options.Spool.HasRoom() {
+		return false
+	}
+	begin, perByte := f.tree.pace.told()
+	missing := s.into.Missing(0, f.base.Size)
+	var n int64
+	for _, r := range missing {
+		n += r.Len()
+	}
+	return begin >= dearJump && 2*time.Duration(s.jumps)*begin >= time.Duration(n/1024)*perByte
 }
 
 // jump decides where to begin the transfer for w, which misses off. The caller holds mu.
@@ -316,7 +345,7 @@ func (s *stream) fail(err error) {
 	for _, w := range s.wants {
 		w.done <- err
 	}
-	s.wants, s.into, s.duty = nil, nil, spool.Range{}
+	s.wants, s.into, s.duty, s.whole = nil, nil, spool.Range{}, false
 }
 
 // forget takes w out; the caller holds File.mu.
@@ -510,6 +539,13 @@ func (p *pace) took(jumped bool, n int, d time.Duration) {
 	case p.perByte > 0:
 		p.begin = mean(p.begin, max(0, d-p.perByte*time.Duration(n)/1024))
 	}
+}
+
+// told returns how long a transfer takes to begin, and then 1024 bytes; 0 is not known.
+func (p *pace) told() (begin, perByte time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.begin, p.perByte
 }
 
 // skip is the gap up to which reading on is faster than beginning anew.

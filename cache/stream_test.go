@@ -807,3 +807,42 @@ func TestReadOfASilentStreamEndsWithinTheBudget(t *testing.T) {
 		w.must(w.tree.Close(w.Context()))
 	})
 }
+
+// Once jumping about has taken as long as all of the file would, it is read in order and whole.
+func TestStreamIsReadWholeForThoseWhoJumpAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStream(t, nil)
+		const size = 64 << 20
+		content := noise(size, 9)
+		w.give("big", content)
+		begun, read := 0, 0
+		w.server.SetAfter(func(_ context.Context, op, _ string) error {
+			switch now := w.server.Calls()["retr"]; {
+			case now > begun:
+				begun = now
+				time.Sleep(120 * time.Millisecond)
+			case op == "readat":
+				read++
+				time.Sleep(time.Millisecond) // for 64 or 256 KiB
+			default:
+				time.Sleep(40 * time.Millisecond)
+			}
+			return nil
+		})
+		before := w.server.Calls()["retr"]
+		f := w.open("big", reading)
+		random := rand.New(rand.NewPCG(5, 6))
+		began := time.Now()
+		for range 200 {
+			off := random.Int64N(size - 4096)
+			w.part(f, content[off:off+4096], off)
+		}
+		took, transfers := time.Since(began), w.server.Calls()["retr"]-before
+		t.Logf("200 reads in %v, %d transfers, %d requests", took, transfers, read)
+		if took > 3*time.Second || transfers > 25 {
+			t.Errorf("200 reads took %v and %d transfers", took, transfers)
+		}
+		w.close(f)
+		w.must(w.tree.Close(w.Context()))
+	})
+}
