@@ -450,6 +450,63 @@ func TestDeadSessionsAreReplaced(t *testing.T) {
 	}
 }
 
+// proftpd ends a session that has moved nothing for a while, and no NOOP keeps it: that costs nobody an error.
+func TestSessionsThatQuestionsDoNotKeep(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{Kind: servers.ProFTPD, Config: []string{"TimeoutNoTransfer 1"}})
+	b := connect(t, s, servers.Plain, Options{})
+	_, err := put(t.Context(), b, "file", []byte("text"))
+	ok(t, err)
+	logins := func() (n int) {
+		for _, command := range s.Commands(t) {
+			if strings.HasPrefix(command, "USER") {
+				n++
+			}
+		}
+		return n
+	}
+	for first, asks := logins(), time.NewTicker(20*time.Millisecond); logins() < first+3; <-asks.C {
+		if _, err := b.Stat(t.Context(), "file"); err != nil {
+			t.Fatalf("stat beside the end of sessions: %v", err)
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("no session was ended")
+		}
+	}
+	if got, err := get(t.Context(), b, "file"); err != nil || string(got) != "text" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// The clock of a server that lists its own time is learned from files that tell theirs in UTC.
+func TestZoneOfARealServerIsLearned(t *testing.T) {
+	for _, zone := range []string{"America/St_Johns", "Asia/Kathmandu"} { // -3:30 or -2:30, and +5:45
+		t.Run(zone, func(t *testing.T) {
+			t.Parallel()
+			// Of these servers proftpd alone lists local time and tells UTC by MDTM; without facts it must be listed.
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: servers.ProFTPD, Zone: zone, Config: []string{"FactsAdvertise off"}})
+			times := map[string]time.Time{}
+			for i := range 5 {
+				name, when := fmt.Sprint("file", i), time.Now().Add(-time.Duration(i*i*50)*time.Hour).Truncate(time.Second)
+				times[name] = when
+				ok(t, os.WriteFile(filepath.Join(s.Dir, name), nil, 0o644))
+				ok(t, os.Chtimes(filepath.Join(s.Dir, name), when, when))
+			}
+			b := connect(t, s, servers.Plain, Options{})
+			n := 0
+			for info, err := range b.List(t.Context(), "") {
+				ok(t, err)
+				n++
+				if off := times[info.Name].Sub(info.ModTime); info.TimeUnit != time.Minute || off < 0 || off >= time.Minute {
+					t.Errorf("%s: listed as of %v to the %v, want the minute of %v", info.Name, info.ModTime, info.TimeUnit, times[info.Name])
+				}
+			}
+			if !b.patterns() || n != len(times) {
+				t.Errorf("%d entries of %d; listed without facts: %v", n, len(times), b.patterns())
+			}
+		})
+	}
+}
+
 // A limit of the server is learned, and costs nobody an error.
 func TestServerOfFewSessions(t *testing.T) {
 	for _, kind := range servers.FTPKinds() {

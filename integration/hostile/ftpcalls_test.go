@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -186,10 +187,16 @@ func verbs() []string {
 		"MLSD NLST MLST SIZE MDTM MFMT DELE RMD MKD RNFR RNTO STAT")
 }
 
-// strays are the commands that named something outside of the working directory, or that no client of ours sends.
+// strays are the commands that named something outside of the working directory, or by a path that is not absolute (of which a
+// server may make options), and those that no client of ours sends, as REST before an upload.
 func (s *FTPServer) strays() []Command {
 	var strays []Command
+	rest := false // the command before gave an offset that counts
 	for _, c := range s.Commands() {
+		if rest && (c.Verb == "STOR" || c.Verb == "APPE") {
+			strays = append(strays, c)
+		}
+		rest = c.Verb == "REST" && c.Arg != "0"
 		known := slices.Contains(verbs(), c.Verb) || slices.Contains([]string{"QUIT", "ABOR", "HASH", "AVBL"}, c.Verb)
 		name := ""
 		switch c.Verb {
@@ -198,7 +205,10 @@ func (s *FTPServer) strays() []Command {
 		case "MFMT":
 			_, name, _ = strings.Cut(c.Arg, " ")
 		}
-		inside := name == "" || isProof(c) || s.abs(name) == s.Root || strings.HasPrefix(s.abs(name), s.Root+"/")
+		if c.Verb == "LIST" {
+			name = strings.TrimPrefix(c.Arg, "-a ")
+		}
+		inside := name == "" || isProof(c) || path.IsAbs(name) && (s.abs(name) == s.Root || strings.HasPrefix(s.abs(name), s.Root+"/"))
 		if !known || !inside {
 			strays = append(strays, c)
 		}

@@ -230,6 +230,85 @@ func TestFTPUploadIsWhole(t *testing.T) {
 	}
 }
 
+// TestStaleRest: a server may keep the offset of a transfer that it has refused for the next one. What comes then is the end of a
+// file, and is not taken for all of it.
+func TestStaleRest(t *testing.T) {
+	t.Parallel()
+	whole := numbered(9 << 20)
+	for _, features := range [][]string{nil, ListFeatures()} {
+		s := NewFTP(t, FTPManner{Features: features})
+		furnishFTP(s)
+		s.Put("file", File{Data: whole, Mtime: 1_700_000_000})
+		connectFTP(t, s, func(c *connection) {
+			c.warm()
+			kept := int64(0)
+			s.Behave(FTPManner{Features: features, Rules: []FTPRule{func(x *FTPExchange) bool {
+				if x.Verb != "RETR" || kept > 0 {
+					return false
+				}
+				if kept = x.d.rest; kept > 0 {
+					x.Reply("550 not now") // and the offset stays
+				}
+				return kept > 0
+			}}})
+			r, err := c.Open(t.Context(), "file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close() // it waits for nobody
+			p := make([]byte, 1000)
+			if n, err := r.ReadAt(t.Context(), p, 8<<20); err == nil && string(p[:n]) != whole[8<<20:8<<20+n] {
+				t.Errorf("at 8 MiB: other bytes, the first at %d", difference(string(p[:n]), whole[8<<20:]))
+			}
+			for range 3 {
+				got, err := c.reads("file", len(whole)+10)
+				if err == nil && got != whole {
+					t.Errorf("got %d bytes of %d without an error, the first wrong one at %d", len(got), len(whole), difference(got, whole))
+				}
+			}
+			if kept == 0 {
+				t.Error("no offset was kept")
+			}
+			c.readsRight("file", whole)
+		})
+	}
+}
+
+// TestAppendThatReplaces: a server that takes APPE for STOR, or one that loses half of it, is caught by its size.
+func TestAppendThatReplaces(t *testing.T) {
+	t.Parallel()
+	for name, takes := range map[string]FTPRule{
+		"replaces": FTPTakes(-1, -1, "226 done"), "loses": FTPTakes(-1, 10, "226 done"), "loses all": FTPTakes(-1, 0, "226 done"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := NewFTP(t, FTPManner{})
+			furnishFTP(s)
+			connectFTP(t, s, func(c *connection) {
+				c.warm()
+				s.Behave(FTPManner{Rules: []FTPRule{func(x *FTPExchange) bool {
+					if x.Verb != "APPE" {
+						return false
+					}
+					x.Verb = "STOR"
+					return takes(x)
+				}}})
+				err := c.within(3*limit+slack, "append", func(ctx context.Context) error {
+					w, err := c.Update(ctx, "file")
+					if err != nil {
+						return err
+					}
+					return finish(ctx, w, content, 3)
+				})
+				if err == nil {
+					f, _ := s.Get("file")
+					t.Errorf("the append succeeded, and the server has %d bytes", len(f.Data))
+				}
+			})
+		})
+	}
+}
+
 // TestFTPDataConnectionIsStolen is the eleventh row: who connects to the passive port before us is served in our place. He may get
 // what we were to read, in the clear, which nothing can help; but what he sends is never taken for the server's, and what
 // the server has of him never for ours.

@@ -220,6 +220,19 @@ func TestSilenceEnds(t *testing.T) {
 	}
 }
 
+// TestIdleSessionStays: a timeout is of a wait, and leaves nothing behind that ends the next one.
+func TestIdleSessionStays(t *testing.T) {
+	inMemory(t, nil, func(t *testing.T, s *Session) {
+		_, err := store(t.Context(), s, "STOR /f", []byte("x"))
+		ok(t, err)
+		time.Sleep(10 * s.o.SocketTimeout)
+		do(t, s, "NOOP")
+		if got, err := retrieve(t.Context(), s, "/f", 0); string(got) != "0123456789" || err != nil {
+			t.Errorf("retrieved %q, %v", got, err)
+		}
+	})
+}
+
 // TestBoundsOfReplies: no reply costs memory without end.
 func TestBoundsOfReplies(t *testing.T) {
 	endless := func(piece string) answer {
