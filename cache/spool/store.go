@@ -338,6 +338,9 @@ func (s *Store) lacking() int64 {
 
 // HasRoom evicts what may go if there is more than there may be, and reports whether the bounds are kept then.
 func (h *Shelf) HasRoom() bool {
+	if h == nil {
+		return false
+	}
 	h.store.mu.Lock()
 	defer h.store.unlock()
 	return h.store.makeRoom()

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,12 +28,29 @@ func (h *hand) cacheCommand() *cobra.Command {
 	return cmd
 }
 
-// below reads NAME, or NAME:/path.
-func (h *hand) below(arg string) (control.FileRequest, error) {
-	if !strings.Contains(arg, ":") {
-		arg += ":/"
+// below reads NAME, NAME:/path, or a path of this machine that leads into a mount.
+func (h *hand) below(ctx context.Context, arg string) (control.FileRequest, error) {
+	switch {
+	case strings.Contains(arg, ":"):
+		return h.at(arg)
+	case !strings.HasPrefix(arg, "/"):
+		return h.at(arg + ":/")
 	}
-	return h.at(arg)
+	all, err := control.List.Call(ctx, h.client(), control.ListRequest{})
+	if err != nil {
+		return control.FileRequest{}, err
+	}
+	arg = filepath.Clean(arg)
+	q := control.FileRequest{Connection: arg} // which the daemon then knows nothing of
+	for _, c := range all.Connections {
+		if c.Dir == "" || len(q.Path) > 0 && len(c.Dir) <= len(q.Connection) {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(arg+"/", strings.TrimSuffix(c.Dir, "/")+"/"); ok {
+			q.Connection, q.Path = c.Dir, control.Name("/"+rest)
+		}
+	}
+	return q, nil
 }
 
 func (h *hand) cacheStatusCommand() *cobra.Command {
@@ -95,9 +114,9 @@ func inBytes(n int64) string {
 }
 
 func (h *hand) cacheDropCommand() *cobra.Command {
-	return &cobra.Command{Use: "drop NAME[:/path]", Short: "Forget what is kept of a connection, a directory or a file", Args: args(cobra.ExactArgs(1)),
+	return &cobra.Command{Use: "drop NAME[:/path]|PATH", Short: "Forget what is kept of a connection, a directory or a file", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.below(args[0])
+			q, err := h.below(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -114,9 +133,9 @@ func (h *hand) cacheDropCommand() *cobra.Command {
 }
 
 func (h *hand) cacheWarmCommand() *cobra.Command {
-	return &cobra.Command{Use: "warm NAME[:/path]", Short: "Fetch a file, or all below a directory, ahead", Args: args(cobra.ExactArgs(1)),
+	return &cobra.Command{Use: "warm NAME[:/path]|PATH", Short: "Fetch a file, or all below a directory, ahead", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.below(args[0])
+			q, err := h.below(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,9 @@ func TestCacheCommands(t *testing.T) {
 			return control.CacheAnswer{Dir: "/c/content", Files: 3, Bytes: 3 << 20, Size: 4 << 30, Connections: []control.Cached{
 				{Name: "bank", Environment: "Test", Files: 2, Bytes: 1536, Hits: 3, Misses: 1, FromServer: 100, Wasted: 5 << 30}}}, nil
 		})
+		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
+			return control.ListAnswer{Connections: []control.Connection{{Name: "no"}, {Name: "a", Dir: "/srv/a"}, {Name: "ab", Dir: "/srv/a/b"}, {Name: "b", Dir: "/srv/ab"}}}, nil
+		})
 		control.CacheDrop.Serve(s, func(_ context.Context, q control.FileRequest) (control.Dropped, error) {
 			asked = append(asked, "drop "+q.Connection+" "+string(q.Path))
 			return control.Dropped{Files: 1, Bytes: 12}, nil
@@ -49,7 +52,10 @@ func TestCacheCommands(t *testing.T) {
 		{"cache warm bank:/in", 0, []string{"2 files are here, 2.0 KiB; 1 were before"}, ""},
 		{"cache warm bank:/locked", 74, []string{"2 files are here"}, "1 file or directory could not be read: \"open x: \\x1b permission denied\""},
 		{"cache warm bank:/full", 73, nil, "the cache is full"},
-		{"cache warm", 64, nil, "cache warm NAME[:/path]"},
+		{"cache warm", 64, nil, "cache warm NAME[:/path]|PATH"},
+		{"cache drop /srv/a/b/c/", 0, []string{"dropped"}, ""},
+		{"cache drop /srv/a", 0, []string{"dropped"}, ""},
+		{"cache drop /srv/abc", 0, []string{"dropped"}, ""},
 		{"cache bogus", 64, nil, "status, drop and warm"},
 	} {
 		status, out, errOut := s.hand("", strings.Fields(c.line)...)
@@ -62,7 +68,7 @@ func TestCacheCommands(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Join(asked, ","), "status  ,status bank Test,drop bank /,drop bank /in/a,warm bank /in,warm bank /locked,warm bank /full"; got != want {
+	if got, want := strings.Join(asked, ","), "status  ,status bank Test,drop bank /,drop bank /in/a,warm bank /in,warm bank /locked,warm bank /full,drop /srv/a/b /c/,drop /srv/a /,drop /srv/abc "; got != want {
 		t.Errorf("asked %s\nwant  %s", got, want)
 	}
 	status, out, _ := s.hand("", "cache", "warm", "bank:/locked", "--json")

@@ -93,7 +93,7 @@ path is the absolute working directory; /~/dir is relative to the login director
 			[]string{"pierfs cache drop partner", "pierfs cache drop partner:/orders"}}
 	case "cache warm":
 		return help{"Every file below the path is read into the cache, and links are not followed. Ctrl-C stops it, and what is there by then\nstays. It ends with 74 if something could not be read.",
-			[]string{"pierfs cache warm partner:/orders", "pierfs cache warm partner:/reference/rates.csv --json"}}
+			[]string{"pierfs cache warm partner:/orders", "pierfs cache warm /srv/pierfs/Production/partner/orders", "pierfs cache warm partner:/reference/rates.csv --json"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}
