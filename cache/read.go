@@ -341,7 +341,7 @@ func (f *File) fetchWhole(ctx context.Context) error {
 		f.whole = whole[:base.Size:base.Size]
 		f.tree.small.Add(int64(len(f.whole)))
 		f.tree.counters.fetched(len(f.whole))
-		if !f.gone && !f.stale { // else the name is another content's
+		if !f.gone && !f.stale && int64(n) == base.Size { // else the name is another content's, or has a longer one by now
 			f.tree.options.Spool.KeepSmall(f.name, f.tree.versionOf(f.name, base), f.whole, began)
 		}
 	}
