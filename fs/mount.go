@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,8 +30,8 @@ type Options struct {
 	Owner             Owner
 	FileMode, DirMode os.FileMode // shown in place of the server's permission bits; 0 shows the server's
 
-	// ReadAhead is what the kernel reads ahead of a program, in bytes; 0 is 4 MiB. Only root can set it: others get the
-	// kernel's 128 KiB, and the tree's own read-ahead has to carry.
+	// ReadAhead is what the kernel reads ahead of a program, and around a page of a mapping, in bytes; 0 is 512 KiB, one request.
+	// The tree fetches further ahead, of those who read on. Only root can set it: others get the kernel's 128 KiB.
 	ReadAhead int
 
 	Logger *slog.Logger // has the connection's name in it; nil logs nothing
@@ -43,7 +44,10 @@ const (
 )
 
 const (
-	defaultReadAhead = 4 << 20
+	// defaultReadAhead is one request. With more, each page that is touched in a mapping brings several in a row, which the tree
+	// takes for a reader who goes on: 12 pages of 64 MiB brought 13 MB with 512 KiB, 48 with 1 MiB and all of it with 4 MiB,
+	// and reading from one end to the other was no faster.
+	defaultReadAhead = maxRequest
 	// maxRequest bounds what one READ or WRITE carries. The largest that kernels take is 1 MiB; with many mounts half of
 	// it saves more memory than the other half saves time.
 	maxRequest = 512 << 10
@@ -90,7 +94,9 @@ func Mount(dir string, tree *cache.Tree, o Options) (*Server, error) {
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("mount %q: %w", dir, err), s.Unmount(ctx))
 	}
-	setReadAhead(s.minor, o.ReadAhead)
+	if err := setReadAhead(s.minor, cmp.Or(o.ReadAhead, defaultReadAhead)); err != nil {
+		o.Logger.Debug("the kernel reads ahead as little as it always does", "err", err)
+	}
 	return s, nil
 }
 

@@ -43,7 +43,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if name := os.Getenv(envBeside); name != "" {
-		if err := besideChild(name, os.Getenv(envChildDir)); err != nil {
+		run := besideChild
+		if jump, ok := strings.CutPrefix(name, "jump "); ok {
+			name, run = jump, jumpChild
+		}
+		if err := run(name, os.Getenv(envChildDir)); err != nil {
 			os.Stdout.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}

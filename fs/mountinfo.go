@@ -181,11 +181,8 @@ func abort(minor uint32) error {
 	return os.WriteFile(abortFile(minor), []byte("1"), 0)
 }
 
-// setReadAhead tells the kernel how far to read ahead. Only root may, and nobody fails for it.
-func setReadAhead(minor uint32, size int) {
-	if size <= 0 {
-		size = defaultReadAhead
-	}
+// setReadAhead tells the kernel how many bytes to read ahead. Only root may.
+func setReadAhead(minor uint32, size int) error {
 	file := fmt.Sprintf("/sys/class/bdi/0:%d/read_ahead_kb", minor)
-	_ = os.WriteFile(file, []byte(strconv.Itoa(size>>10)), 0)
+	return os.WriteFile(file, []byte(strconv.Itoa(size>>10)), 0)
 }
