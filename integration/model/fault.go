@@ -62,6 +62,9 @@ func (w *World) step(o Op, a Answer, e excuse) (after []*World, saved [][]int, w
 	case why == "" && o.Kind == Close:
 		after = u.settle(closed)
 	case why == "":
+		if want.err != 0 {
+			u.publishedFirst(o)
+		}
 		after = []*World{u}
 	case !a.Hung && w.bears(o, e) && slices.Contains(outage, a.Err):
 		after = w.failed(o, a)
@@ -125,17 +128,27 @@ func (w *World) failed(o Op, a Answer) []*World {
 		return []*World{before, after, part}
 	case Truncate:
 		return w.failedTruncate(o, begin)
-	case Rename, NoReplace, Link:
-		if p, err := w.existing(o.Path, false); err == 0 {
-			for _, id := range w.unsavedBelow(p) {
-				failed := w.nodes[id].failed
-				before.maybePublished(id)
-				before.change(id, func(n *node) { n.failed = failed })
-			}
-		}
 	}
+	before.publishedFirst(o)
 	after.do(o, begin)
 	return []*World{before, after}
+}
+
+// publishedFirst notes that what is unpublished under the first name of a rename or link may have been published, though the
+// operation itself came to nothing: that is done before the server is asked to move or link it.
+func (w *World) publishedFirst(o Op) {
+	if o.Kind != Rename && o.Kind != NoReplace && o.Kind != Link {
+		return
+	}
+	p, err := w.existing(o.Path, false)
+	if err != 0 {
+		return
+	}
+	for _, id := range w.unsavedBelow(p) {
+		failed := w.nodes[id].failed
+		w.maybePublished(id)
+		w.change(id, func(n *node) { n.failed = failed })
+	}
 }
 
 func (w *World) failedTruncate(o Op, begin int64) []*World {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,42 @@ func TestOutagesLeaveBothWorldsOpen(t *testing.T) {
 				t.Error("nothing failed")
 			}
 		})
+	}
+}
+
+// TestRefusedRenameMayHavePublished: a rename publishes what is below its first name before the server may refuse it. If the
+// close of such a file then fails, the server may have what it was at the rename.
+func TestRefusedRenameMayHavePublished(t *testing.T) {
+	w := NewWorld()
+	for _, step := range []struct {
+		o Op
+		a Answer
+	}{
+		{Op{Kind: Mkdir, Path: "d", Mode: 0o755}, Answer{}},
+		{Op{Kind: Mkdir, Path: "full", Mode: 0o755}, Answer{}},
+		{Op{Kind: Mkdir, Path: "full/kid", Mode: 0o755}, Answer{}},
+		{Op{Kind: Open, Path: "d/f", Flags: syscall.O_WRONLY | syscall.O_CREAT, Mode: 0o644, Slot: 1}, Answer{}},
+		{Op{Kind: Rename, Path: "d", Other: "full"}, Answer{Err: syscall.ENOTEMPTY}},
+		{Op{Kind: Write, Slot: 1, Size: 2}, Answer{N: 2}},
+	} {
+		after, _, why := w.step(step.o, step.a, everything)
+		if len(after) != 1 {
+			t.Fatalf("%s: %d worlds, %s", step.o, len(after), why)
+		}
+		w = after[0]
+	}
+	closed, _, _ := w.step(Op{Kind: Close, Slot: 1}, Answer{Err: syscall.ECONNREFUSED}, everything)
+	sizes := map[int]bool{} // -1 for no file
+	for _, u := range closed {
+		p, err := u.existing("d/f", false)
+		if err == syscall.ENOENT {
+			sizes[-1] = true
+		} else {
+			sizes[len(u.nodes[p.node].data)] = true
+		}
+	}
+	if !maps.Equal(sizes, map[int]bool{-1: true, 0: true, 2: true}) {
+		t.Errorf("possible sizes %v, want none, 0 and 2", sizes)
 	}
 }
 

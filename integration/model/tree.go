@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -242,6 +243,11 @@ func (t *tree) quiesce() error {
 			}
 		}
 	}
+	if t.o.Outages { // what failed may still happen as long as the server is stalled
+		if err := t.awaitServer(); err != nil {
+			return err
+		}
+	}
 	if err := t.look(); err != nil {
 		return err
 	}
@@ -322,16 +328,16 @@ func (t *tree) lookAt(path string, typ Type) error {
 // compareServer compares the server's own files with the worlds, when nothing is open, and drops those that they rule out.
 func (t *tree) compareServer() error {
 	var next []*World
-	var why string
+	var whys []string
 	for _, w := range t.worlds {
 		if differs := t.differsServer(w); differs == "" {
 			next = append(next, w)
-		} else if why == "" {
-			why = differs
+		} else if !slices.Contains(whys, differs) {
+			whys = append(whys, differs)
 		}
 	}
 	if len(next) == 0 {
-		return t.failure(Op{}, why)
+		return t.failure(Op{}, strings.Join(whys, "; or "))
 	}
 	t.worlds = next
 	return nil
