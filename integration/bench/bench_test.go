@@ -7,8 +7,9 @@
 //
 // A cell of its tables is one peer that does one work on one way to one server. Each cell has a fresh mount with nothing in
 // its caches, of files that the server's own machine holds in memory; the peers take turns at one work, n times, and the
-// median counts (a cell of more than 10 s is measured once). What a work reads, lists or leaves at the server is compared with what it must be: a wrong answer is no figure. Writes
-// take until the server has everything. A cell that takes longer than the limit shows ">60" and how far it came.
+// median counts (a cell of more than 10 s is measured once). What a work reads, lists or leaves at the server is compared
+// with what it must be: a wrong answer is no figure. Writes take until the server has everything. A cell that takes longer
+// than the limit shows ">60" and how far it came.
 //
 // Ways with a round trip are links of integration/link without a bound on bandwidth, which count round trips and bytes. The
 // way without one is loopback itself.
@@ -75,20 +76,26 @@ func BenchmarkFigures(b *testing.B) {
 			site := newSite(b, protocol)
 			for _, trip := range plan.trips {
 				for _, w := range works {
-					if plan.wants(w, protocol, trip) {
-						b.Run(fmt.Sprintf("%v/%s", trip, w.name), func(b *testing.B) { r.compare(b, plan, site, w, trip) })
+					if !plan.wants(w, protocol, trip) {
+						continue
+					}
+					b.Run(fmt.Sprintf("%v/%s", trip, w.name), func(b *testing.B) { r.compare(b, plan, site, w, trip) })
+					if err := keep(*flagTables, machine+r.tables(plan)); err != nil {
+						b.Fatal(err)
 					}
 				}
 			}
 		})
 	}
-	text := machine + r.tables(plan)
-	fmt.Println("\n" + text)
-	if *flagTables != "" {
-		if err := os.WriteFile(*flagTables, []byte(text), 0o644); err != nil {
-			b.Error(err)
-		}
+	fmt.Println("\n" + machine + r.tables(plan))
+}
+
+// keep writes the tables to a file, if one is wanted, as far as they have come.
+func keep(name, tables string) error {
+	if name == "" {
+		return nil
 	}
+	return os.WriteFile(name, []byte(tables), 0o644)
 }
 
 // build builds the programs of a commit, or of the checkout as it lies, and returns what that is called.
