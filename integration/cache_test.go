@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -301,4 +302,44 @@ func TestWarmingShowsABarAndStopsAtCtrlC(t *testing.T) {
 		t.Errorf("all of it was fetched though it was stopped")
 	}
 	s.readAll(t)
+}
+
+// TestBoundOfTheCacheIsSet: by the daemon's settings, which `pierfs apply` follows without touching a mount.
+func TestBoundOfTheCacheIsSet(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{}, nil)
+	if err := os.WriteFile(filepath.Join(s.behind, "open"), []byte("content"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.Open(filepath.Join(s.mount, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	settings := filepath.Join(s.daemon.ConfigDir, "pierfs.toml")
+	text, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(settings, append(text, "\ncacheSize = \"64MiB\"\ncacheFree = \"1MB\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.daemon.Reload(t)
+	if r := s.daemon.Pierfs(t, "cache", "status", "--json"); !strings.Contains(r.Stdout, `"size":67108864`) {
+		t.Errorf("pierfs cache status: %d, %s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	if got, err := io.ReadAll(open); err != nil || string(got) != "content" {
+		t.Errorf("a file that was open reads %q, %v", got, err)
+	}
+	large := filepath.Join(s.behind, "large")
+	if err := os.WriteFile(large, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, 65<<20); err != nil {
+		t.Fatal(err)
+	}
+	r := s.daemon.Pierfs(t, "cache", "warm", filepath.Join(s.mount, "large"))
+	if r.Status != 73 || !strings.Contains(r.Stderr, "cacheSize") {
+		t.Errorf("a file larger than the cache: %d, %s%s", r.Status, r.Stdout, r.Stderr)
+	}
 }
