@@ -108,6 +108,44 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
+// A session that is never given the time to open its next data connection ahead asks for its port behind the transfer before, where the
+// server bears that: one round trip to connect, and one for the transfer.
+func TestBusySessionTakesFewRoundTrips(t *testing.T) {
+	for kind, most := range map[servers.FTPKind]int{servers.Vsftpd: 2, servers.ProFTPD: 3, servers.PureFTPd: 3} {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			l := link.New(t, link.Options{RoundTrip: 40 * time.Millisecond})
+			b := connect(t, s, servers.Plain, Options{Login: Login{Address: s.Through(t, l)}, MaxSessions: 1})
+			ok(t, os.Mkdir(filepath.Join(s.Dir, "dir"), 0o777))
+			ok(t, os.WriteFile(filepath.Join(s.Dir, "dir", "file"), make([]byte, 4096), 0o666))
+			for range b.List(t.Context(), "dir") { // learns the server's clock where it must
+			}
+			warm(t, b)
+			const rounds = 5
+			count := l.Meter()
+			for range rounds {
+				for _, err := range b.List(t.Context(), "dir") {
+					ok(t, err)
+				}
+			}
+			listed := count().Flights
+			for range rounds {
+				r, err := b.Open(t.Context(), "dir/file")
+				ok(t, err)
+				if n, _, err := r.ReadLast(t.Context(), make([]byte, 8192), 0); n != 4096 || err != io.EOF {
+					t.Errorf("read %d bytes, %v", n, err)
+				}
+				ok(t, r.Close())
+			}
+			read := count().Flights - listed
+			t.Logf("%d listings took %d flights, %d small files %d", rounds, listed, rounds, read)
+			if listed > rounds*most || read > rounds*most {
+				t.Errorf("%d flights for %d listings and %d for as many files, at most %d each are allowed", listed, rounds, read, most)
+			}
+		})
+	}
+}
+
 func TestLoginTakesFewRoundTrips(t *testing.T) {
 	for _, w := range ways() {
 		t.Run(w.String(), func(t *testing.T) {

@@ -188,6 +188,9 @@ func (s *Session) open(ctx context.Context) (*channel, error) {
 	}
 	begun := time.Now()
 	if !s.Features().PASV {
+		if c := s.foretold(ctx); c != nil {
+			return c.since(begun), nil
+		}
 		c, err := s.passive(ctx, "EPSV", parseEPSV)
 		if err == nil || !errors.Is(err, errNoEPSV) {
 			return c.since(begun), err
@@ -211,13 +214,35 @@ func (c *channel) since(begun time.Time) *channel {
 // nobody listens (as behind routers that know PASV only).
 var errNoEPSV = errors.New("EPSV does not work")
 
-// passive asks the server for a port and connects to it. The host that a reply names is not believed: it would let a server
-// have us connect to anybody.
+// foretold connects to the port that was asked for behind the last transfer (transfer.begin), if there is one. Whatever is wrong
+// with it, another can be asked for.
+func (s *Session) foretold(ctx context.Context) *channel {
+	s.mu.Lock()
+	x := s.next
+	s.next = nil
+	s.mu.Unlock()
+	if x == nil || s.wait(ctx, x.done) != nil {
+		return nil
+	}
+	c, err := s.reach(ctx, "EPSV", x.reply, parseEPSV)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// passive asks the server for a port and connects to it.
 func (s *Session) passive(ctx context.Context, command string, parse func(string) (host string, port uint16, err error)) (*channel, error) {
 	reply, err := s.ask(ctx, command)
 	if err != nil {
 		return nil, err
 	}
+	return s.reach(ctx, command, reply, parse)
+}
+
+// reach connects to the port that the server has told. The host that a reply names is not believed: it would let a server have us
+// connect to anybody.
+func (s *Session) reach(ctx context.Context, command string, reply Reply, parse func(string) (host string, port uint16, err error)) (*channel, error) {
 	host, port, err := "", uint16(0), error(nil)
 	if reply.Code/100 == 2 {
 		host, port, err = parse(reply.text())

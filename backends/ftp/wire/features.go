@@ -175,7 +175,7 @@ func (f *Features) identify(syst Reply) {
 	}
 	switch name {
 	case "vsftpd":
-		f.Sequential, f.MDTMSets, f.awaitsNotify = true, true, true
+		f.Sequential, f.MDTMSets, f.awaitsNotify, f.unhurried = true, true, true, true
 	case "proftpd":
 		f.Sequential, f.fragile = true, true
 	case "pure-ftpd":

@@ -26,6 +26,7 @@ type transfer struct {
 	rest   *exchange   // nil without an offset
 	main   *exchange
 	behind []*exchange // sent with it
+	next   *exchange   // that asks for the port of the next data connection, sent last; nil where it is asked for afterwards
 	later  []string    // to be sent after it
 
 	err      error         // why it did not open
@@ -90,13 +91,28 @@ func (t *transfer) begin() error {
 	if t.rest != nil {
 		list = append(list, t.rest)
 	}
-	sent, err := t.s.send(t.ctx, append(append(list, t.main), t.behind...))
+	list = append(append(list, t.main), t.behind...)
+	if t.s.asksAhead() {
+		t.next = newExchange("EPSV")
+		list = append(list, t.next)
+	}
+	sent, err := t.s.send(t.ctx, list)
 	if err != nil {
 		t.data.never(err)
 		return t.failed(lost("transfer", sent && t.upload, err))
 	}
+	t.s.mu.Lock()
+	t.s.next = t.next
+	t.s.mu.Unlock()
 	t.data.start()
 	return nil
+}
+
+// asksAhead reports whether the port of the next data connection is asked for behind a transfer, which spares the next one a
+// round trip. The server must not look at a command before the transfer has ended, and EPSV be known to work.
+func (s *Session) asksAhead() bool {
+	f := s.Features()
+	return f.unhurried && !f.PASV && !s.o.Active
 }
 
 // opened waits until the server has begun with the transfer, or refused it.

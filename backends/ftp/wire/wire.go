@@ -116,6 +116,9 @@ type Features struct {
 	// fragile says that a download over TLS must not be given up by closing its data connection.
 	fragile bool
 
+	// unhurried says that the server reads no command while a transfer is under way, whatever becomes of that: vsftpd 3.0.3.
+	unhurried bool
+
 	// awaitsNotify says that 226 comes after a download only when TLS's close_notify of ours has come: vsftpd 3.0.3. It may be sent at
 	// once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the connection if it came early.
 	awaitsNotify bool
