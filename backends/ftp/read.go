@@ -24,6 +24,7 @@ const (
 	keepBack  = 256 << 10 // of what was read stays, for reads that come out of order
 	keepSkip  = mostSkip  // of what was skipped stays: somebody is likely to come for it
 	resumes   = 3         // times in a row that a transfer is begun again without having brought anything
+	atOnce    = 32 << 10  // so much is read with the opening
 )
 
 // reader is an open file: one transfer that goes on as long as reads go on. One that breaks off is begun again, but a silent
@@ -41,6 +42,7 @@ type reader struct {
 	window  window
 	pace    pace
 	closed  bool
+	failed  error // what reading with the opening came to, if reading again would come to the same
 }
 
 // Open opens name: [SIZE, MDTM and MLST where there is one, RETR] leave in one write, so that the first bytes and what is said
@@ -58,8 +60,25 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 	if err := r.open(ctx, 0); err != nil {
 		return nil, b.seam("open", name, err)
 	}
+	r.readSmall(ctx)
 	r.park()
 	return r, nil
+}
+
+// readSmall reads all of a small file with its opening, and gives the session back: parked until the first read, it would be taken
+// away where others wait for one, and the transfer would have to be made again.
+func (r *reader) readSmall(ctx context.Context) {
+	size := r.version.Size
+	if !r.version.Known.Has(backends.HasSize) || size == 0 || size > atOnce {
+		return
+	}
+	n, err := r.read(ctx, make([]byte, size), 0)
+	if err == nil && int64(n) == size {
+		err = r.finish(ctx)
+	}
+	if err != nil && err != io.EOF && !isBroken(err) && ctx.Err() == nil {
+		r.failed = err
+	}
 }
 
 // open begins a transfer at off. The first decides which version is read; every other must be of the same.
@@ -195,6 +214,9 @@ func (b *Backend) patience() time.Duration { return max(b.o.ConnectTimeout, b.o.
 
 // read fills p.
 func (r *reader) read(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if r.failed != nil {
+		return 0, r.failed
+	}
 	heard := time.Now() // or began
 	for failed, came := 0, 0; n < len(p); {
 		if k := r.window.copy(p[n:], off+int64(n)); k > 0 {
