@@ -18,13 +18,17 @@ import (
 // one soon is likely to ask for more, and one listing then answers for all of them, also for those that are not there. It is made
 // beside the question, never in its place, and broken off in a directory that proves large: there it takes as many
 // questions until the next attempt as the listing is worth.
+//
+// That a name is not there is taken from such a listing only where names are asked for in a burst, one hard upon the other, as by
+// who searches a path: who asks for one name now and then, for somebody may have put it there by now, has the server asked.
 const (
-	lookPause   = 2 * time.Second // after which the next name is a first one again
-	lookedDirs  = 1 << 10         // directories of which it is remembered what was asked for
-	firstListed = 10_000          // entries after which a directory that nobody knows is large: five round trips of OpenSSH
-	listedALook = 1000            // entries that are listed for each question
-	mostLooks   = 1 << 12         // questions after which a listing that was of no use is tried again, at most
-	vainFor     = time.Minute     // or the pause after which it is
+	lookPause   = 2 * time.Second       // after which the next name is a first one again
+	burst       = 20 * time.Millisecond // between an answer and the next question, at most
+	lookedDirs  = 1 << 10               // directories of which it is remembered what was asked for
+	firstListed = 10_000                // entries after which a directory that nobody knows is large: five round trips of OpenSSH
+	listedALook = 1000                  // entries that are listed for each question
+	mostLooks   = 1 << 12               // questions after which a listing that was of no use is tried again, at most
+	vainFor     = time.Minute           // or the pause after which it is
 )
 
 // looks remembers of directories what was asked for in them lately, and their listings under way. Its lock is a leaf.
@@ -45,6 +49,7 @@ type looked struct {
 
 // glance is a listing that is made for what it will be good for, and that nobody reads as it arrives.
 type glance struct {
+	began   time.Time
 	room    atomic.Int64 // entries that it may still have
 	entries int          // that it had; to be read once it is done
 	err     error        // nil if the whole directory is known now
@@ -92,7 +97,14 @@ func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
 		return t.Refresh(ctx, name)
 	}
 	t.visited(parent(name))
-	g := t.lookedUp(name)
+	began := time.Now()
+	g, inBurst := t.lookedUp(name)
+	defer t.answered(name)
+	if inBurst {
+		if _, asked, state := t.attrs.GetListed(name); state == attr.Absent && time.Since(asked) < t.options.NegativeTTL {
+			return t.absent(name, asked)
+		}
+	}
 	if g == nil {
 		return t.Refresh(ctx, name)
 	}
@@ -100,10 +112,9 @@ func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
 		if err := ended(ctx, g.done); err != nil {
 			return Entry{}, err
 		}
-		if e, ok, err := t.known(ctx, name); ok {
+		if e, ok, err := t.glanced(ctx, name, g, inBurst || !g.began.Before(began)); ok {
 			return e, err
 		}
-		t.lookedInVain(parent(name))
 		return t.Refresh(ctx, name)
 	}
 	if !t.begin() {
@@ -125,10 +136,9 @@ func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
 		case a := <-asked:
 			return a.e, a.err
 		case <-listed:
-			if e, ok, err := t.known(ctx, name); ok {
+			if e, ok, err := t.glanced(ctx, name, g, inBurst || !g.began.Before(began)); ok {
 				return e, err
 			}
-			t.lookedInVain(parent(name))
 			listed = nil
 		case <-ctx.Done():
 			return Entry{}, ctx.Err()
@@ -136,39 +146,68 @@ func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
 	}
 }
 
-// lookedUp notes that name is being asked for, and returns the listing of its directory that is under way; nil if there is none.
-func (t *Tree) lookedUp(name string) *glance {
+// glanced returns what g, which has ended, says of name; false if the question must answer. Absent says whether g may say that
+// name is not there.
+func (t *Tree) glanced(ctx context.Context, name string, g *glance, absent bool) (Entry, bool, error) {
+	if e, ok, err := t.known(ctx, name); ok {
+		return e, true, err
+	}
+	if g.err == nil && absent {
+		if _, asked, state := t.attrs.GetListed(name); state == attr.Absent && time.Since(asked) < t.options.NegativeTTL {
+			e, err := t.absent(name, asked)
+			return e, true, err
+		}
+	}
+	t.lookedInVain(parent(name))
+	return Entry{}, false, nil
+}
+
+// answered notes that a question for name was answered.
+func (t *Tree) answered(name string) {
+	t.looks.mu.Lock()
+	defer t.looks.mu.Unlock()
+	if w, ok := t.looks.dirs.Peek(parent(name)); ok {
+		w.at = time.Now()
+	}
+}
+
+// lookedUp notes that name is being asked for, and returns the listing of its directory that is under way, nil if there is none, and
+// whether another name was asked for just before.
+func (t *Tree) lookedUp(name string) (under *glance, inBurst bool) {
 	dir, base := parent(name), path.Base(name)
 	if max(t.options.MetadataTTL, t.options.NegativeTTL) == 0 {
-		return nil // nothing is used twice
+		return nil, false // nothing is used twice
 	}
 	listed := t.attrs.Listed(name)
 	l := &t.looks
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g := l.glances[dir]; g != nil {
-		return g
-	}
-	life := t.options.NegativeTTL
-	if listed.Has {
-		life = t.options.MetadataTTL
-	}
-	if listed.Cut || time.Since(listed.Asked) < life {
-		return nil // a listing does not answer for it
-	}
 	w, ok := l.dirs.Get(dir)
 	if !ok {
 		w = &looked{}
 		l.dirs.Add(dir, w)
 	}
+	inBurst = time.Since(w.at) < burst
+	if g := l.glances[dir]; g != nil {
+		return g, inBurst
+	}
+	life := t.options.NegativeTTL
+	if listed.Has {
+		life = t.options.MetadataTTL
+	}
+	switch {
+	case listed.Cut, time.Since(listed.Asked) < life:
+		return nil, inBurst // a listing does not answer for it
+	case !inBurst && !listed.Has && !listed.Asked.IsZero():
+		return nil, inBurst // nor would another one
+	}
 	w.ask(base)
 	worth := max(listed.Entries, w.large)
 	if w.count < 2+worth/listedALook+w.vain {
-		return nil
+		return nil, inBurst
 	}
-	g := t.glanceLocked(dir, max(firstListed, 4*w.large, 2*worth))
 	w.count = 0
-	return g
+	return t.glanceLocked(dir, max(firstListed, 4*w.large, 2*worth)), inBurst
 }
 
 // ask counts base, unless it was one of the last few.
@@ -197,13 +236,13 @@ func (t *Tree) glanceLocked(dir string, most int) *glance {
 	if !t.begin() {
 		return nil
 	}
-	g := &glance{done: make(chan struct{})}
+	g := &glance{began: time.Now(), done: make(chan struct{})}
 	g.room.Store(int64(min(most, max(1, t.options.MaxEntries/2))))
 	t.looks.glances[dir] = g
 	go func() { // ends with the listing, or with the Tree
 		defer t.work.Done()
 		g.entries, g.err = t.glance(dir, &g.room)
-		for _, tell := range t.glanced(dir, g) {
+		for _, tell := range t.endGlance(dir, g) {
 			tell()
 		}
 	}()
@@ -220,8 +259,8 @@ func (t *Tree) glance(dir string, room *atomic.Int64) (int, error) {
 	return l.list.Len(), err
 }
 
-// glanced notes how a listing ended, and returns who is to be told of it.
-func (t *Tree) glanced(dir string, g *glance) []func() {
+// endGlance notes how a listing ended, and returns who is to be told of it.
+func (t *Tree) endGlance(dir string, g *glance) []func() {
 	l := &t.looks
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -85,12 +85,12 @@ func (s *Store) Get(name string) (info backends.Info, asked time.Time, state Sta
 	return s.get(name, false)
 }
 
-// GetListed is Get for a caller to whom the coarse times of a listing will do that no program has seen.
+// GetListed is Get for a caller to whom a listing will do that no program has seen.
 func (s *Store) GetListed(name string) (info backends.Info, asked time.Time, state State) {
 	return s.get(name, true)
 }
 
-func (s *Store) get(name string, coarse bool) (info backends.Info, asked time.Time, state State) {
+func (s *Store) get(name string, listed bool) (info backends.Info, asked time.Time, state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, base := split(name)
@@ -99,7 +99,7 @@ func (s *Store) get(name string, coarse bool) (info backends.Info, asked time.Ti
 		return info, asked, Unknown
 	}
 	r, id, ok := s.find(d, base)
-	if _, single := d.get(base); ok && d.unseen && r.unit > 0 && !single && !coarse {
+	if _, single := d.get(base); d.unseen && !single && !listed && (!ok || r.unit > 0) {
 		return info, asked, Unknown // whoever asks for the name itself is told more
 	}
 	switch {
@@ -237,8 +237,8 @@ func (s *Store) ForgetBelow(name string) {
 // complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on. It
 // returns false if the listing was overtaken.
 //
-// Unseen says that no program has asked for the listing. Times that a server tells only coarsely in listings are then not what
-// Get knows, until Seen is called.
+// Unseen says that no program has asked for the listing. What is not in it, and times that a server tells only coarsely in
+// listings, are then not what Get knows, until Seen is called.
 func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complete, unseen bool) bool {
 	l.seal()
 	s.mu.Lock()

@@ -151,9 +151,9 @@ func BenchmarkListMemory(b *testing.B) {
 	}
 }
 
-// TestCoarseTimesThatNobodySawAreNotKnown: what a listing tells to the minute is not what a name has that somebody asks for, until
-// a program has seen that listing.
-func TestCoarseTimesThatNobodySawAreNotKnown(t *testing.T) {
+// TestListingThatNobodySawTellsLess: what a listing tells to the minute, or does not tell of, is not what a name has that somebody
+// asks for, until a program has seen that listing.
+func TestListingThatNobodySawTellsLess(t *testing.T) {
 	s := attr.New(100)
 	coarse, exact := info("coarse", 1), info("exact", 1)
 	coarse.TimeUnit = time.Minute
@@ -165,14 +165,16 @@ func TestCoarseTimesThatNobodySawAreNotKnown(t *testing.T) {
 				t.Errorf("%s: %s is %v, want %v", when, name, state, want)
 			}
 		}
-		if _, _, state := s.GetListed("d/coarse"); state != attr.Present {
-			t.Errorf("%s: what was listed is %v", when, state)
+		for name, want := range map[string]attr.State{"coarse": attr.Present, "missing": attr.Absent} {
+			if _, _, state := s.GetListed("d/" + name); state != want {
+				t.Errorf("%s: by the listing %s is %v, want %v", when, name, state, want)
+			}
 		}
 	}
 	listed(true)
-	want("unseen", map[string]attr.State{"coarse": attr.Unknown, "exact": attr.Present, "missing": attr.Absent})
+	want("unseen", map[string]attr.State{"coarse": attr.Unknown, "exact": attr.Present, "missing": attr.Unknown})
 	s.Seen("d")
-	want("seen", map[string]attr.State{"coarse": attr.Present})
+	want("seen", map[string]attr.State{"coarse": attr.Present, "missing": attr.Absent})
 	listed(true)
 	want("listed again", map[string]attr.State{"coarse": attr.Present})
 }
