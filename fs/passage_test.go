@@ -68,12 +68,12 @@ func (p *passages) counts() (made, open int) {
 // newPassageRig is a rig that keeps what was read, and the passages of its mount.
 func newPassageRig(t *testing.T, o rigOptions) (*rig, *passages) {
 	t.Helper()
-	store, err := spool.OpenStore(filepath.Join(t.TempDir(), "cache"), spool.StoreOptions{Floor: spool.Floor{Bytes: 1}})
-	if err != nil {
-		t.Fatal(err)
+	if o.cache.Spool == nil {
+		store, err := spool.OpenStore(filepath.Join(t.TempDir(), "cache"), spool.StoreOptions{Floor: spool.Floor{Bytes: 1}})
+		must(t, err)
+		t.Cleanup(store.Close)
+		o.cache.Spool = store.Shelf("rig")
 	}
-	t.Cleanup(store.Close)
-	o.cache.Spool = store.Shelf("rig")
 	r := newRig(t, o)
 	p := &passages{backer: r.mount.fs.backer}
 	r.mount.fs.backer = p
@@ -463,6 +463,32 @@ func besideChild(name, dir string) (err error) {
 	}
 	b.size()
 	return errors.Join(unix.Munmap(b.m), b.r.Close())
+}
+
+// TestCacheMayBeDeletedBesideReaders: who comes to write then writes, and the readers see it.
+func TestCacheMayBeDeletedBesideReaders(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	store, err := spool.OpenStore(dir, spool.StoreOptions{Floor: spool.Floor{Bytes: 1}})
+	must(t, err)
+	t.Cleanup(store.Close)
+	r, p := newPassageRig(t, rigOptions{cache: cache.Options{Spool: store.Shelf("rig")}})
+	want := linesOf(1 << 20)
+	r.keep("f", want)
+	sh := r.start()
+	sh.here(`cd "$MNT"; exec 3<f`)
+	if made, _ := p.counts(); made != 1 {
+		t.Fatalf("%d passages, want 1", made)
+	}
+	must(t, os.RemoveAll(dir))
+	sh.here(`exec 4<>f; printf HELLO >&4`)
+	if got := sh.do(`head -c 6 <&3`); got != "HELLO0[0]" {
+		t.Errorf("the reader sees %q", got)
+	}
+	sh.here(`exec 4>&- 3<&-`)
+	copy(want, "HELLO")
+	if got, err := r.server.ReadFile("f"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("on the server: %d bytes, %v; as written: %v", len(got), err, bytes.Equal(got, want))
+	}
 }
 
 // TestChangedFileIsNeverAMixThroughAPassage: a reader that was there keeps the version that he opened, and who comes later

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,14 +23,15 @@ func (f *File) Lend() (disk *os.File, ok bool) {
 }
 
 // MoveTo gives the local file another place, on the same file system, and takes it out of the Store that it came from. It is
-// then a file like those that Create makes. Who has it open, or mapped, goes on.
+// then a file like those that Create makes. Who has it open, or mapped, goes on. If it was deleted, with its directory, it goes
+// on without a name, and Keep has to copy it.
 func (f *File) MoveTo(path string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.unnote(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.path, path); err != nil {
+	if err := os.Rename(f.path, path); err != nil && !f.isDeleted() {
 		return err
 	}
 	f.path = path
@@ -43,6 +45,30 @@ func (f *File) MoveTo(path string) error {
 	s.drop(e)
 	e.file, f.entry = nil, nil
 	return nil
+}
+
+// isDeleted reports whether the local file has no name any more.
+func (f *File) isDeleted() bool {
+	var now unix.Stat_t
+	return unix.Fstat(int(f.disk.Fd()), &now) == nil && now.Nlink == 0
+}
+
+// copyTo makes the file path (0600, it must not exist) of what is here, and durable. It leaves holes where there are some.
+func (f *File) copyTo(path string) error {
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer to.Close() // of what is synced
+	if err := to.Truncate(f.Size()); err != nil {
+		return err
+	}
+	for r := range f.Data(Range{End: f.Size()}) {
+		if _, err := io.Copy(io.NewOffsetWriter(to, r.Off), io.NewSectionReader(f.disk, r.Off, r.Len())); err != nil {
+			return err
+		}
+	}
+	return to.Sync()
 }
 
 // marked is the time that a watched file bears as long as nobody but its File has written to it. What is stored into a mapping

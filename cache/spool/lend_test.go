@@ -107,6 +107,31 @@ func TestLentFileCanBeWrittenOutsideTheStore(t *testing.T) {
 	}
 }
 
+// TestDeletedLentFileGoesOn: the cache may be deleted at any time. What a program writes into a lent file of it is kept all the
+// same.
+func TestDeletedLentFileGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	f := wholeFile(t, filepath.Join(dir, "content"))
+	f.Lend()
+	if err := os.Remove(f.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.MoveTo(filepath.Join(dir, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("written"), 8000); err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(dir, "kept")
+	if err := f.Keep(kept); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(kept)
+	if want := make([]byte, 8007); err != nil || string(got) != string(want[:8000])+"written" {
+		t.Errorf("kept: %d bytes, %v", len(got), err)
+	}
+}
+
 // TestLendingIsCheckedBeforeItIsDone: a file system that does not tell of stores is refused, and nothing is left behind.
 func TestLendingIsCheckedBeforeItIsDone(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()

@@ -355,6 +355,9 @@ func (f *File) Sync() error { return unix.Fdatasync(int(f.disk.Fd())) }
 // Remove closes the file and removes it from the disk.
 func (f *File) Remove() error {
 	err := os.Remove(f.Path())
+	if err != nil && f.isDeleted() {
+		err = nil
+	}
 	if closeErr := f.disk.Close(); err == nil {
 		err = closeErr
 	}
@@ -366,7 +369,11 @@ func (f *File) Keep(path string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Path(), path); err != nil {
+	err := os.Rename(f.Path(), path)
+	if err != nil && f.isDeleted() {
+		err = f.copyTo(path)
+	}
+	if err != nil {
 		return err
 	}
 	return f.disk.Close()
