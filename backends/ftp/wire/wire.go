@@ -119,7 +119,8 @@ type Features struct {
 	// unhurried says that the server reads no command while a transfer is under way, whatever becomes of that: vsftpd 3.0.3.
 	unhurried bool
 
-	// awaitsNotify says that 226 comes after a download only when TLS's close_notify of ours has come: vsftpd 3.0.3. It may be sent at
-	// once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the connection if it came early.
+	// awaitsNotify says that 226 comes after a download only when TLS's close_notify of ours has come: vsftpd 3.0.3, and pure-ftpd
+	// 1.0.50 after a listing. It may be sent at once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the
+	// connection if it came early: its word that a listing was all takes a third.
 	awaitsNotify bool
 }
