@@ -16,6 +16,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/dial"
 	"pierfs/conncfg"
+	"pierfs/integration/daemon"
 	"pierfs/integration/link"
 	"pierfs/integration/process"
 	"pierfs/integration/servers"
@@ -214,6 +215,91 @@ func TestColdCatThroughTheMount(t *testing.T) {
 		}
 		if counted.Flights > 3 || counted.Connections > 0 {
 			t.Errorf("cat %s: %v; want at most 3 flights", name, counted)
+		}
+	}
+}
+
+// TestManyNamesThroughTheMountCostFewFlights: programs that ask one thing after the other find the answers there, asked for
+// ahead or all at once. Without that each line would be hundreds of flights.
+func TestManyNamesThroughTheMountCostFewFlights(t *testing.T) {
+	t.Parallel()
+	process.Need(t, "find")
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	content := func(i int) string { return strings.Repeat(fmt.Sprint(i, " "), 500) }
+	for i := range 8 {
+		for k := range 6 {
+			dir := filepath.Join(server.Dir, fmt.Sprintf("tree/d%d/s%d", i, k))
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, dir := range []string{"small", "names"} {
+		if err := os.Mkdir(filepath.Join(server.Dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 80 {
+		for _, dir := range []string{"small", "names"} {
+			if err := os.WriteFile(filepath.Join(server.Dir, dir, fmt.Sprint("f", i)), []byte(content(i)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	way := link.New(t, link.Options{})
+	s := connect(t, newDaemon(t), server, way.Forward(t, "", server.Address()), daemon.Fields{"metadataTTL": "1m", "negativeTTL": "1m"})
+	sh(t, "/", `ls -d "$1" >/dev/null`, s.mount)
+	way.SetRoundTrip(longWay)
+	for _, test := range []struct {
+		name string
+		most int
+		do   func() error
+	}{
+		{"find over 57 directories", 30, func() error {
+			if n := strings.Count(sh(t, s.mount, `find tree`), "\n"); n != 1+8+48+48 {
+				return fmt.Errorf("%d names", n)
+			}
+			return nil
+		}},
+		{"80 small files in the order of their numbers", 40, func() error {
+			for i := range 80 {
+				got, err := os.ReadFile(filepath.Join(s.mount, "small", fmt.Sprint("f", i)))
+				if err != nil || string(got) != content(i) {
+					return fmt.Errorf("f%d holds %s, %v", i, brief(got), err)
+				}
+			}
+			return nil
+		}},
+		{"stat of 80 names", 8, func() error {
+			for i := range 80 {
+				info, err := os.Lstat(filepath.Join(s.mount, "names", fmt.Sprint("f", i)))
+				if err != nil || info.Size() != int64(len(content(i))) {
+					return fmt.Errorf("f%d: %v, %v", i, info, err)
+				}
+			}
+			return nil
+		}},
+		{"stat of 80 missing names", 40, func() error { // fewer if the machine is idle
+			for i := range 80 {
+				if _, err := os.Lstat(filepath.Join(s.mount, "names", fmt.Sprint("missing", i))); !errors.Is(err, os.ErrNotExist) {
+					return fmt.Errorf("missing%d: %v", i, err)
+				}
+			}
+			return nil
+		}},
+	} {
+		count := way.Meter()
+		err := test.do()
+		counted := count()
+		t.Logf("%s: %v", test.name, counted)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if counted.Flights > test.most || counted.Connections > 0 {
+			t.Errorf("%s: %v; want at most %d flights", test.name, counted, test.most)
 		}
 	}
 }
