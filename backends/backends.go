@@ -148,6 +148,9 @@ type WriteMode struct {
 	// Perm is the permission bits that a file new on the server shall have before anybody else's umask.
 	Perm os.FileMode
 
+	// Size is how long the content is likely to become, so that the way can be made wide enough in time; 0 is not known.
+	Size int64
+
 	// Exclusive makes Create fail with EEXIST if name exists. Where Caps().Exclusive says so, this is decided by the
 	// server: an empty file then stands under name from Create on, which Abort removes. What bears ClaimName(TempName) on
 	// the way belongs to the caller as TempName does.

@@ -115,7 +115,7 @@ func (f *File) sendEarly() {
 	go func() { // ends when the file is published or given up, or with the Tree
 		defer t.work.Done()
 		defer t.earlies.Add(-1)
-		e.send(t.ctx, backends.WriteMode{Perm: perm})
+		e.send(t.ctx, backends.WriteMode{Perm: perm, Size: 4 * earlyStart})
 	}()
 }
 

@@ -283,7 +283,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	if w == nil {
 		temp = t.tempName(j.name, j.claim)
 		var err error
-		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Exclusive: j.claim})
+		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size, Exclusive: j.claim})
 		if err != nil {
 			t.notCreated(ctx, temp, err)
 			return backends.Info{}, err

@@ -19,7 +19,7 @@ const (
 	maxChannels = 8
 	// busy is how much content a file must have moved before a channel of its own seems worth the round trips.
 	busy = 1 << 20
-	// longFile is the size from which a file that is opened is likely to need all of them.
+	// longFile is the size from which a file is likely to need all of them.
 	longFile = 8 << 20
 	// idleChannel is how long a channel that carries nothing stays.
 	idleChannel = time.Minute
@@ -80,6 +80,13 @@ func (s *session) widen(n int) (ended <-chan struct{}) {
 		s.workers.Go(s.addChannel)
 	}
 	return s.opening
+}
+
+// expect opens the channels that a content of size bytes is likely to need, before it does: it takes two round trips.
+func (s *session) expect(size int64) {
+	if n := s.wide(); n > 1 && size >= longFile {
+		s.widen(n)
+	}
 }
 
 // content returns the channels for content, and what is closed when there may be another; nil if none is being opened.

@@ -30,6 +30,9 @@ func (b *Backend) Stat(ctx context.Context, name string) (info backends.Info, er
 		if failed(err, statusBadMessage) {
 			err = s.whyPath(ctx, name, err)
 		}
+		if err == nil && info.Mode.IsRegular() {
+			s.expect(info.Size) // who looks at one file is likely to open it
+		}
 		return err
 	})
 	if err == nil && special(info) {

@@ -108,8 +108,8 @@ func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, e
 	opened = true
 	r := &reader{b: b, s: s, way: way{m, handle}, name: name, asked: asked}
 	r.ways.first = r.way
-	if unknown == nil && info.Size >= longFile && s.wide() > 1 {
-		s.widen(s.wide())
+	if unknown == nil {
+		s.expect(info.Size)
 	}
 	if after, vanished := again.reply.info(base(name)); unknown == nil && vanished == nil && after.SameVersion(info) {
 		r.opened, r.was = &after, &after

@@ -628,3 +628,41 @@ func TestRoundTripDecidesHowManyChannels(t *testing.T) {
 		}
 	}
 }
+
+// The first look at a long file, and the creation of one, open the channels that its content will take.
+func TestChannelsForALongFileOpenInTime(t *testing.T) {
+	for name, do := range map[string]func(r *rig) error{
+		"stat": func(r *rig) error { _, err := r.Stat(t.Context(), "long"); return err },
+		"create": func(r *rig) error {
+			w, err := r.Create(t.Context(), "new", backends.WriteMode{TempName: ".new", Size: longFile})
+			if err != nil {
+				return err
+			}
+			return w.Abort()
+		},
+		"small": func(r *rig) error { _, err := r.Stat(t.Context(), "small"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newLaned(t, nil)
+			put(t, r.path("long"), make([]byte, longFile))
+			put(t, r.path("small"), make([]byte, longFile-1))
+			_, err := r.Stat(t.Context(), "") // a login
+			ok(t, err)
+			ok(t, do(r))
+			s := inUse(r.Backend)
+			s.mu.Lock()
+			opening := s.opening
+			s.mu.Unlock()
+			if opening == nil != (name == "small") {
+				t.Fatalf("channels are being opened: %v", opening != nil)
+			}
+			if opening != nil {
+				<-opening
+			}
+			if n := channelsOf(s); n != map[bool]int{true: 0, false: lanes}[name == "small"] {
+				t.Errorf("%d channels for content", n)
+			}
+			leaves(t, r.Backend)
+		})
+	}
+}

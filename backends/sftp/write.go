@@ -108,6 +108,7 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 }
 
 func (b *Backend) create(ctx context.Context, s *session, name string, mode backends.WriteMode) (*writer, error) {
+	s.expect(mode.Size)
 	m := s.channel()
 	w := &writer{b: b, s: s, way: way{m: m}, name: name, temp: mode.TempName, turn: make(chan struct{}, 1)}
 	opened := false
