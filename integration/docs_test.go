@@ -16,16 +16,9 @@ import (
 	"pierfs/integration/daemon"
 )
 
-// TestPromisesNameTestsThatExist: a promise of docs/SEMANTICS.md whose test was renamed or removed is held by nothing.
+// TestPromisesNameTestsThatExist: a promise of docs/SEMANTICS.md, or a row of docs/FTP.md, whose test was renamed or removed is
+// held by nothing.
 func TestPromisesNameTestsThatExist(t *testing.T) {
-	page, err := os.ReadFile("../docs/SEMANTICS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	promised := regexp.MustCompile(`\[(Test[A-Za-z0-9_]+)\]`).FindAllStringSubmatch(string(page), -1)
-	if len(promised) < 40 {
-		t.Fatalf("only %d tests are named", len(promised))
-	}
 	cmd := exec.Command("git", "grep", "-hoE", "--untracked", `^func Test[A-Za-z0-9_]+`, "--", "*_test.go")
 	cmd.Dir = ".."
 	out, err := cmd.Output()
@@ -36,9 +29,19 @@ func TestPromisesNameTestsThatExist(t *testing.T) {
 	for line := range strings.Lines(string(out)) {
 		there[strings.TrimPrefix(strings.TrimSpace(line), "func ")] = true
 	}
-	for _, name := range promised {
-		if !there[name[1]] {
-			t.Errorf("docs/SEMANTICS.md names %s, which is nowhere", name[1])
+	for _, page := range []string{"docs/SEMANTICS.md", "docs/FTP.md"} {
+		text, err := os.ReadFile("../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		promised := regexp.MustCompile(`\[(Test[A-Za-z0-9_]+)\]`).FindAllStringSubmatch(string(text), -1)
+		if len(promised) < 40 {
+			t.Errorf("%s names only %d tests", page, len(promised))
+		}
+		for _, name := range promised {
+			if !there[name[1]] {
+				t.Errorf("%s names %s, which is nowhere", page, name[1])
+			}
 		}
 	}
 }

@@ -1,7 +1,11 @@
 package integration
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"pierfs/integration/daemon"
@@ -48,6 +52,51 @@ func TestFTPServerStops(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCutListingThroughTheMount: pure-ftpd lists 10,000 names of a directory. Those that it leaves out are there all the same, and
+// what is not there is absent.
+func TestCutListingThroughTheMount(t *testing.T) {
+	t.Parallel()
+	s := newFTPStage(t, servers.FTPOptions{Kind: servers.PureFTPd}, nil)
+	mount, behind := s.dir(t, "crowd")
+	const all = 12_000
+	for i := range all {
+		if err := os.WriteFile(filepath.Join(behind, fmt.Sprintf("entry%05d", i)), []byte("x"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(mount)
+	if err != nil || len(entries) >= all || len(entries) < 9_000 {
+		t.Fatalf("%d names are listed, %v; want most of them", len(entries), err)
+	}
+	listed := map[string]bool{}
+	for _, e := range entries {
+		listed[e.Name()] = true
+	}
+	hidden := 0
+	for i := range all {
+		name := fmt.Sprintf("entry%05d", i)
+		if listed[name] {
+			continue
+		}
+		if hidden++; hidden%50 > 0 {
+			continue
+		}
+		if content, err := os.ReadFile(filepath.Join(mount, name)); err != nil || string(content) != "x" {
+			t.Errorf("%s, which is not listed: %q, %v", name, content, err)
+		}
+	}
+	if hidden != all-len(entries) {
+		t.Errorf("%d names are listed and %d are not", len(entries), hidden)
+	}
+	if _, err := os.Stat(filepath.Join(mount, "entry99999")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("stat of a name that is not there: %v", err)
+	}
+	if err := put(filepath.Join(mount, "new"), []byte("y")); err != nil {
+		t.Error(err)
+	}
+	has(t, filepath.Join(mount, "new"), []byte("y"))
 }
 
 const posixFTPFloor = 23
