@@ -69,6 +69,43 @@ func TestFTPDownloadIsWhole(t *testing.T) {
 	}
 }
 
+// TestSmallFTPDownloadIsWhole: what is read in one flight, because it is small, is believed no sooner.
+func TestSmallFTPDownloadIsWhole(t *testing.T) {
+	t.Parallel()
+	for name, rule := range map[string]FTPRule{
+		"less":     FTPSends("ab", "226 done", "RETR"),
+		"nothing":  FTPSends("", "226 done", "RETR"),
+		"more":     FTPSends("abcd", "226 done", "RETR"),
+		"endless":  FTPSendsForEver(func() string { return strings.Repeat("abc", 1<<14) }, "RETR"),
+		"too soon": FTPReplies("226 done", "RETR"),
+	} {
+		for _, features := range [][]string{nil, ListFeatures()} {
+			t.Run(fmt.Sprintf("%s/%d", name, len(features)), func(t *testing.T) {
+				t.Parallel()
+				s := NewFTP(t, FTPManner{Features: features})
+				furnishFTP(s)
+				connectFTP(t, s, func(c *connection) {
+					c.warm()
+					s.Behave(FTPManner{Features: features, Rules: []FTPRule{rule}})
+					if got, err := c.reads("file", 100); err == nil {
+						t.Errorf("read %.40q without an error", got)
+					}
+					err := c.within(4*limit+slack, "read at once", func(ctx context.Context) error {
+						got, err := readLast(ctx, c, "file", 100)
+						if err == nil {
+							t.Errorf("read %.40q at once without an error", got)
+						}
+						return err
+					})
+					if errors.Is(err, io.EOF) {
+						t.Errorf("this was the end: %v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
 // numbered returns n bytes of which no piece is like another.
 func numbered(n int) string {
 	var b strings.Builder
