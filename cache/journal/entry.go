@@ -42,7 +42,20 @@ type Entry struct {
 	Show Version  `json:"show,omitzero"`  // how programs see Name
 	Attr Attr     `json:"attr,omitzero"`  // what a program set
 
+	Sent []Content `json:"sent,omitempty"` // earlier contents of Name of which nobody knows whether it has them by now
+
+	// Begun says that the content may be on its way: nobody knows whether Name has it by now.
+	Begun bool `json:"begun,omitempty"`
+
 	Held bool `json:"held,omitempty"` // by a person: it is not to be sent by itself
+}
+
+// Content is the first Size bytes of the file Staged, without what is Missing; up to Tail it is as Base.
+type Content struct {
+	Staged  string  `json:"staged"`
+	Size    int64   `json:"size"`
+	Tail    int64   `json:"tail"`
+	Missing []Range `json:"missing,omitempty"`
 }
 
 // Range is [Off, End).
@@ -77,6 +90,7 @@ type Attr struct {
 type Change struct {
 	Add     []Entry  `json:"add,omitempty"`
 	Done    []uint64 `json:"done,omitempty"` // entries that are owed no more: sent, or replaced by what is added
+	Begin   []uint64 `json:"begin,omitempty"`
 	Hold    []uint64 `json:"hold,omitempty"`
 	Release []uint64 `json:"release,omitempty"`
 

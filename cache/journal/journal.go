@@ -270,18 +270,17 @@ func (j *Journal) apply(c *Change) {
 			j.over[seq] = e
 		}
 	}
-	for _, seq := range c.Hold {
-		j.hold(seq, true)
-	}
-	for _, seq := range c.Release {
-		j.hold(seq, false)
-	}
+	j.mark(c.Begin, func(e *Entry) { e.Begun = true })
+	j.mark(c.Hold, func(e *Entry) { e.Held = true })
+	j.mark(c.Release, func(e *Entry) { e.Held = false })
 }
 
-func (j *Journal) hold(seq uint64, held bool) {
-	if e, ok := j.open[seq]; ok {
-		e.Held = held
-		j.open[seq] = e
+func (j *Journal) mark(seqs []uint64, change func(*Entry)) {
+	for _, seq := range seqs {
+		if e, ok := j.open[seq]; ok {
+			change(&e)
+			j.open[seq] = e
+		}
 	}
 }
 
