@@ -57,11 +57,11 @@ func TestWhatIsWrittenIsThereAfterwards(t *testing.T) {
 	full := Entry{
 		Target: "FTP h\xffst", Kind: Put, When: now, Name: "dir/na\xffme \"\n\x00", To: "other", Staged: "1-1.data", Size: 7,
 		Missing: []Range{{1, 2}}, Tail: 3, Base: &Version{Mode: 0o644, Size: 9, ModTime: now, ID: "\xfe", Known: 5},
-		Show: Version{UID: 7}, Attr: Attr{Perm: &perm, ModTime: &now},
+		Show: Version{UID: 7}, Attr: Attr{Perm: &perm, ModTime: &now}, Sent: []Content{{"0-1.data", 5, 2, []Range{{0, 1}}}},
 	}
 	c := write(t, j, Change{Add: []Entry{full, put("a"), put("b")}})
 	write(t, j, Change{Add: []Entry{put("c")}, Done: []uint64{c.Add[1].Seq}})
-	write(t, j, Change{Hold: []uint64{c.Add[2].Seq}})
+	write(t, j, Change{Hold: []uint64{c.Add[2].Seq}, Begin: []uint64{c.Add[2].Seq}})
 	for range 2 {
 		j.Close()
 		j, _ = open(t, path, Options{})
@@ -72,6 +72,9 @@ func TestWhatIsWrittenIsThereAfterwards(t *testing.T) {
 		full.Seq = c.Add[0].Seq
 		if !reflect.DeepEqual(got[0], full) {
 			t.Errorf("entry: got %+v, want %+v", got[0], full)
+		}
+		if !got[1].Begun || got[2].Begun {
+			t.Errorf("begun: got %v and %v, want the former alone", got[1].Begun, got[2].Begun)
 		}
 		if !got[1].Held || got[2].Held {
 			t.Errorf("held: got %v and %v, want the former alone", got[1].Held, got[2].Held)
