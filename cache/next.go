@@ -186,7 +186,7 @@ func (t *Tree) follow(name string, found bool, now time.Time) {
 	if now.Before(n.rest) {
 		return
 	}
-	l, asked, ok := t.attrs.Listing(dir)
+	l, asked, ok := t.attrs.Told(dir)
 	if !ok || l.Len() > mostRanked {
 		return
 	}

@@ -258,7 +258,7 @@ func (t *Tree) startWalk(root, before, child string, now time.Time) {
 func (t *Tree) addWalk(root, before, child string, now time.Time, window, used int) {
 	one := &walk{root: &place{name: root}, places: map[string]*place{}, window: window, used: used, movedAt: now}
 	one.places[root] = one.root
-	if l, _, ok := t.attrs.Listing(root); ok {
+	if l, _, ok := t.attrs.Told(root); ok {
 		i, there := l.Find(before[strings.LastIndexByte(before, '/')+1:])
 		k, here := l.Find(child[strings.LastIndexByte(child, '/')+1:])
 		one.order = order(there && here && k < i)
@@ -275,7 +275,7 @@ func (t *Tree) addWalk(root, before, child string, now time.Time, window, used i
 // load learns the directories in p from its listing, from the child on in which somebody works, "" if he does in none; the caller
 // holds walks.mu.
 func (t *Tree) load(one *walk, p *place, child string) {
-	l, _, ok := t.attrs.Listing(p.name)
+	l, _, ok := t.attrs.Told(p.name)
 	if !ok || len(one.places) >= mostPlaces {
 		return
 	}
@@ -399,7 +399,7 @@ func (one *walk) nextBelow(p *place, now time.Time, life time.Duration) (found *
 // goAhead lists p ahead of the walk, or goes on with its children if it is known; the caller holds walks.mu.
 func (t *Tree) goAhead(one *walk, p *place) {
 	p.state = passed
-	if _, asked, ok := t.attrs.Listing(p.name); ok && time.Since(asked) < t.options.MetadataTTL/2 {
+	if _, asked, ok := t.attrs.Told(p.name); ok && time.Since(asked) < t.options.MetadataTTL/2 {
 		if p.kids == nil {
 			t.load(one, p, "")
 		}

@@ -301,6 +301,18 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	return l, d.asked, vague == 0
 }
 
+// Told returns the last complete listing of dir as it came, without what was learned since, and when it was asked for. It is the
+// same List until the next listing.
+func (s *Store) Told(dir string) (l *List, asked time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.dirs.Peek(dir)
+	if !ok || !d.complete {
+		return nil, time.Time{}, false
+	}
+	return d.list, d.asked, true
+}
+
 // Seen notes that a program is shown what is known of dir.
 func (s *Store) Seen(dir string) {
 	s.mu.Lock()

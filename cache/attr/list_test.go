@@ -178,3 +178,20 @@ func TestListingThatNobodySawTellsLess(t *testing.T) {
 	listed(true)
 	want("listed again", map[string]attr.State{"coarse": attr.Present})
 }
+
+// TestToldIsOneListUntilTheNext: who follows a reader through a directory must not begin anew with each name that is learned.
+func TestToldIsOneListUntilTheNext(t *testing.T) {
+	s := attr.New(100)
+	s.AnswerList("d", list(info("a", 1), info("b", 1)), time.Now(), s.Mark(), true, false)
+	first, _, ok := s.Told("d")
+	s.Answer("d/a", info("a", 2), time.Now(), s.Mark())
+	s.PutAbsent("d/b")
+	again, _, _ := s.Told("d")
+	if !ok || first != again || first.Len() != 2 {
+		t.Errorf("Told = %v, then %v; want the same list of two", first, again)
+	}
+	s.AnswerList("d", list(info("a", 1)), time.Now(), s.Mark(), true, false)
+	if next, _, _ := s.Told("d"); next == first || next.Len() != 1 {
+		t.Errorf("Told = %v after another listing", next)
+	}
+}
