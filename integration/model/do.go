@@ -265,9 +265,13 @@ func (w *World) doTruncate(id int, o Op, at int64) want {
 	return want{saved: []int{id}}
 }
 
-// setAttributes changes those that are not content; what is unsaved stays so.
+// setAttributes changes those that are not content; what is unsaved stays so. If the server may have the file as it is, it may
+// have been told at once.
 func (w *World) setAttributes(id int, o Op) want {
 	w.change(id, func(n *node) {
+		if v := n.version(); n.unsaved && slices.ContainsFunc(n.versions, func(u version) bool { return sameVersion(u, v) }) {
+			defer func() { n.versions = append(slices.Clip(n.versions), n.version()) }()
+		}
 		switch o.Kind {
 		case Chmod, Fchmod:
 			n.perm = o.Mode

@@ -56,7 +56,7 @@ func TestOutagesLeaveBothWorldsOpen(t *testing.T) {
 }
 
 // TestRefusedRenameMayHavePublished: a rename publishes what is below its first name before the server may refuse it. If the
-// close of such a file then fails, the server may have what it was at the rename.
+// close of such a file then fails, the server may have what it was at the rename, with the attributes that it was given then.
 func TestRefusedRenameMayHavePublished(t *testing.T) {
 	w := NewWorld()
 	for _, step := range []struct {
@@ -68,6 +68,7 @@ func TestRefusedRenameMayHavePublished(t *testing.T) {
 		{Op{Kind: Mkdir, Path: "full/kid", Mode: 0o755}, Answer{}},
 		{Op{Kind: Open, Path: "d/f", Flags: syscall.O_WRONLY | syscall.O_CREAT, Mode: 0o644, Slot: 1}, Answer{}},
 		{Op{Kind: Rename, Path: "d", Other: "full"}, Answer{Err: syscall.ENOTEMPTY}},
+		{Op{Kind: Fchmod, Slot: 1, Mode: 0o600}, Answer{}}, // at the server, if it has the file
 		{Op{Kind: Write, Slot: 1, Size: 2}, Answer{N: 2}},
 	} {
 		after, _, why := w.step(step.o, step.a, everything)
@@ -77,17 +78,20 @@ func TestRefusedRenameMayHavePublished(t *testing.T) {
 		w = after[0]
 	}
 	closed, _, _ := w.step(Op{Kind: Close, Slot: 1}, Answer{Err: syscall.ECONNREFUSED}, everything)
-	sizes := map[int]bool{} // -1 for no file
+	type left struct {
+		size int // -1 for no file
+		perm uint32
+	}
+	found := map[left]bool{}
 	for _, u := range closed {
-		p, err := u.existing("d/f", false)
-		if err == syscall.ENOENT {
-			sizes[-1] = true
+		if p, err := u.existing("d/f", false); err == syscall.ENOENT {
+			found[left{size: -1}] = true
 		} else {
-			sizes[len(u.nodes[p.node].data)] = true
+			found[left{len(u.nodes[p.node].data), u.nodes[p.node].perm}] = true
 		}
 	}
-	if !maps.Equal(sizes, map[int]bool{-1: true, 0: true, 2: true}) {
-		t.Errorf("possible sizes %v, want none, 0 and 2", sizes)
+	if want := map[left]bool{{size: -1}: true, {0, 0o644}: true, {0, 0o600}: true, {2, 0o600}: true}; !maps.Equal(found, want) {
+		t.Errorf("the server may have %v, want %v", found, want)
 	}
 }
 
