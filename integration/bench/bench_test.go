@@ -7,7 +7,7 @@
 //
 // A cell of its tables is one peer that does one work on one way to one server. Each cell has a fresh mount with nothing in
 // its caches, of files that the server's own machine holds in memory; the peers take turns at one work, n times, and the
-// median counts (a cell of more than 10 s is measured once). What a work reads, lists or leaves at the server is compared
+// median counts (a cell of more than 5 s is measured once). What a work reads, lists or leaves at the server is compared
 // with what it must be: a wrong answer is no figure. Writes take until the server has everything. A cell that takes longer
 // than the limit shows ">60" and how far it came.
 //
@@ -233,7 +233,7 @@ func (r *run) compare(b *testing.B, p plan, s *site, w *work, trip time.Duration
 				}
 				f := c.measure(b)
 				r.figures = append(r.figures, f)
-				long[e] = f.took > 10*time.Second
+				long[e] = f.took > 5*time.Second
 				if f.wrong != nil {
 					b.Error(f.wrong)
 				}
