@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,9 +215,7 @@ func TestCacheIsDeletedUnderARunningDaemon(t *testing.T) {
 		if _, err := writer.WriteString("written before, "); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.RemoveAll(s.daemon.CacheDir); err != nil {
-			t.Fatal(err)
-		}
+		deleted(t, s.daemon.CacheDir)
 		got := make([]byte, len(s.contents["large"]))
 		if _, err := reader.ReadAt(got, 0); err != nil || !bytes.Equal(got, s.contents["large"]) {
 			t.Errorf("a file that was open is read wrongly: %v", err)
@@ -341,5 +340,129 @@ func TestBoundOfTheCacheIsSet(t *testing.T) {
 	r := s.daemon.Pierfs(t, "cache", "warm", filepath.Join(s.mount, "large"))
 	if r.Status != 73 || !strings.Contains(r.Stderr, "cacheSize") {
 		t.Errorf("a file larger than the cache: %d, %s%s", r.Status, r.Stdout, r.Stderr)
+	}
+}
+
+// TestWhatIsKeptIsNeverBelievedWrongly does in any order what may happen to files that are kept here: they are read, in whole and
+// in parts, changed on the server and through the mount, renamed, and the daemon is stopped, killed, and its cache damaged or deleted
+// under it. Whatever is read is what the server has.
+func TestWhatIsKeptIsNeverBelievedWrongly(t *testing.T) {
+	t.Parallel()
+	steps := 150
+	if testing.Short() {
+		steps = 50
+	}
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	s := &cacheStage{contents: map[string][]byte{}}
+	d := newDaemon(t)
+	d.Define(t, connection, daemon.To(t, server, daemon.Fields{"metadataTTL": "0s", "negativeTTL": "0s"}))
+	s.stage = &stage{server: server, daemon: d, mount: d.Mount(connection), behind: server.Dir}
+	var names []string
+	for i := range 12 {
+		names = append(names, fmt.Sprint("f", i))
+		s.change(t, names[i], i)
+	}
+	s.start(t)
+	random := rand.New(rand.NewPCG(7, 8))
+	var done []string // for whoever looks into a failure
+	defer func() {
+		if t.Failed() {
+			t.Logf("the last steps: %q", done[max(0, len(done)-40):])
+		}
+	}()
+	for step := range steps {
+		name, version := names[random.IntN(len(names))], 100+step
+		what := s.step(t, random, name, names[random.IntN(len(names))], version)
+		done = append(done, what+" "+name)
+		if t.Failed() {
+			return
+		}
+	}
+	s.readAll(t)
+}
+
+// change gives a file of the server another content, of any size and a time of its own.
+func (s *cacheStage) change(t *testing.T, name string, version int) {
+	t.Helper()
+	sizes := []int{0, 5, 4000, 255 << 10, 255<<10 + 1, 1 << 20, 3 << 20}
+	s.give(t, s.behind, name, random(version, sizes[version%len(sizes)]), timeOf(version))
+}
+
+func timeOf(version int) time.Time { return longAgo.Add(time.Duration(version) * time.Second) }
+
+// step does one thing to name, and perhaps to other, and returns what it was.
+func (s *cacheStage) step(t *testing.T, chance *rand.Rand, name, other string, version int) string {
+	t.Helper()
+	path, want := filepath.Join(s.mount, name), s.contents[name]
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	switch k := chance.IntN(100); {
+	case k < 50:
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes are read, %v, want %d", name, len(got), err, len(want))
+		}
+		return "read"
+	case k < 65 && len(want) > 0:
+		f, err := os.Open(path)
+		must(err)
+		defer f.Close()
+		off := chance.IntN(len(want))
+		p := make([]byte, min(10_000, len(want)-off))
+		if _, err := f.ReadAt(p, int64(off)); err != nil || !bytes.Equal(p, want[off:off+len(p)]) {
+			t.Errorf("%s at %d: %v, or another content", name, off, err)
+		}
+		return "part"
+	case k < 80:
+		s.change(t, name, version)
+		return "change"
+	case k < 86: // of the same size
+		s.contents[name] = random(version, len(want))
+		must(put(path, s.contents[name]))
+		must(os.Chtimes(path, timeOf(version), timeOf(version)))
+		return "write"
+	case k < 90 && other != name:
+		must(os.Rename(path, filepath.Join(s.mount, other)))
+		s.contents[other] = want
+		s.change(t, name, version)
+		return "rename to " + other + ":"
+	case k < 93:
+		s.daemon.Kill()
+		s.start(t)
+		return "kill"
+	case k < 98:
+		kept := append(s.kept(t, ".data"), append(s.kept(t, ".small"), s.kept(t, ".note")...)...)
+		s.daemon.Stop(t) // what a kill has left is in quarantine, and then the status is 74
+		if len(kept) > 0 && k < 96 {
+			damage(t, kept[chance.IntN(len(kept))], chance)
+		}
+		s.start(t)
+		return "restart"
+	default:
+		deleted(t, filepath.Join(s.daemon.CacheDir, "content"))
+		return "delete the cache:"
+	}
+}
+
+// deleted deletes dir, into which something may be written at this very moment.
+func deleted(t *testing.T, dir string) {
+	t.Helper()
+	await(t, "everything is deleted", func() bool { return os.RemoveAll(dir) == nil })
+}
+
+// damage changes a bit of a file, if it is still there.
+func damage(t *testing.T, path string, chance *rand.Rand) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil || len(content) == 0 {
+		return
+	}
+	content[chance.IntN(len(content))] ^= 0x40
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
