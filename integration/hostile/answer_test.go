@@ -146,7 +146,7 @@ func TestCutWithinAnswer(t *testing.T) {
 // recovers fails the test unless the Backend works again soon after the server has become honest.
 func (c *connection) recovers() {
 	c.t.Helper()
-	err := c.within(5*time.Second, "the recovery", func(ctx context.Context) error {
+	err := c.within(20*time.Second, "the recovery", func(ctx context.Context) error {
 		for {
 			_, err := c.Stat(ctx, "dir")
 			if err == nil || ctx.Err() != nil {
