@@ -815,14 +815,15 @@ func TestStreamIsReadWholeForThoseWhoJumpAbout(t *testing.T) {
 		const size = 64 << 20
 		content := noise(size, 9)
 		w.give("big", content)
-		begun, read := 0, 0
+		var begun, read atomic.Int64
 		w.server.SetAfter(func(_ context.Context, op, _ string) error {
-			switch now := w.server.Calls()["retr"]; {
-			case now > begun:
-				begun = now
+			now := int64(w.server.Calls()["retr"])
+			was := begun.Swap(now)
+			switch {
+			case now > was:
 				time.Sleep(120 * time.Millisecond)
 			case op == "readat":
-				read++
+				read.Add(1)
 				time.Sleep(time.Millisecond) // for 64 or 256 KiB
 			default:
 				time.Sleep(40 * time.Millisecond)
@@ -838,7 +839,7 @@ func TestStreamIsReadWholeForThoseWhoJumpAbout(t *testing.T) {
 			w.part(f, content[off:off+4096], off)
 		}
 		took, transfers := time.Since(began), w.server.Calls()["retr"]-before
-		t.Logf("200 reads in %v, %d transfers, %d requests", took, transfers, read)
+		t.Logf("200 reads in %v, %d transfers, %d requests", took, transfers, read.Load())
 		if took > 3*time.Second || transfers > 25 {
 			t.Errorf("200 reads took %v and %d transfers", took, transfers)
 		}

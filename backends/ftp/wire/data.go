@@ -267,6 +267,9 @@ func (s *Session) reach(ctx context.Context, command string, reply Reply, parse 
 		return nil, errNoEPSV
 	}
 	if err != nil {
+		if gone := s.why(); gone != nil && ctx.Err() == nil {
+			return nil, lost("data", false, gone) // the server takes its ports away with the session
+		}
 		return nil, blocked(ctx, c, err)
 	}
 	c.conn = netconn.New(raw, s.o.SocketTimeout)
