@@ -59,6 +59,7 @@ type File struct {
 	assumed  bool            // it was made because the name was believed to be free, and does not mean to replace anything
 	reclaim  bool            // the name must be new on the server, and is held no more
 	tried    bool            // a publication failed that may have happened
+	doubtful bool            // the server may have renamed it, which nobody was told
 	begun    bool            // an append in place failed and may have left a part of itself
 
 	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that

@@ -189,6 +189,11 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	if err != nil {
 		t.attrs.Forget(from)
 		t.attrs.Forget(to)
+		if backends.ClassOf(err) != backends.Final {
+			for _, f := range t.below(from) {
+				f.doubt()
+			}
+		}
 		return err
 	}
 	t.unlink(to)
@@ -199,6 +204,13 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	t.endAllEras(from)
 	t.moved(from, to)
 	return nil
+}
+
+// doubt notes that the file may bear another name on the server: a renaming went without an answer.
+func (f *File) doubt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubtful = true
 }
 
 // letGo gives up the claim by which target holds the name that from is to replace: afterwards the name is the other file's.

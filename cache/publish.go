@@ -34,6 +34,7 @@ type job struct {
 	linked  bool  // has further names: rewritten in place
 	inPlace bool  // only grew: its end is sent
 	from    int64 // where that belongs
+	doubt   bool  // the server may have given what j builds on another name
 	begun   bool  // an append in place was begun, and may have left a part of itself
 	claim   bool  // the name must be new on the server
 	assumed bool  // it was believed to be
@@ -105,7 +106,7 @@ func (f *File) begin() (*job, error) {
 	j := &job{
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
 		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending, begun: f.begun, claim: f.reclaim,
-		assumed: f.assumed && f.base.Known == 0 && !f.tried,
+		assumed: f.assumed && f.base.Known == 0 && !f.tried, doubt: f.doubtful && f.base.Known != 0,
 	}
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
@@ -155,7 +156,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	if !j.inPlace {
 		f.tree.kept.touched(parent(j.name))
 	}
-	f.published, f.base = j.change, info
+	f.published, f.base, f.doubtful = j.change, info, false
 	if f.change == j.change {
 		f.info = info
 	}
@@ -233,6 +234,9 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	if err := f.stillFree(ctx, j); err != nil {
 		return info, err
 	}
+	if err := f.stillThere(ctx, j); err != nil {
+		return info, err
+	}
 	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
 		info, err = f.replace(ctx, j)
 		return err
@@ -252,6 +256,19 @@ func (f *File) stillFree(ctx context.Context, j *job) error {
 		return f.fault("publish", changedElsewhere)
 	case errors.Is(err, os.ErrNotExist):
 		return nil
+	}
+	return err
+}
+
+// stillThere returns an error if the server has renamed what j builds on, unheard: a file made anew under the old name would be one
+// file too many.
+func (f *File) stillThere(ctx context.Context, j *job) error {
+	if !j.doubt {
+		return nil
+	}
+	_, err := f.tree.ask(ctx, j.name)
+	if errors.Is(err, os.ErrNotExist) {
+		return f.fault("publish", changedElsewhere)
 	}
 	return err
 }
