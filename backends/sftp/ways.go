@@ -31,8 +31,11 @@ type ways struct {
 
 	mu      sync.Mutex
 	further []way
+	lost    []way // taken out of further, their handles still open: a CLOSE must not overtake who still uses one
 	seeking bool
-	sought  time.Time // when the last search ended
+	stop    chan struct{} // tells a search to look no further; nil before the first
+	over    chan struct{} // is closed when the search has ended; nil before the first
+	sought  time.Time     // when the last search ended
 	closed  bool
 }
 
@@ -146,7 +149,8 @@ func (s *session) give(b *budget, n int64) {
 	s.queue.freed()
 }
 
-// lose takes a way out, unless it is the first, and reports whether another may be tried in its place.
+// lose takes a way out, unless it is the first, and reports whether another may be tried in its place. Its handle stays open
+// until close.
 func (w *ways) lose(gone way) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -154,11 +158,12 @@ func (w *ways) lose(gone way) bool {
 	for _, other := range w.further {
 		if other != gone && !other.m.dead() {
 			left = append(left, other)
+		} else if !other.m.dead() {
+			w.lost = append(w.lost, other)
 		}
 	}
 	w.further = left
 	if gone != w.first {
-		gone.m.closeSoon(gone.handle)
 		return true
 	}
 	return w.first.m.dead() && len(left) > 0
@@ -180,20 +185,28 @@ func (w *ways) mayWiden(s *session) bool {
 		return false
 	}
 	w.seeking = true
+	w.stop, w.over = make(chan struct{}), make(chan struct{})
 	return true
 }
 
 // widen opens the file on every channel for content of the session, further ones included that it is worth having, as they come,
-// and keeps the handles that open returns. It ends with ctx, with the session, or when that is done.
+// and keeps the handles that open returns. It ends with ctx, with the session, with close, or when that is done; what it has opened
+// in vain is closed by then.
 func (w *ways) widen(ctx context.Context, s *session, open func(context.Context, *mux) (handle string, err error)) {
 	s.widen(s.wide())
 	var all sync.WaitGroup
 	defer all.Wait()
 	tried := []*mux{w.first.m}
-	for _, other := range w.others() {
+	others, stop := w.others()
+	for _, other := range others {
 		tried = append(tried, other.m)
 	}
 	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
 		channels, more := s.content()
 		for _, m := range channels {
 			if slices.Contains(tried, m) {
@@ -206,7 +219,9 @@ func (w *ways) widen(ctx context.Context, s *session, open func(context.Context,
 					s.o.Logger.Debug("no further way to a file", "server", s.o.Address, "err", err)
 					return
 				}
-				w.add(way{m, handle})
+				if !w.add(way{m, handle}) {
+					m.closeNow(ctx, handle) // the file was closed meanwhile
+				}
 				s.queue.freed()
 			})
 		}
@@ -215,6 +230,8 @@ func (w *ways) widen(ctx context.Context, s *session, open func(context.Context,
 		}
 		select {
 		case <-more:
+		case <-stop:
+			return
 		case <-s.dead:
 			return
 		case <-ctx.Done():
@@ -228,6 +245,22 @@ func (w *ways) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seeking, w.sought = false, time.Now()
+	close(w.over)
+}
+
+// wait returns when no search is under way any more, or ctx or the session has ended. It is for who has called close.
+func (w *ways) wait(ctx context.Context, s *session) {
+	w.mu.Lock()
+	over, seeking := w.over, w.seeking
+	w.mu.Unlock()
+	if !seeking {
+		return
+	}
+	select {
+	case <-over:
+	case <-s.dead:
+	case <-ctx.Done():
+	}
 }
 
 // count returns how many further ways there are.
@@ -237,30 +270,41 @@ func (w *ways) count() int {
 	return len(w.further)
 }
 
-func (w *ways) others() []way {
+// others returns all ways but the first, the lost ones included, and what tells the search under way to stop.
+func (w *ways) others() ([]way, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.further)
+	return slices.Concat(w.further, w.lost), w.stop
 }
 
-// add keeps one more way, or lets its handle go if the file was closed meanwhile.
-func (w *ways) add(more way) {
+// add keeps one more way, unless the file was closed meanwhile.
+func (w *ways) add(more way) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed {
-		more.m.closeSoon(more.handle)
-		return
+	if !w.closed {
+		w.further = append(w.further, more)
 	}
-	w.further = append(w.further, more)
+	return !w.closed
 }
 
-// close takes out all further ways for good, for the caller to close their handles.
+// close takes out all further ways for good, for the caller to close their handles, and ends the search for others.
 func (w *ways) close() []way {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	further := w.further
-	w.further, w.closed = nil, true
+	if !w.closed && w.seeking {
+		close(w.stop)
+	}
+	further := slices.Concat(w.further, w.lost)
+	w.further, w.lost, w.closed = nil, nil, true
 	return further
+}
+
+// closeNow sends a CLOSE and waits for its answer: until then a file that was removed takes its space on the server's disk.
+func (m *mux) closeNow(ctx context.Context, handle string) {
+	f := m.flight()
+	f.add(pathFrame(typeClose, handle))
+	f.send(bulk)
+	f.wait(ctx)
 }
 
 // errOther is what a further way has found that leads to another file.
@@ -286,7 +330,7 @@ func openAgain(ctx context.Context, m *mux, path string, flags uint32, look byte
 	}
 	for _, name := range []*call{before, after} {
 		if err := is(name, same); err != nil {
-			m.closeSoon(handle)
+			m.closeNow(ctx, handle)
 			return "", err
 		}
 	}
@@ -301,7 +345,7 @@ func surely(ctx context.Context, m *mux, handle string, same func(backends.Info)
 	told.wait(ctx)
 	err := is(told, same)
 	if err != nil {
-		m.closeSoon(handle)
+		m.closeNow(ctx, handle)
 	}
 	return err
 }

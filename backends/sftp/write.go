@@ -36,16 +36,17 @@ func recycle(f frame) {
 // A long content under a temporary name is striped over several channels, as long as it is written onward. All of them must have
 // answered, and closed, before anything that makes it final leaves.
 type writer struct {
-	b     *Backend
-	s     *session
-	way   // by which it was opened
-	name  string
-	temp  string // where it is gathered; "" if that is name itself
-	guard string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
-	fresh bool   // name did not exist before us, and is ours to remove
-	ways  ways
-	made  backends.Info // what the temporary file was at first; Known is 0 if nobody asked
-	top   atomic.Int64  // the highest end of what was sent
+	b      *Backend
+	s      *session
+	way    // by which it was opened
+	name   string
+	temp   string // where it is gathered; "" if that is name itself
+	guard  string // handle of the empty file that stands under name meanwhile (Exclusive); "" if there is none
+	fresh  bool   // name did not exist before us, and is ours to remove
+	ways   ways
+	parted []way         // further ways that were taken out of ways, their handles still open
+	made   backends.Info // what the temporary file was at first; Known is 0 if nobody asked
+	top    atomic.Int64  // the highest end of what was sent
 
 	turn   chan struct{} // holds one token: whoever has it may touch what follows
 	held   frame         // the WRITE being filled, nil if none
@@ -576,8 +577,8 @@ func (w *writer) last(ctx context.Context, f *flight) error {
 
 // gather brings the content back to the first way: all WRITEs are answered and the further handles closed when it returns.
 func (w *writer) gather(ctx context.Context) error {
-	further := w.ways.close()
-	if len(further) == 0 && !w.torn {
+	w.parted = append(w.parted, w.ways.close()...)
+	if len(w.parted) == 0 && !w.torn {
 		return nil
 	}
 	if err := w.ship(ctx); err != nil {
@@ -586,18 +587,24 @@ func (w *writer) gather(ctx context.Context) error {
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
-	var closed []*call
-	for _, by := range further {
+	var refused error
+	for _, c := range w.part() { // all are waited for, also when one is refused
+		if err := c.wait(ctx).status(); err != nil && !lostReply(err) { // a handle whose channel is gone is closed
+			refused = fmt.Errorf("close: %w", err)
+		}
+	}
+	return refused
+}
+
+// part sends the CLOSE of every further way that there was, each on its own channel.
+func (w *writer) part() (closed []*call) {
+	for _, by := range append(w.parted, w.ways.close()...) {
 		f := by.m.flight()
 		closed = append(closed, f.add(pathFrame(typeClose, by.handle)))
 		f.send(bulk)
 	}
-	for _, c := range closed {
-		if err := c.wait(ctx).status(); err != nil && !lostReply(err) { // a handle whose channel is gone is closed
-			return fmt.Errorf("close: %w", err)
-		}
-	}
-	return nil
+	w.parted = nil
+	return closed
 }
 
 // widen looks for further ways to the temporary file. It is ours, and nothing is written by a handle that may be of another.
@@ -830,9 +837,6 @@ func (w *writer) discard(context.Context) {
 // addDiscard adds what closes and removes everything that was made.
 func (w *writer) addDiscard(f *flight) {
 	opened := w.handle != ""
-	for _, further := range w.ways.close() {
-		further.m.closeSoon(further.handle)
-	}
 	for _, handle := range []string{w.handle, w.guard} {
 		if handle != "" {
 			f.add(pathFrame(typeClose, handle))
@@ -845,7 +849,9 @@ func (w *writer) addDiscard(f *flight) {
 }
 
 // throwAway removes what was written, as far as the server listens, within the timeout; the error is that of a removal
-// without an answer. The empty file that stood in for an exclusive content goes only if it is still empty: somebody else may
+// without an answer. When it returns every handle is closed, those on further channels and those that were just being opened
+// included: each would keep the space on the server's disk, and the next content would be refused for want of it while the
+// question for the reason, asked later, finds room. The empty file that stood in for an exclusive content goes only if it is still empty: somebody else may
 // have put his own in its place.
 func (w *writer) throwAway() error {
 	if w.held != nil {
@@ -861,6 +867,10 @@ func (w *writer) throwAway() error {
 		guard = f.add(pathFrame(typeLstat, w.s.path(w.name)))
 	}
 	f.send(bulk)
+	for _, c := range w.part() {
+		c.wait(ctx)
+	}
+	w.ways.wait(ctx, w.s)
 	f.wait(ctx)
 	var unheard error
 	for _, c := range f.calls {
