@@ -725,7 +725,7 @@ func TestCutListingIsNotTakenForAll(t *testing.T) {
 	})
 	w.must(w.server.Delete("f10"))
 	w.must(w.server.Delete("f11"))
-	w.tree.List(w.Context(), "") // exactly as many as the limit: nobody knows
+	w.list("") // exactly as many as the limit: nobody knows
 	w.costs("an absent name", map[string]int{"stat": 1}, func() { w.tree.Stat(w.Context(), "f13") })
 }
 
