@@ -49,7 +49,7 @@ func TestPageHasEveryField(t *testing.T) {
 			rows[strings.Split(cells[1], "`")[1]] = cells
 		}
 	}
-	types := map[kind]string{text: "text", secret: "text or source", whole: "number", truth: "true/false", duration: "duration", mode: "permissions", rate: "rate"}
+	types := map[kind]string{text: "text", secret: "text or source", whole: "number", truth: "true/false", duration: "duration", mode: "permissions", rate: "rate", size: "size"}
 	for _, f := range fields {
 		row := rows[f.name]
 		if row == nil {

@@ -22,12 +22,13 @@ const (
 	duration // "30s", or a bare number of seconds
 	mode     // "0640"
 	rate     // "2MiB", or a bare number of bytes a second
+	size     // "10GiB", or a bare number of bytes
 )
 
 var kindNames = map[kind]string{
 	text: "a text", secret: "a text", whole: "a whole number", truth: "true or false",
 	duration: `a duration such as "30s"`, mode: `permissions such as "0640"`,
-	rate: `a rate such as "2MiB"`,
+	rate: `a rate such as "2MiB"`, size: `a size such as "10GiB"`,
 }
 
 // field is one key of a definition: the only place where it is described. Parsing, overriding, options of the command
@@ -80,12 +81,14 @@ var (
 const (
 	defaultTimeout     = 30 * time.Second
 	defaultRetryCount  = 3
+	defaultDrain       = 60 * time.Second
 	defaultMetadataTTL = 2 * time.Second
 	defaultNegativeTTL = 1 * time.Second
 	maxRetryCount      = 100
 	defaultMaxSessions = 4
 	maxMaxSessions     = 256
 	maxTTL             = 24 * time.Hour
+	maxDrain           = 24 * time.Hour
 	maxTimeout         = 24 * time.Hour
 	maxDescription     = 1000
 	schemaVersion      = 1
@@ -204,6 +207,10 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.Owner = Owner(s.text) }},
 	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)), warn: warnCommit,
 		apply: func(t *Target, s *setting) { t.Commit = CommitMode(s.text) }},
+	{name: "drainTimeout", kind: duration, standard: "60s", check: spanUpTo(maxDrain),
+		apply: func(t *Target, s *setting) { t.DrainTimeout = s.duration }},
+	{name: "stagingLimit", kind: size, check: checkStagingLimit,
+		apply: func(t *Target, s *setting) { t.StagingLimit = s.number }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
 	{name: "metadataTTL", kind: duration, standard: "2s", check: spanUpTo(maxTTL),
@@ -311,6 +318,12 @@ func (f *field) parse(v string) (*setting, *problem) {
 		i, p := parseRate(v)
 		if p != nil {
 			return nil, p
+		}
+		s.number = i
+	case size:
+		i, ok := parseSize(v)
+		if !ok {
+			return nil, invalid("is no size", sizeHint)
 		}
 		s.number = i
 	case mode:

@@ -327,6 +327,16 @@ func warnCommit(s *setting) *problem {
 	return &problem{CodeNotYet, "is not built yet: close() waits for the server, as with \"close\"", `leave it out, or write commit = "close"`}
 }
 
+// leastStaging is what a file and the list of what is owed need at least.
+const leastStaging = 16 << 20
+
+func checkStagingLimit(s *setting) *problem {
+	if s.number == 0 || s.number >= leastStaging {
+		return nil
+	}
+	return &problem{CodeRange, "is less than 16 MiB", sizeHint + "; 0 is no limit but the disk's"}
+}
+
 func warnDirMode(s *setting) *problem {
 	if s.number&0o111 != 0 {
 		return nil

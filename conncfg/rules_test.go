@@ -221,6 +221,12 @@ var rules = []rule{
 	{"directories closed", `dirMode = "0600"`, CodeAdvice, Warning, "dirMode", "0750"},
 	{"unknown owner", `owner = "fixd"`, CodeInvalid, Error, "owner", "did you mean fixed?"},
 	{"unknown commit", `commit = "later"`, CodeInvalid, Error, "commit", `"close", "background"`},
+	{"drain without end", `drainTimeout = "25h"`, CodeRange, Error, "drainTimeout", "24h"},
+	{"drain of nothing", `drainTimeout = "soon"`, CodeInvalid, Error, "drainTimeout", "30s"},
+	{"staging of nothing", `stagingLimit = "much"`, CodeInvalid, Error, "stagingLimit", "4GiB"},
+	{"staging too small", `stagingLimit = "1MiB"`, CodeRange, Error, "stagingLimit", "0 is no limit"},
+	{"staging below zero", `stagingLimit = -1`, CodeInvalid, Error, "stagingLimit", "4GiB"},
+	{"staging of a kind", `stagingLimit = true`, CodeWrongType, Error, "stagingLimit", ""},
 	{"temporary name for all", `tempName = "upload.tmp"`, CodeInvalid, Error, "tempName", "XXXX"},
 	{"temporary name elsewhere", `tempName = "tmp/NAME"`, CodeInvalid, Error, "tempName", "beside"},
 	{"temporary name is the target", `tempName = "NAME"`, CodeInvalid, Error, "tempName", `"none"`},
@@ -485,6 +491,50 @@ func TestDisplayOfEveryProtocolIsRead(t *testing.T) {
 		target, findings := c.ResolveUnsaved(t.Context(), conn, "Test")
 		if got := target.Display(); got != raw {
 			t.Errorf("%s is displayed as %s; findings%s", raw, got, printed(findings))
+		}
+	}
+}
+
+// What is owed to one server, login, directory or environment must never be taken for what is owed to another.
+func TestIdentityTellsTargetsApart(t *testing.T) {
+	base := Target{Protocol: SFTP, Username: "u", Host: "h", Port: 22, WorkingDir: "/in", Environment: "Test", Password: NewSecret("hidden")}
+	if got, want := base.Identity(), "sftp://u@h:22/in in Test"; got != want {
+		t.Errorf("identity %q, want %q", got, want)
+	}
+	change := func(change func(*Target)) Target { other := base; change(&other); return other }
+	seen := map[string]bool{base.Identity(): true}
+	for _, other := range []Target{
+		change(func(t *Target) { t.Protocol = FTP }),
+		change(func(t *Target) { t.Protocol = FTPS }),
+		change(func(t *Target) { t.Protocol, t.TLS.Implicit = FTPS, true }),
+		change(func(t *Target) { t.Host = "h2" }),
+		change(func(t *Target) { t.Port = 2222 }),
+		change(func(t *Target) { t.Username = "v" }),
+		change(func(t *Target) { t.Username = "u@h:22/in" }),
+		change(func(t *Target) { t.Username, t.WorkingDir = "u@h:22", "/x@h:22/in" }),
+		change(func(t *Target) { t.Username, t.WorkingDir = "u@h:22/x", "/in" }),
+		change(func(t *Target) { t.WorkingDir = "/in in Test" }),
+		change(func(t *Target) { t.WorkingDir = "in" }),
+		change(func(t *Target) { t.WorkingDir = "~/in" }),
+		change(func(t *Target) { t.WorkingDir = "/~/in" }),
+		change(func(t *Target) { t.WorkingDir = "/in?a#b%20c" }),
+		change(func(t *Target) { t.WorkingDir = "/in\n" }),
+		change(func(t *Target) { t.Environment = "Production" }),
+		change(func(t *Target) { t.Environment = "" }),
+	} {
+		id := other.Identity()
+		if seen[id] || strings.ContainsAny(id, "\n") {
+			t.Errorf("%+v has the identity %q, as another has", other, id)
+		}
+		seen[id] = true
+	}
+	for _, same := range []Target{
+		change(func(t *Target) { t.Host = "H" }),
+		change(func(t *Target) { t.Password, t.Name, t.Encoding = NewSecret("other"), "renamed", "koi8-r" }),
+		change(func(t *Target) { t.Via = Via{Kind: ViaSSH, Host: "jump"} }),
+	} {
+		if got := same.Identity(); got != base.Identity() {
+			t.Errorf("%+v has the identity %q, want %q", same, got, base.Identity())
 		}
 	}
 }

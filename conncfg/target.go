@@ -2,9 +2,11 @@ package conncfg
 
 import (
 	"net"
+	"net/url"
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -47,16 +49,20 @@ type Target struct {
 	Encoding string // of names on the wire; "utf-8" passes bytes through
 	ReadOnly bool
 
-	MountPoint  string // absolute; "" means MOUNTROOT/ENV/NAME
-	UID, GID    *uint32
-	FileMode    os.FileMode // permission bits shown for files in place of the server's; 0 shows the server's
-	DirMode     os.FileMode // the same for directories
-	Owner       Owner
-	Commit      CommitMode
-	TempName    string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
-	MetadataTTL time.Duration
-	NegativeTTL time.Duration
-	MaxSessions int // of FTP and FTPS; SFTP needs one
+	MountPoint string // absolute; "" means MOUNTROOT/ENV/NAME
+	UID, GID   *uint32
+	FileMode   os.FileMode // permission bits shown for files in place of the server's; 0 shows the server's
+	DirMode    os.FileMode // the same for directories
+	Owner      Owner
+	Commit     CommitMode
+	// DrainTimeout is how long a mount that is taken down goes on bringing to the server what it owes.
+	DrainTimeout time.Duration
+	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
+	StagingLimit int64
+	TempName     string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
+	MetadataTTL  time.Duration
+	NegativeTTL  time.Duration
+	MaxSessions  int // of FTP and FTPS; SFTP needs one
 }
 
 // SSH is what only SFTP needs.
@@ -155,19 +161,36 @@ const (
 	CommitBackground CommitMode = "background" // when this machine has it durably
 )
 
+// Identity names the server, the login, the working directory and the environment, by which what is owed is known: what is owed to
+// one identity is never sent to another. It holds no secret, is read by people, and two of them are equal only if all of these are.
+func (t Target) Identity() string {
+	dir := t.WorkingDir
+	if !path.IsAbs(dir) {
+		dir = "/./" + dir // which no absolute one begins with: these are clean
+	}
+	u := url.URL{Scheme: t.scheme(), User: url.User(t.Username), Host: strings.ToLower(t.Address()), Path: dir}
+	return u.String() + " in " + t.Environment
+}
+
 // Address returns host:port as net.Dial takes it.
 func (t Target) Address() string { return net.JoinHostPort(t.Host, strconv.Itoa(t.Port)) }
 
 // Display returns the target as a URL without any secret, for /proc/mounts, logs and lists. A working directory relative
 // to the login directory begins with /~, as ParseURL reads it.
 func (t Target) Display() string {
-	scheme := map[Protocol]string{FTP: "ftp", FTPS: "ftpes", SFTP: "sftp"}[t.Protocol]
-	if t.TLS.Implicit {
-		scheme = "ftps"
-	}
 	dir := t.WorkingDir
 	if !path.IsAbs(dir) {
 		dir = path.Join("/~", dir)
 	}
-	return scheme + "://" + t.Username + "@" + t.Address() + dir
+	return t.scheme() + "://" + t.Username + "@" + t.Address() + dir
+}
+
+func (t Target) scheme() string {
+	switch {
+	case t.TLS.Implicit:
+		return "ftps"
+	case t.Protocol == FTPS:
+		return "ftpes"
+	}
+	return strings.ToLower(string(t.Protocol))
 }

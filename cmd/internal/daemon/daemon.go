@@ -43,9 +43,8 @@ import (
 	"pierfs/conncfg"
 )
 
-// How long the steps of a stop may take.
+// How long the steps of a start and a stop may take, besides drainTimeout of the definition.
 const (
-	publishWithin = 60 * time.Second // to bring what is written to the server
 	unmountWithin = 10 * time.Second // until programs let go; then the mount is cut
 	settleWithin  = 60 * time.Second // that apply, mount and enable wait for a mount to stand
 )

@@ -364,7 +364,7 @@ func (m *mount) await(ctx context.Context, ask func(context.Context) error) erro
 
 // fell closes the tree: what is written is published or quarantined, and counted.
 func (m *mount) fell(tree *cache.Tree) error {
-	ctx, cancel := context.WithTimeout(context.Background(), publishWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), m.reach().DrainTimeout)
 	defer cancel()
 	err := tree.Close(ctx)
 	owed := tree.Owed()
