@@ -85,7 +85,8 @@ func (f *File) travels() bool {
 	caps := f.tree.Caps()
 	whole := f.base.Known == 0 || f.base.Size == 0 || f.tail < f.base.Size
 	return f.early == nil && f.onward >= earlyStart && whole && f.staged != nil && f.tree.options.TempName != TempNone &&
-		caps.RandomWrite && caps.Truncate && !f.gone && !f.stale && !f.lent && !f.stored && f.torn == nil && f.shut == 0
+		caps.RandomWrite && caps.Truncate && !f.gone && !f.stale && !f.lent && !f.stored && f.torn == nil && f.shut == 0 &&
+		!f.tree.Background() // what is closed is sent then
 }
 
 // sendEarly begins to send what was written, if that is worth it. It is called after each write, without a lock.

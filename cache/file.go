@@ -68,6 +68,8 @@ type File struct {
 	tail              int64
 	pending           backends.Attr
 
+	owing owing // what was acknowledged and is not there yet
+
 	// Of content that the kernel reads past us; see Local.
 	lent   bool  // copied, or what was staged of it, is the kernel's to read: one local file for good
 	stored bool  // programs may store into it unseen
@@ -75,7 +77,8 @@ type File struct {
 }
 
 func newFile(t *Tree, name string, info backends.Info) *File {
-	return &File{tree: t, id: t.staged.Add(1), turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64}
+	return &File{tree: t, id: t.staged.Add(1), turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64,
+		owing: owing{sealing: newTurn()}}
 }
 
 // turn is a lock that a context can stop waiting for.
@@ -277,7 +280,7 @@ func (f *File) beginsWith(ctx context.Context, content []byte) bool {
 // WriteAt writes p at off, into the staging file. It does not touch the server, but for what a part of a block needs.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	defer f.sendEarly()
-	return f.write(ctx, func(staged *spool.File) (int64, int, error) {
+	return f.write(off, func(staged *spool.File) (int64, int, error) {
 		n, err := staged.WriteAt(p, off)
 		return off, n, err
 	})
@@ -286,16 +289,20 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 // Append writes p at the end, wherever others have moved it meanwhile.
 func (f *File) Append(ctx context.Context, p []byte) (int, error) {
 	defer f.sendEarly()
-	return f.write(ctx, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
+	return f.write(math.MaxInt64, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
 }
 
-func (f *File) write(ctx context.Context, write func(*spool.File) (off int64, n int, err error)) (int, error) {
+// write changes nothing of the staging file before from.
+func (f *File) write(from int64, write func(*spool.File) (off int64, n int, err error)) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.writable("write"); err != nil {
 		return 0, err
 	}
 	if err := f.stageLocked(); err != nil {
+		return 0, fault("write", f.name, err)
+	}
+	if err := f.thaw(from); err != nil {
 		return 0, fault("write", f.name, err)
 	}
 	f.notice()
@@ -352,18 +359,21 @@ func (f *File) truncate(size int64) error {
 }
 
 func (f *File) truncateLocked(size int64) error {
-	if size == 0 && f.staged == nil && !f.lent { // nothing of the old content counts any more
+	if size == 0 && !f.lent && (f.staged == nil || f.owing.frozen > 0) { // nothing of the old content counts any more
 		staged, err := f.tree.newStaging(f.name, 0)
 		if err != nil {
 			return err
 		}
-		f.staged = staged
+		f.swapStaging(staged)
 		f.forgetBase()
 		f.changed(0)
 		f.wasCut(0)
 		return nil
 	}
 	if err := f.stageLocked(); err != nil {
+		return err
+	}
+	if err := f.thaw(size); err != nil {
 		return err
 	}
 	end := f.staged.Size()
@@ -561,7 +571,9 @@ func (f *File) Close(ctx context.Context, told bool) error {
 			if told || failed != nil {
 				f.abortClaim()
 			} else {
-				failed = f.Publish(ctx)
+				if failed = f.Publish(ctx); failed != nil {
+					failed = f.keepUnsealed(failed)
+				}
 			}
 			continue
 		case leftLast:
@@ -590,12 +602,16 @@ func (f *File) leave(giveUp bool) leaving {
 	t := f.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f.opens > 1 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unqueueLocked()
+	switch {
+	case f.opens == 2 && f.owing.queued:
+		return f.leaveOwing(giveUp)
+	case f.opens > 1:
 		f.opens--
 		return left
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.dirtyLocked() && (!giveUp || f.writer != nil) {
 		return notLeft
 	}
@@ -605,8 +621,8 @@ func (f *File) leave(giveUp bool) leaving {
 	return leftLast
 }
 
-// seal makes the file take no more changes, for the Tree is being closed.
-func (f *File) seal() {
+// shutOut makes the file take no more changes, for the Tree is being closed.
+func (f *File) shutOut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.shut == 0 {
@@ -663,6 +679,9 @@ func fault(op, name string, err error) error {
 // GiveUp takes the name from a file whose publication failed and will not be tried again: whoever opens the name from now
 // on finds what the server has. Those who still have the file open keep what they see, and cannot publish it (ESTALE).
 func (f *File) GiveUp() {
+	if f.givenBack() {
+		return
+	}
 	if f.Dirty() {
 		f.tree.detach(f)
 	}

@@ -37,6 +37,9 @@ func (t *Tree) mayLend(copied *spool.File) bool {
 // ask again with his mode. mode.Read and mode.Write together mean that a program may store into a shared mapping of it: Dirty
 // finds that out, Publish sends all of the content then, and Mapped tells whether that can still happen.
 func (f *File) Local(mode OpenMode) (*os.File, error) {
+	if f.tree.Background() { // what is owed gets a file of its own before anybody writes on
+		return nil, nil
+	}
 	if !f.isLent() && (mode.Write || !f.bringCopy()) {
 		return nil, nil
 	}

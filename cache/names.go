@@ -68,10 +68,15 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 	if f == nil {
 		return t.removed(name, t.backend.Remove(ctx, name))
 	}
+	f.stopSending()
 	if err := f.turn.take(ctx); err != nil {
 		return err
 	}
 	defer f.turn.give()
+	if err := f.owing.sealing.take(ctx); err != nil {
+		return err
+	}
+	defer f.owing.sealing.give()
 	if n, ok := f.Name(); !ok || n != name {
 		return t.removed(name, t.backend.Remove(ctx, name)) // renamed while we waited, or one of several names
 	}
@@ -84,6 +89,7 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	f.forgive()
 	f.abortClaim()         // now: afterwards the name is free for another's
 	if t.live(name) == f { // no other name took it over
 		t.detach(f)
@@ -147,8 +153,16 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	if _, err := t.Stat(ctx, from); err != nil || from == to {
 		return err
 	}
+	if done, err := t.renameOwed(ctx, from, to, mode); done || err != nil {
+		return err
+	}
 	if err := t.publishBelow(ctx, from); err != nil { // before anybody has to wait for us
 		return err
+	}
+	if t.options.Background { // what was acknowledged is not lost if we end half way
+		if err := t.publishBelow(ctx, to); err != nil {
+			return err
+		}
 	}
 	release, err := t.alone(ctx, from, to)
 	if err != nil {
@@ -167,7 +181,7 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	if err := t.publishBelow(ctx, from); err != nil {
 		return err
 	}
-	give, err := takeTurns(ctx, append(t.below(from), target)...) // no publication is under way to a name that changes
+	give, err := t.takePaid(ctx, append(t.below(from), target)...) // no publication is under way to a name that changes
 	if err != nil {
 		return err
 	}
@@ -232,7 +246,7 @@ func (t *Tree) letGo(ctx context.Context, target *File, from string) error {
 // publishBelow publishes what is unpublished at name and below it.
 func (t *Tree) publishBelow(ctx context.Context, name string) error {
 	for _, f := range t.below(name) {
-		if err := f.Publish(ctx); err != nil {
+		if err := f.arrive(ctx); err != nil {
 			return err
 		}
 	}
@@ -317,7 +331,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	t.dropNext(name)
 	if f := t.live(name); f != nil && t.join(f) {
 		e, err := f.SetAttr(ctx, a)
-		if err == nil && a.Size != nil {
+		if err == nil && (a.Size != nil || f.onlyAttrs()) {
 			err = f.Publish(ctx)
 			e = f.entry()
 		}

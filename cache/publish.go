@@ -41,6 +41,8 @@ type job struct {
 	waited  bool  // the writer was opened when the file was created, and not now
 	writer  backends.Writer
 	temp    string
+	refused bool   // the server would not give a gathered content its name
+	beside  string // where the content is that could not have its name; see conflict.go
 	early   *early // what is on its way already; nil if nothing is
 	place   int64  // how much the place holds that the content is sent to
 }
@@ -55,6 +57,9 @@ func (f *File) Publish(ctx context.Context) error {
 	if !f.Dirty() {
 		return nil
 	}
+	if name, _ := f.Name(); f.tree.options.Background && !f.tree.linked(name) {
+		return f.promise(ctx)
+	}
 	if err := f.turn.take(ctx); err != nil {
 		return err
 	}
@@ -62,8 +67,23 @@ func (f *File) Publish(ctx context.Context) error {
 	return f.publish(ctx)
 }
 
-// publish is Publish for a caller who has the turn.
+// arrive is Publish that returns when the server has it, whatever is promised to programs.
+func (f *File) arrive(ctx context.Context) error {
+	if !f.Dirty() {
+		return nil
+	}
+	if err := f.turn.take(ctx); err != nil {
+		return err
+	}
+	defer f.turn.give()
+	return f.publish(ctx)
+}
+
+// publish is arrive for a caller who has the turn.
 func (f *File) publish(ctx context.Context) error {
+	if f.owes() {
+		return f.payAll(ctx)
+	}
 	for {
 		if err := f.settle(); err != nil {
 			return f.fault("publish", err)
@@ -150,6 +170,12 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
 	}
+	f.arrived(j, info)
+	return false
+}
+
+// arrived notes that the server has j, as info says; the caller holds mu.
+func (f *File) arrived(j *job, info backends.Info) {
 	_, refused := sendable(j.attr, f.tree.Caps()) // as it has turned out by now
 	f.tree.kept.published(j.name, f.toKeep(j, info), refused, info)
 	info = inherit(f.info, f.tree.kept.shown(j.name, info))
@@ -165,7 +191,6 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	}
 	f.forgetReader()
 	f.tree.attrs.Put(j.name, info)
-	return false
 }
 
 // toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they

@@ -48,9 +48,17 @@ func (t *Tree) newNote(name string) (stem string, err error) {
 	return stem, writeNote(stem+noteSuffix, note{Name: name, Begun: time.Now()})
 }
 
-// dropStaging removes a staging file whose content nobody wants any more.
+// dropStaging lets go of a staging file, and removes it if nobody else holds it.
 func (t *Tree) dropStaging(staged *spool.File) error {
-	return errors.Join(staged.Remove(), os.Remove(noteOf(staged.Path())))
+	last, over := t.unshare(staged)
+	if !last {
+		return nil
+	}
+	err := errors.Join(staged.Remove(), os.Remove(noteOf(staged.Path())))
+	if err == nil && len(over) > 0 {
+		t.journal.Forget(over...)
+	}
+	return err
 }
 
 // quarantine keeps the file's unpublished content for a person to look at, because of reason, and returns the error
@@ -90,12 +98,16 @@ func (t *Tree) recoverStaging() error {
 	if t.litter, err = readLitter(t.options.Staging); err != nil {
 		return err
 	}
+	owed, err := t.openJournal()
+	if err != nil {
+		return err
+	}
 	left, err := os.ReadDir(t.options.Staging)
 	if err != nil {
 		return err
 	}
 	for _, entry := range left {
-		if name := entry.Name(); name == litterFile || name == takenFile {
+		if name := entry.Name(); name == litterFile || name == takenFile || isOwed(name, owed) {
 			continue
 		}
 		if err := os.Rename(filepath.Join(t.options.Staging, entry.Name()), filepath.Join(t.options.Quarantine, entry.Name())); err != nil {

@@ -63,6 +63,17 @@ type Options struct {
 	NegativeTTL time.Duration // the same for absent names
 	MaxEntries  int           // names remembered at most; 0 is DefaultMaxEntries
 
+	// Background makes Publish return when content and its entry in the journal are on this machine's disk; uploads follow. What
+	// a former daemon owed is sent in either case. Target names the server, the login and the working directory in any words:
+	// what is owed to one target is never sent to another. Host is this machine's name, for contents that Conflict puts beside others.
+	Background bool
+	Target     string
+	Host       string
+	Conflict   Conflict
+
+	// Hook is told right before and after each step on the disk and each change at the server; see Sites. Nil: nobody listens.
+	Hook func(site string)
+
 	Retry  retry.Policy // for whole uploads; single calls are repeated below the seam
 	Logger *slog.Logger // nil logs nothing
 }
@@ -130,9 +141,12 @@ type Tree struct {
 	earlies    atomic.Int64  // contents that travel while they are written, at most maxEarly
 	cutListing atomic.Bool   // it was told that the server cuts listings
 	lastError  atomic.Pointer[error]
+
+	*ledger // what is owed
 }
 
-// New returns the tree of b, which it owns from then on. It does not touch the server.
+// New returns the tree of b, which it owns from then on. It does not wait for the server, and asks it nothing but where a former
+// daemon owed something.
 func New(b backends.Backend, o Options) (*Tree, error) {
 	if o.TempName == "" {
 		o.TempName = DefaultTempName
@@ -148,6 +162,10 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 		backend: b, options: o, log: o.Logger, attrs: attr.New(o.MaxEntries), kept: newKept(), looks: newLooks(), walks: newWalks(), nexts: newNexts(),
 		files: map[string]*File{}, links: map[string]*names{}, temps: map[string]time.Time{}, targets: map[string]string{},
 		busy: map[string]chan struct{}{}, transfers: make(chan struct{}, maxTransfers), aheads: aheads{budget: o.Ahead},
+		ledger: newLedger(o),
+	}
+	if o.Hook != nil {
+		t.backend = hooked{b, o.Hook}
 	}
 	if streams > 0 {
 		t.uploads = make(turn, max(1, streams-1)) // one is left for who reads, if there are two
@@ -157,6 +175,11 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.resume()
+	if t.journal != nil {
+		t.work.Add(1)
+		go t.drain() // ends with the Tree
+	}
 	return t, nil
 }
 
@@ -746,7 +769,7 @@ func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backen
 	if t.live(name) != nil {
 		return nil, "", exists
 	}
-	if !t.Caps().Exclusive {
+	if !t.Caps().Exclusive || t.options.Background {
 		_, err := t.Refresh(ctx, name)
 		switch {
 		case err == nil:
@@ -816,15 +839,17 @@ func (t *Tree) join(f *File) bool {
 
 // Owed is what was written here and is not on the server, and what could never be brought there.
 type Owed struct {
-	Files       int // open files with something unpublished
+	Files       int // with something that the server does not have, open or acknowledged
 	Bytes       int64
-	Quarantined int   // contents kept in Options.Quarantine for a person to look at
-	LastError   error // of the last publication whose failure no program was told of; nil if there is none
+	Oldest      time.Time // since when the oldest acknowledged content waits; zero if none does
+	Conflicts   int       // contents that could not have their name since this Tree was made
+	Quarantined int       // contents kept in Options.Quarantine for a person to look at
+	LastError   error     // of the last publication whose failure no program was told of; nil if there is none
 }
 
 // Owed counts what is owed now.
 func (t *Tree) Owed() Owed {
-	o := Owed{Quarantined: t.quarantined()}
+	o := Owed{Quarantined: t.quarantined(), Conflicts: int(t.conflicts.Load())}
 	if err := t.lastError.Load(); err != nil {
 		o.LastError = *err
 	}
@@ -832,6 +857,7 @@ func (t *Tree) Owed() Owed {
 		if f.Dirty() {
 			o.Files++
 			o.Bytes += f.entry().Size
+			o.waits(f)
 		}
 	}
 	return o
@@ -850,15 +876,19 @@ func (t *Tree) Close(ctx context.Context) error {
 	t.endNexts()
 	var errs []error
 	for _, f := range t.below("") {
-		f.seal()
-		if err := f.Publish(ctx); err != nil {
+		f.shutOut()
+		if err := f.Publish(ctx); err != nil && f.owes() {
+			errs = append(errs, f.keepUnsealed(err))
+		} else if err != nil {
 			errs = append(errs, f.quarantine(err))
 		}
 	}
+	t.queue.emptied(ctx)
 	t.cancel()
 	t.walks.stop()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server
 	t.work.Wait()
+	errs = append(errs, t.closeJournal())
 	for _, f := range t.below("") { // a mount that was cut off closes nothing
 		f.giveBackCopy()
 	}

@@ -1,0 +1,182 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache/spool"
+)
+
+// Conflict says what becomes of a content that is owed to a name which somebody else gave another content meanwhile.
+type Conflict uint8
+
+const (
+	KeepBoth  Conflict = iota // theirs stays, ours is stored beside it as NAME.conflict-HOST-TIME
+	Overwrite                 // ours replaces theirs
+	Fail                      // ours stays here until a person decides
+)
+
+// errConflict holds a content back for a person.
+var errConflict = errors.New("somebody else changed the file meanwhile; `pierfs queue` tells how to decide")
+
+// deliverBeside brings j to the server without touching what bears its name, or does as the policy says.
+func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
+	t := f.tree
+	if len(j.staged.Missing(0, j.size)) > 0 { // it is not all here, and cannot be completed any more
+		j.beside = f.keepOwed(d, changedElsewhere)
+		return info, nil
+	}
+	switch t.options.Conflict {
+	case Fail:
+		return info, f.holdBack(errConflict)
+	case Overwrite:
+		if j.base, err = t.ask(ctx, j.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return info, err
+		}
+		if j.base.Known != 0 && !j.base.Mode.IsRegular() {
+			return info, f.holdBack(errConflict)
+		}
+		f.known(j.base)
+	}
+	if t.options.TempName == TempNone || j.linked {
+		if t.options.Conflict == Overwrite {
+			return t.write(ctx, j, j.name)
+		}
+		name, err := t.freeConflictName(ctx, j.name)
+		if err != nil {
+			return info, err
+		}
+		j.beside = name
+		return t.write(ctx, j, name)
+	}
+	temp, info, err := f.gather(ctx, j)
+	if err != nil {
+		return info, err
+	}
+	defer t.freeTemp(temp)
+	if t.options.Conflict == Overwrite {
+		info, err = f.place(ctx, j, d, temp, info)
+	} else {
+		info, err = f.placeBeside(ctx, j, temp, info)
+	}
+	if err != nil {
+		t.removeTemp(ctx, temp)
+	}
+	return info, err
+}
+
+// known notes what the server has under the file's name, which is to be replaced.
+func (f *File) known(now backends.Info) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.base = now
+	f.sentIsKnown()
+}
+
+// placeBeside gives the verified temp a name beside the one that it was meant for.
+func (f *File) placeBeside(ctx context.Context, j *job, temp string, info backends.Info) (backends.Info, error) {
+	if f.tree.options.Conflict != KeepBoth {
+		return info, f.holdBack(errConflict) // next time it is looked at anew
+	}
+	for n := 0; n < 100; n++ {
+		name := f.tree.conflictName(j.name, n)
+		err := f.tree.backend.Rename(ctx, temp, name, backends.NoReplace)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err == nil {
+			j.beside = name
+		}
+		return info, err
+	}
+	return info, f.fault("publish", syscall.EEXIST)
+}
+
+// conflictName is the n-th name beside name for a content that could not have it.
+func (t *Tree) conflictName(name string, n int) string {
+	suffix := fmt.Sprintf(".conflict-%s-%s", t.options.Host, time.Now().UTC().Format("20060102T150405Z"))
+	if n > 0 {
+		suffix += fmt.Sprintf("-%d", n)
+	}
+	base := path.Base(name)
+	return join(parent(name), base[:max(0, min(len(base), backends.MaxElement-len(suffix)))]+suffix)
+}
+
+func (t *Tree) freeConflictName(ctx context.Context, name string) (string, error) {
+	for n := 0; ; n++ {
+		free := t.conflictName(name, n)
+		if _, err := t.ask(ctx, free); errors.Is(err, os.ErrNotExist) {
+			return free, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// holdBack keeps what the file owes here until a person decides.
+func (f *File) holdBack(why error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owing.held = why
+	return f.faultLocked("publish", why)
+}
+
+func (f *File) faultLocked(op string, err error) error { return fault(op, f.name, err) }
+
+// lostTo notes that the server has d under another name, j.beside, or that it is in quarantine: the file's name is another's.
+func (f *File) lostTo(j *job, d *debt) error {
+	t := f.tree
+	if err := f.owing.sealing.take(t.ctx); err != nil {
+		return err
+	}
+	defer f.owing.sealing.give()
+	t.conflicts.Add(1)
+	t.log.Error("a conflict: somebody else changed the file meanwhile, and both are kept", "name", j.name, "ours", j.beside)
+	t.detach(f)
+	f.mu.Lock()
+	f.owing.paying, f.owing.stop = nil, nil
+	f.sentIsKnown()
+	newer := f.owing.debt
+	f.owing.debt = nil
+	if newer == d && f.change == d.change {
+		f.published = f.change // nothing is left to be sent
+	}
+	f.mu.Unlock()
+	t.attrs.Forget(j.name)
+	t.attrs.Forget(j.beside)
+	t.kept.touched(parent(j.name))
+	if newer != d { // written since: that has no place either
+		f.keepOwed(newer, changedElsewhere)
+		f.isOver(newer)
+		return nil
+	}
+	f.isOver(d)
+	return nil
+}
+
+// keepOwed puts a copy of d into quarantine, because of reason, and returns where it is.
+func (f *File) keepOwed(d *debt, reason error) string {
+	t := f.tree
+	name, _ := f.Name()
+	kept := filepath.Join(t.options.Quarantine, filepath.Base(d.staged.Path()))
+	err := os.MkdirAll(t.options.Quarantine, 0o700)
+	var copied *spool.File
+	if err == nil {
+		copied, err = d.staged.Clone(kept)
+	}
+	if err == nil {
+		told := note{Name: name, Begun: d.began, Kept: time.Now(), Reason: reason.Error(), Missing: d.staged.Missing(0, d.size)}
+		err = errors.Join(copied.Truncate(d.size), copied.Sync(), copied.Close(), writeNote(noteOf(kept), told), syncDir(t.options.Quarantine))
+	}
+	told := fmt.Errorf("%q is kept as %s: %w", name, kept, reason)
+	t.lastError.Store(&told)
+	t.log.Error("content that is owed could not be sent", "name", name, "kept", kept, "reason", reason, "err", err)
+	return kept
+}

@@ -1,0 +1,454 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/cache/journal"
+	"pierfs/cache/spool"
+)
+
+// pay returns when the file owes nothing any more of what it owed before.
+func (f *File) pay(ctx context.Context) error {
+	if err := f.turn.take(ctx); err != nil {
+		return err
+	}
+	defer f.turn.give()
+	return f.payInTurn(ctx)
+}
+
+// payInTurn is pay for a caller who has the turn.
+func (f *File) payInTurn(ctx context.Context) error {
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	d, j := f.beginPaying(stop)
+	if d == nil {
+		return nil
+	}
+	defer f.tree.dropSent(d)
+	info, err := f.deliver(sending, j, d)
+	if err != nil && sending.Err() != nil && ctx.Err() == nil {
+		err = errStopped
+	}
+	switch {
+	case err != nil:
+		f.unpaid(j, err)
+		return err
+	case j.beside != "":
+		return f.lostTo(j, d)
+	}
+	return f.paid(j, d, info)
+}
+
+// beginPaying takes what is to be sent, which stays here until dropSent; nil if nothing is owed, or it is held.
+func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.owing.debt
+	if d == nil || f.owing.held != nil || f.gone {
+		return nil, nil
+	}
+	j := &job{
+		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
+		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
+	}
+	f.tree.share(d.staged)
+	f.owing.paying, f.owing.stop = d, stop
+	return d, j
+}
+
+// errStopped ends the sending of a content that has lost its name meanwhile.
+var errStopped = &backends.Error{Op: "publish", Code: syscall.EINTR, Err: errors.New("its name was changed meanwhile")}
+
+// sending notes that the content of d may come to the server from now on, here and in the journal. What came to be owed in its
+// place meanwhile must know of it as well.
+func (f *File) sending(ctx context.Context, d *debt) error {
+	if err := f.owing.sealing.take(ctx); err != nil {
+		return err
+	}
+	defer f.owing.sealing.give()
+	f.mu.Lock()
+	known := slices.Contains(f.owing.sent, d)
+	if !known {
+		f.owing.sent = append(f.owing.sent, d)
+		f.tree.share(d.staged)
+	}
+	newer := f.owing.debt
+	f.mu.Unlock()
+	switch {
+	case known, newer == nil:
+		return nil
+	case newer != d:
+		return f.tree.rebase(f, newer)
+	}
+	return f.tree.enter(&journal.Change{Begin: []uint64{d.seq}})
+}
+
+// sentIsKnown notes that it is known what became of all that was sent; the caller holds mu.
+func (f *File) sentIsKnown() {
+	for _, d := range f.owing.sent {
+		f.tree.warn("removal of a staging file", f.tree.dropStaging(d.staged))
+	}
+	f.owing.sent = nil
+}
+
+func (t *Tree) dropSent(d *debt) { t.warn("removal of a staging file", t.dropStaging(d.staged)) }
+
+// unpaid notes that d could not be sent.
+func (f *File) unpaid(j *job, err error) {
+	f.mu.Lock()
+	f.begun = j.begun
+	f.owing.paying, f.owing.stop = nil, nil
+	if j.refused {
+		f.sentIsKnown()
+	}
+	f.mu.Unlock()
+	f.tree.attrs.Forget(j.name)
+	if !isOutage(err) {
+		f.tree.log.Warn("what is owed could not be sent yet", "name", j.name, "err", err)
+	}
+}
+
+// paid notes that the server has the content of d, as info says.
+func (f *File) paid(j *job, d *debt, info backends.Info) error {
+	if err := f.owing.sealing.take(f.tree.ctx); err != nil {
+		return err // the next daemon finds it there
+	}
+	defer f.owing.sealing.give()
+	f.tree.hook("drain.arrived")
+	f.mu.Lock()
+	f.owing.paying, f.owing.stop = nil, nil
+	if !f.gone {
+		f.arrived(j, info)
+	}
+	f.begun = false
+	newer := f.owing.debt
+	f.sentIsKnown()
+	if newer == d {
+		f.owing.debt, f.owing.failed, f.owing.tries = nil, nil, 0
+		newer = nil
+	} else if newer != nil {
+		newer.tail, newer.before = newer.since(d), nil
+	}
+	f.mu.Unlock()
+	if newer != nil { // it builds on what has just arrived
+		return f.tree.rebase(f, newer)
+	}
+	f.isOver(d)
+	f.tree.sweep()
+	return nil
+}
+
+// rebase writes d down anew, for the file's base or name has changed; the caller has the sealing.
+func (t *Tree) rebase(f *File, d *debt, over ...uint64) error {
+	change := journal.Change{Add: []journal.Entry{f.record(d)}, Done: append([]uint64{d.seq}, over...)}
+	if err := t.enter(&change); err != nil {
+		return err
+	}
+	t.journal.Forget(d.seq)
+	d.seq = change.Add[0].Seq
+	return nil
+}
+
+// deliver brings d to the server under the file's name, or, if somebody else changed that meanwhile, beside it. Where the server
+// bears few transfers at a time it waits for its turn.
+func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
+	t := f.tree
+	if t.uploads != nil {
+		if err := t.uploads.take(ctx); err != nil {
+			return info, f.fault("publish", err)
+		}
+		defer t.uploads.give()
+	}
+	j.linked = t.linked(j.name)
+	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
+		info, err = f.deliverOnce(ctx, j, d)
+		return err
+	})
+	t.forgetLinks(j.name)
+	return info, err
+}
+
+func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
+	j.refused = false
+	if f.isUnsure() { // it may be there already
+		found, now, err := f.look(ctx, j, d)
+		switch {
+		case err != nil:
+			return now, err
+		case found == ours:
+			return f.tree.complete(ctx, j, now)
+		case found == foreign:
+			return f.deliverBeside(ctx, j, d)
+		}
+	}
+	if j.inPlace = f.onlyGrew(j); j.inPlace {
+		if err := f.sending(ctx, d); err != nil {
+			return backends.Info{}, err
+		}
+		info, err := f.uploadTail(ctx, j)
+		switch {
+		case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EOPNOTSUPP):
+		case errors.Is(err, os.ErrNotExist):
+			j.base = backends.Info{}
+		case errors.Is(err, syscall.ESTALE):
+			return f.deliverBeside(ctx, j, d)
+		default:
+			return info, err
+		}
+		j.inPlace = false
+	}
+	if err := f.fill(ctx, j.staged, 0, j.size); err != nil {
+		if code := backends.Errno(err); (code == syscall.ESTALE || code == syscall.ENOENT) && f.baseIsGone(ctx, j) {
+			return f.deliverBeside(ctx, j, d)
+		}
+		return backends.Info{}, err
+	}
+	if j.linked || f.tree.options.TempName == TempNone {
+		return f.deliverInto(ctx, j, d)
+	}
+	temp, info, err := f.gather(ctx, j)
+	if err != nil {
+		return info, err
+	}
+	defer f.tree.freeTemp(temp)
+	info, err = f.place(ctx, j, d, temp, info)
+	if err != nil {
+		f.tree.removeTemp(ctx, temp)
+		if backends.ClassOf(err) != backends.Final {
+			f.tree.removeAgain(temp)
+		}
+	}
+	return info, err
+}
+
+// baseIsGone reports whether the server has no longer what j builds on, for certain.
+func (f *File) baseIsGone(ctx context.Context, j *job) bool {
+	now, err := f.tree.ask(ctx, j.name)
+	return errors.Is(err, os.ErrNotExist) || err == nil && !now.SameVersion(j.base)
+}
+
+// gather uploads the whole of j under a temporary name and verifies it there.
+func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.Info, err error) {
+	t := f.tree
+	temp = t.tempName(j.name, false)
+	w, err := t.backend.Create(ctx, temp, backends.WriteMode{Perm: j.perm, Exclusive: t.Caps().Exclusive})
+	if err != nil {
+		t.notCreated(ctx, temp, err)
+		return "", info, err
+	}
+	attr, _ := sendable(j.attr, t.Caps())
+	info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	if err != nil {
+		t.removeTemp(ctx, temp)
+		if backends.ClassOf(err) != backends.Final {
+			t.removeAgain(temp)
+		}
+		t.freeTemp(temp)
+	}
+	return temp, info, err
+}
+
+// place gives the verified temp its name, if that is still what j builds on. Where nothing was, nothing is replaced.
+func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info backends.Info) (backends.Info, error) {
+	mode := backends.NoReplace
+	if j.base.Known != 0 {
+		now, err := f.tree.ask(ctx, j.name)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // removed by somebody: what was acknowledged arrives all the same
+		case err != nil:
+			return info, err
+		case now.SameVersion(j.base):
+			mode = backends.Replace
+		default:
+			return f.placeBeside(ctx, j, temp, info)
+		}
+	}
+	if err := f.sending(ctx, d); err != nil {
+		return info, err
+	}
+	err := f.tree.backend.Rename(ctx, temp, j.name, mode)
+	if errors.Is(err, os.ErrExist) || mode == backends.NoReplace && errors.Is(err, syscall.EISDIR) {
+		return f.placeBeside(ctx, j, temp, info)
+	}
+	j.refused = err != nil && backends.ClassOf(err) == backends.Final
+	info.Name = lastElement(j.name)
+	return info, err
+}
+
+// deliverInto writes j into its very name: a file with further names, or a server where nothing else is allowed.
+func (f *File) deliverInto(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
+	t := f.tree
+	now, err := t.ask(ctx, j.name)
+	absent := errors.Is(err, os.ErrNotExist)
+	switch {
+	case err != nil && !absent:
+		return info, err
+	case !absent && (j.base.Known == 0 || !now.SameVersion(j.base)) && !f.isUnsure(): // else look has seen it
+		return f.deliverBeside(ctx, j, d)
+	}
+	if err := f.sending(ctx, d); err != nil {
+		return info, err
+	}
+	if j.linked && !absent {
+		w, err := t.backend.Update(ctx, j.name)
+		if err != nil {
+			return info, err
+		}
+		return send(ctx, w, j, j.sendable(t.Caps()), slices.Values([]spool.Range{{Off: 0, End: j.size}}))
+	}
+	return t.write(ctx, j, j.name)
+}
+
+// write uploads the whole of j to name itself.
+func (t *Tree) write(ctx context.Context, j *job, name string) (info backends.Info, err error) {
+	w, err := t.backend.Create(ctx, name, backends.WriteMode{Perm: j.perm})
+	if err != nil {
+		return info, err
+	}
+	attr, _ := sendable(j.attr, t.Caps())
+	return send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+}
+
+func (f *File) isUnsure() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.owing.sent) > 0
+}
+
+// finding is what bears a name at the server, in terms of a content that is owed.
+type finding uint8
+
+const (
+	builtOn finding = iota // what the content builds on, nothing included, perhaps with a part of what is to be appended
+	ours                   // the content itself
+	foreign                // something else
+)
+
+// look finds out what bears j's name, of a content that may have come there or not. It compares bytes, for after a crash nothing
+// else tells an own success from another's file.
+func (f *File) look(ctx context.Context, j *job, d *debt) (finding, backends.Info, error) {
+	now, err := f.tree.ask(ctx, j.name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		j.base = backends.Info{} // nothing will be replaced
+		return builtOn, now, nil
+	case err != nil:
+		return foreign, now, err
+	case j.base.Known != 0 && now.SameVersion(j.base):
+		return builtOn, now, nil
+	case !now.Mode.IsRegular():
+		return foreign, now, nil
+	}
+	for _, s := range f.mayBeThere(d) {
+		if len(s.staged.Missing(0, s.size)) > 0 {
+			continue
+		}
+		same, err := f.tree.same(ctx, j.name, now, s.staged, s.size)
+		switch {
+		case err != nil:
+			return foreign, now, err
+		case same && s == d:
+			return ours, now, nil
+		case same:
+			f.cameBefore(j, d, now, d.since(s))
+			return builtOn, now, nil
+		}
+	}
+	for _, s := range f.mayBeThere(d) {
+		mine, err := f.appended(ctx, j, s, now)
+		switch {
+		case err != nil:
+			return foreign, now, err
+		case mine && s != d && now.Size == s.size:
+			f.cameBefore(j, d, now, d.since(s))
+		case mine && s != d:
+			f.cameBefore(j, d, now, min(d.tail, j.base.Size))
+		}
+		if mine {
+			j.begun = true
+			return builtOn, now, nil
+		}
+	}
+	return foreign, now, nil
+}
+
+// appended reports whether what bears j's name is the base with the end of s, or the beginning of that.
+func (f *File) appended(ctx context.Context, j *job, s *debt, now backends.Info) (bool, error) {
+	k := &job{name: j.name, base: j.base, staged: s.staged, size: s.size, tail: s.tail, begun: true}
+	if !f.onlyGrew(k) {
+		return false, nil
+	}
+	return f.leftByUs(ctx, k, now)
+}
+
+// mayBeThere returns d and what else may have come to the server.
+func (f *File) mayBeThere(d *debt) []*debt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := []*debt{d}
+	for _, s := range f.owing.sent {
+		if s != d {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// cameBefore notes that an earlier content than d is what the server has, from which d differs from tail on.
+func (f *File) cameBefore(j *job, d *debt, now backends.Info, tail int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.base, d.tail = now, tail
+	j.base, j.tail = now, tail
+}
+
+// same reports whether what bears name, of which the server says now, is the first size bytes of staged.
+func (t *Tree) same(ctx context.Context, name string, now backends.Info, staged *spool.File, size int64) (bool, error) {
+	if now.Size != size {
+		return false, nil
+	}
+	r, err := t.backend.Open(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	theirs, mine := make([]byte, min(size, uploadChunk)), make([]byte, min(size, uploadChunk))
+	for off := int64(0); off < size; off += int64(len(theirs)) {
+		n := min(size-off, int64(len(theirs)))
+		theirs, mine = theirs[:n], mine[:n]
+		if got, err := r.ReadAt(ctx, theirs, off); err != nil && err != io.EOF || int64(got) < n {
+			return false, cmp.Or(err, error(&backends.Error{Op: "read", Name: name, Code: syscall.EAGAIN, Class: backends.Transient}))
+		}
+		if _, err := staged.ReadAt(mine, off); err != nil && err != io.EOF {
+			return false, err
+		}
+		if !bytes.Equal(theirs, mine) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// complete gives a content that is there already the attributes that it lacks.
+func (t *Tree) complete(ctx context.Context, j *job, now backends.Info) (backends.Info, error) {
+	lacks := j.attr
+	if lacks.Perm != nil && now.Known.Has(backends.HasPerm) && now.Mode&permBits == *lacks.Perm {
+		lacks.Perm = nil
+	}
+	if lacks.ModTime != nil && overlap(*lacks.ModTime, 0, now.ModTime, max(now.TimeUnit, t.Caps().TimeUnit)) {
+		lacks.ModTime, lacks.AccTime = nil, nil
+	}
+	if send, _ := sendable(lacks, t.Caps()); send.Empty() {
+		return now, nil
+	}
+	info, _, err := t.send(ctx, j.name, lacks)
+	return info, err
+}

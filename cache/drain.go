@@ -1,0 +1,279 @@
+package cache
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+)
+
+const (
+	// maxLanes is how many contents that are owed travel at a time, where the server sets no such bound itself.
+	maxLanes = 32
+
+	// linger is how long a content waits at least: programs that replace a file rename or remove within it what they have just
+	// written, and that need not travel then.
+	linger = 10 * time.Millisecond
+
+	// A content that the server does not take is tried again after firstBackoff, and then ever more rarely.
+	firstBackoff = 500 * time.Millisecond
+	lastBackoff  = time.Minute
+
+	// The same for a server that does not answer at all, of which one content at a time finds out whether it is back.
+	firstOutage = 200 * time.Millisecond
+	lastOutage  = 30 * time.Second
+)
+
+// queue are the Files that owe something. Each is in it once, whatever it owes by now: contents that were replaced before their
+// turn came are never sent. It has each of them open, so that they outlive the programs that wrote them.
+type queue struct {
+	mu      sync.Mutex
+	ready   []*File // in the order in which they came to owe
+	waiting waiting
+	known   map[*File]bool // ready, waiting or being sent
+	lanes   int            // files being sent
+	pause   time.Duration  // of the outage; 0 if there is none
+	until   time.Time      // of the pause
+	outage  error
+	paid    chan struct{} // closed when nothing is known any more; nil while nobody waits
+
+	news chan struct{} // holds one when the dispatcher should look again
+}
+
+func newQueue() *queue { return &queue{known: map[*File]bool{}, news: make(chan struct{}, 1)} }
+
+// waiting is a heap of Files whose last try failed, by the time of the next.
+type waiting []wait
+
+type wait struct {
+	file *File
+	at   time.Time
+}
+
+func (w waiting) Len() int           { return len(w) }
+func (w waiting) Less(i, k int) bool { return w[i].at.Before(w[k].at) }
+func (w waiting) Swap(i, k int)      { w[i], w[k] = w[k], w[i] }
+func (w *waiting) Push(x any)        { *w = append(*w, x.(wait)) }
+func (w *waiting) Pop() any {
+	last := (*w)[len(*w)-1]
+	*w = (*w)[:len(*w)-1]
+	return last
+}
+
+// enqueue has what the file owes sent by and by.
+func (f *File) enqueue() {
+	t := f.tree
+	t.mu.Lock()
+	if !f.owing.queued {
+		f.owing.queued = true
+		f.opens++
+	}
+	t.mu.Unlock()
+	q := t.queue
+	q.mu.Lock()
+	if !q.known[f] {
+		q.known[f] = true
+		heap.Push(&q.waiting, wait{f, time.Now().Add(linger)})
+	}
+	q.mu.Unlock()
+	q.wake()
+}
+
+func (q *queue) wake() {
+	select {
+	case q.news <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Wake ends all pauses before what is owed is tried again: somebody has reason to believe that the server takes it now.
+func (t *Tree) Wake() {
+	q := t.queue
+	q.mu.Lock()
+	q.pause, q.until, q.outage = 0, time.Time{}, nil
+	for _, w := range q.waiting {
+		q.ready = append(q.ready, w.file)
+	}
+	q.waiting = nil
+	q.mu.Unlock()
+	q.wake()
+}
+
+// drain sends what is owed, until the Tree is closed. It is started by New, alone.
+func (t *Tree) drain() {
+	defer t.work.Done()
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	most := maxLanes
+	if t.uploads != nil {
+		most = cap(t.uploads)
+	}
+	for {
+		for f := t.queue.take(most); f != nil; f = t.queue.take(most) {
+			lanes.Go(func() {
+				err := f.pay(t.ctx)
+				t.queue.tried(f, err)
+				t.unqueue(f)
+			})
+		}
+		timer := time.NewTimer(t.queue.sleeps())
+		select {
+		case <-t.queue.news:
+		case <-timer.C:
+		case <-t.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// take returns the next File whose turn it is; nil if there is none now.
+func (q *queue) take(most int) *File {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.pause > 0 {
+		most = 1 // to find out
+		if time.Now().Before(q.until) {
+			return nil
+		}
+	}
+	if q.lanes >= most {
+		return nil
+	}
+	if len(q.waiting) > 0 && !time.Now().Before(q.waiting[0].at) {
+		q.lanes++
+		return heap.Pop(&q.waiting).(wait).file
+	}
+	if len(q.ready) == 0 {
+		return nil
+	}
+	q.lanes++
+	f := q.ready[0]
+	q.ready[0] = nil
+	q.ready = q.ready[1:]
+	return f
+}
+
+// sleeps returns for how long nothing will have to be done, unless there are news.
+func (q *queue) sleeps() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next := time.Hour
+	if q.pause > 0 && q.lanes == 0 {
+		next = min(next, time.Until(q.until))
+	}
+	if len(q.waiting) > 0 && q.pause == 0 {
+		next = min(next, time.Until(q.waiting[0].at))
+	}
+	return max(next, time.Millisecond)
+}
+
+// tried notes what came of sending what f owed.
+func (q *queue) tried(f *File, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer q.wake()
+	q.lanes--
+	if err == nil {
+		q.pause, q.outage = 0, nil
+	}
+	switch debt, held := f.debtLeft(err); {
+	case debt == nil, held:
+		delete(q.known, f)
+	case err == nil, errors.Is(err, errStopped): // it owes something newer, or by another name
+		q.ready = append(q.ready, f)
+	case isOutage(err):
+		q.pause = min(max(2*q.pause, firstOutage), lastOutage)
+		q.until = time.Now().Add(jitter(q.pause))
+		q.outage = err
+		q.ready = append([]*File{f}, q.ready...)
+	default:
+		heap.Push(&q.waiting, wait{f, time.Now().Add(f.backoff())})
+	}
+	if len(q.known) == 0 && q.paid != nil {
+		close(q.paid)
+		q.paid = nil
+	}
+}
+
+// debtLeft notes how a try ended, and returns what the file owes now, and whether that is held.
+func (f *File) debtLeft(err error) (d *debt, held bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owing.failed = err
+	if err != nil {
+		f.owing.tries++
+	}
+	return f.owing.debt, f.owing.held != nil
+}
+
+// backoff is how long to wait before what the file owes is tried again.
+func (f *File) backoff() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return jitter(min(firstBackoff<<min(f.owing.tries-1, 10), lastBackoff))
+}
+
+// jitter keeps those who wait for one server from coming all at once.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+
+// isOutage reports whether err tells of the server, and not of the one content: no other would fare better.
+func isOutage(err error) bool {
+	switch backends.ClassOf(err) {
+	case backends.Transient, backends.Lost, backends.Refused:
+		return true
+	}
+	return backends.Errno(err) == 0 || errors.Is(err, context.Canceled)
+}
+
+// emptied returns when nothing is owed that could be sent, when ctx ends, or when the server is away.
+func (q *queue) emptied(ctx context.Context) {
+	for {
+		q.mu.Lock()
+		if len(q.known) == 0 || q.pause > 0 && backends.CauseOf(q.outage) == backends.CauseOffline {
+			q.mu.Unlock()
+			return
+		}
+		if q.paid == nil {
+			q.paid = make(chan struct{})
+		}
+		paid := q.paid
+		q.mu.Unlock()
+		look := time.NewTimer(100 * time.Millisecond) // an outage is no news here
+		select {
+		case <-paid:
+		case <-look.C:
+		case <-ctx.Done():
+			look.Stop()
+			return
+		}
+		look.Stop()
+	}
+}
+
+// unqueue ends the queue's hold of a file that owes nothing any more.
+func (t *Tree) unqueue(f *File) {
+	t.mu.Lock()
+	f.mu.Lock()
+	done := f.owing.queued && f.owing.debt == nil
+	last := false
+	if done {
+		f.owing.queued = false
+		f.opens--
+		if last = f.opens == 0; last {
+			f.shut = syscall.EBADF
+			t.free(f)
+		}
+	}
+	f.mu.Unlock()
+	t.mu.Unlock()
+	if last {
+		f.discard()
+	}
+}

@@ -1,0 +1,181 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"pierfs/backends"
+	"pierfs/cache/journal"
+	"pierfs/cache/spool"
+)
+
+// journalFile is the name of the journal in the staging directory.
+const journalFile = "journal"
+
+// openJournal opens the list of what is owed, and removes contents whose entries are over. It returns the names of staging files
+// that are owed, which must stay where they are.
+func (t *Tree) openJournal() (owed map[string]bool, err error) {
+	path := filepath.Join(t.options.Staging, journalFile)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !t.options.Background {
+		return nil, nil // nothing was ever owed here
+	}
+	j, found, err := journal.Open(path, journal.Options{Hook: t.options.Hook})
+	if err != nil {
+		return nil, err
+	}
+	t.journal = j
+	if found.Torn > 0 {
+		t.log.Warn("the end of the journal was torn off by a crash; nothing of it was acknowledged", "bytes", found.Torn)
+	}
+	if len(found.Damaged) > 0 {
+		err := fmt.Errorf("%d records of the journal are damaged; it is kept as %s, and their contents in quarantine", len(found.Damaged), found.Kept)
+		t.lastError.Store(&err)
+		t.log.Error("the journal is damaged", "records", len(found.Damaged), "kept", found.Kept)
+	}
+	owed = map[string]bool{}
+	for _, e := range j.Owed() {
+		owed[e.Staged] = true
+		for _, s := range e.Sent {
+			owed[s.Staged] = true
+		}
+	}
+	for _, e := range j.Over() {
+		if !owed[e.Staged] {
+			t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
+		}
+		j.Forget(e.Seq)
+	}
+	return owed, nil
+}
+
+// removeStaged removes a staging file and its note, as far as they are there.
+func removeStaged(dir, name string) error {
+	if !strings.HasSuffix(name, dataSuffix) || filepath.Base(name) != name {
+		return nil
+	}
+	for _, path := range []string{filepath.Join(dir, name), noteOf(filepath.Join(dir, name))} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOwed reports whether a file of the staging directory belongs to something that is owed.
+func isOwed(name string, owed map[string]bool) bool {
+	return name == journalFile || owed[name] || owed[strings.TrimSuffix(name, noteSuffix)+dataSuffix]
+}
+
+// resume takes over what a former daemon owed: its files are there as if their programs had just closed them. What is owed to
+// another target stays in the journal.
+func (t *Tree) resume() {
+	if t.journal == nil {
+		return
+	}
+	for _, e := range t.journal.Owed() {
+		if string(e.Target) != t.options.Target || e.Kind != journal.Put {
+			t.log.Error("what is owed to another target is held", "name", e.Name, "target", e.Target, "kind", e.Kind)
+			continue
+		}
+		if err := t.resumeFile(e); err != nil {
+			err = fmt.Errorf("content that was owed to %q is not there any more: %w", e.Name, err)
+			t.lastError.Store(&err)
+			t.log.Error("owed content is lost", "name", e.Name, "staged", e.Staged, "err", err)
+			t.end(e.Seq)
+		}
+	}
+}
+
+// resumeFile makes the File that owes e.
+func (t *Tree) resumeFile(e journal.Entry) error {
+	name := string(e.Name)
+	if err := backends.CheckName("open", name); err != nil {
+		return err
+	}
+	staged, err := reopen(t.options.Staging, e.Staged, e.Size, e.Missing)
+	if err != nil {
+		return err
+	}
+	t.holders.isNamedNow(staged)
+	f := newFile(t, name, infoOf(name, e.Show))
+	if e.Base != nil {
+		f.base = infoOf(name, *e.Base)
+	}
+	d := &debt{seq: e.Seq, staged: staged, size: e.Size, change: 1, tail: e.Tail, delta: e.Tail, attr: setOf(e.Attr), info: f.info, began: e.When}
+	f.staged, f.change = staged, 1
+	d.set = f.attrToSet(d.attr)
+	if d.set.ModTime == nil {
+		d.set.ModTime = &d.info.ModTime
+	}
+	t.share(staged) // the debt's
+	f.owing.debt, f.owing.frozen = d, e.Size
+	for _, s := range e.Sent {
+		f.resumeSent(e, s)
+	}
+	if e.Begun {
+		t.share(staged)
+		f.owing.sent = append(f.owing.sent, d)
+	}
+	if e.Held {
+		f.owing.held = errHeld
+	}
+	t.mu.Lock()
+	taken := t.files[name] != nil
+	if !taken {
+		t.files[name] = f
+	}
+	t.mu.Unlock()
+	if taken {
+		return errors.Join(fmt.Errorf("%q is owed twice", name), staged.Close())
+	}
+	f.enqueue()
+	return nil
+}
+
+// resumeSent takes over a content that the former daemon may have sent before the one that is owed.
+func (f *File) resumeSent(e journal.Entry, s journal.Content) {
+	if s.Staged == e.Staged {
+		f.tree.share(f.staged)
+		f.owing.sent = append(f.owing.sent, &debt{staged: f.staged, size: s.Size, tail: s.Tail})
+		return
+	}
+	staged, err := reopen(f.tree.options.Staging, s.Staged, s.Size, s.Missing)
+	if err != nil {
+		return // it was removed after it had arrived, or never was sent
+	}
+	f.owing.sent = append(f.owing.sent, &debt{staged: staged, size: s.Size, tail: s.Tail})
+}
+
+func reopen(dir, name string, size int64, missing []journal.Range) (*spool.File, error) {
+	if !strings.HasSuffix(name, dataSuffix) || filepath.Base(name) != name {
+		return nil, fmt.Errorf("%q is no staging file", name)
+	}
+	var ranges []spool.Range
+	for _, r := range missing {
+		ranges = append(ranges, spool.Range(r))
+	}
+	return spool.Reopen(filepath.Join(dir, name), size, ranges)
+}
+
+// keepWhatIsOwed ends the Tree's use of contents that are owed, and leaves them to the next daemon. It returns how many there are.
+func (t *Tree) keepWhatIsOwed() (n int) {
+	for _, f := range t.below("") {
+		f.mu.Lock()
+		d := f.owing.debt
+		if d != nil {
+			n++
+			t.warn("closing a staging file", d.staged.Close())
+			if f.staged == d.staged {
+				f.staged = nil
+			}
+		}
+		f.mu.Unlock()
+	}
+	return n
+}
+
+// errHeld is why something is not sent that a person holds back.
+var errHeld = errors.New("held by an operator")
