@@ -69,14 +69,14 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		err = cmp.Or(keeps(f, name), keeps(f, mode.TempName))
 	}
 	if err != nil {
-		return nil, b.seam("create", name, err)
+		return nil, b.seam("create", name, unanswered(err))
 	}
 	if err := b.readable(ctx, name); err != nil {
-		return nil, err
+		return nil, unanswered(err)
 	}
 	if mode.Exclusive {
 		if err := b.free(ctx, name); err != nil {
-			return nil, err
+			return nil, unanswered(err)
 		}
 	}
 	w := &writer{b: b, name: name, temp: mode.TempName, perm: mode.Perm, turn: make(chan struct{}, 1), sum: newSum(f, b.o.Verify)}
@@ -526,16 +526,24 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) error {
 		}
 		w.held = held
 	}
+	var err error
 	switch {
 	case w.update:
 	case w.b.o.Verify == "readback":
-		return w.readBack(ctx, sha256.New(), w.sum)
+		err = w.readBack(ctx, sha256.New(), w.sum)
 	case w.unheard && w.sum == nil:
 		again := new(maphash.Hash)
 		again.SetSeed(w.trace.Seed())
-		return w.readBack(ctx, again, &w.trace)
+		err = w.readBack(ctx, again, &w.trace)
 	}
-	return nil
+	if err != nil || c.Before == nil || w.temp == "" {
+		return err
+	}
+	info, err := w.b.stat(ctx, w.held.Session(), w.name)
+	if _, refused := errors.AsType[*coded](err); err != nil && !refused {
+		return err
+	}
+	return c.Before(info, seam("stat", w.name, err))
 }
 
 // publish sets the attributes, has the content take its name, and returns what the server then says of that. Its consent is not

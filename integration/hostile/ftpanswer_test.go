@@ -197,6 +197,36 @@ func TestFTPHangsUpWhileIdle(t *testing.T) {
 	}
 }
 
+// TestFTPGoodbyeCrossesTheCommand: a server that ends a session may say so in the moment in which a command is on its way, and then do
+// what it says all the same. A change must not be told to have failed when it was done, nor be done twice.
+func TestFTPGoodbyeCrossesTheCommand(t *testing.T) {
+	t.Parallel()
+	for _, call := range ftpCalls {
+		for _, verb := range call.needs {
+			t.Run(call.name+"/"+verb, func(t *testing.T) {
+				t.Parallel()
+				s := NewFTP(t, FTPManner{})
+				furnishFTP(s)
+				patientFTP(t, s, func(c *connection) {
+					c.warm()
+					s.Behave(FTPManner{Rules: []FTPRule{FTPOnce(FTPSaysFirst("421 Idle too long.", verb), verb)}})
+					err := c.doesFTP(s, call)
+					switch class := backends.ClassOf(err); {
+					case err == nil:
+					case call.name == "append" && class == backends.Lost, verb == "RNFR" && call.truth != nil && class == backends.Lost:
+						// Whoever has the content at hand asks for what became of it.
+					default:
+						t.Errorf("%s: %v", call.name, err)
+					}
+					if n := s.Asked(verb); err == nil && n > 2 || call.name == "append" && n > 1 {
+						t.Errorf("%s was sent %d times", verb, n)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestFTPStalls: a server that stops answering at whatever command costs each call its budget and no more, and is back when
 // it answers again.
 func TestFTPStalls(t *testing.T) {

@@ -33,6 +33,14 @@ func FTPAdds(text string, verbs ...string) FTPRule {
 	}, verbs...)
 }
 
+// FTPSaysFirst sends text, which nobody has asked for, and then answers honestly.
+func FTPSaysFirst(text string, verbs ...string) FTPRule {
+	return FTPOn(func(x *FTPExchange) {
+		x.Reply(text)
+		x.Honest()
+	}, verbs...)
+}
+
 // FTPDoes does what was asked, and says text in place of the honest final reply.
 func FTPDoes(text string, verbs ...string) FTPRule {
 	return FTPOn(func(x *FTPExchange) {

@@ -55,7 +55,8 @@ func (x *exchange) ended() bool {
 // order. A refusal is a Reply and no error.
 //
 // The error is a *backends.Error: Transient if the server cannot have taken any command, Lost else; Final (EINVAL) for a
-// command with CR, LF or NUL in it (but see Features.LineEnds), and then nothing was sent. What was answered before an error is returned with it.
+// command with CR, LF or NUL in it (but see Features.LineEnds), and then nothing was sent. A 421 in place of a reply is Lost: it may
+// have left before the command came, which some servers do all the same. What was answered before an error is returned with it.
 func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) {
 	for _, command := range commands {
 		if err := s.checkCommand(command); err != nil {
@@ -77,7 +78,7 @@ func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) {
 				return replies, lost("command", true, err)
 			}
 			if x.reply.Code == 421 {
-				return replies, lost("command", len(replies) > 0, &hangUp{x.reply})
+				return replies, lost("command", true, &hangUp{x.reply})
 			}
 			replies = append(replies, x.reply)
 		}

@@ -140,7 +140,7 @@ func (t *transfer) opened(ctx context.Context) error {
 	case t.main.reply.good():
 		return nil
 	case t.main.reply.Code == 421:
-		return lost("transfer", false, &hangUp{t.main.reply})
+		return lost("transfer", t.upload, &hangUp{t.main.reply}) // which may have crossed the command
 	}
 	return t.refusal(t.main)
 }
