@@ -165,6 +165,11 @@ type Commit struct {
 	// Attr is set on the content before it bears its name; a field the server cannot set is passed over, for Commit
 	// returns what it has.
 	Attr Attr
+
+	// Before, if not nil, is asked once whether a Create under a temporary name may replace its name: with what the server then
+	// tells of that, or with the error (ENOENT if it is free), as late as it costs no further flight, or the last one before the
+	// renaming. Its error ends the Commit, and is what that returns; the name keeps what it has. It must not call the Backend.
+	Before func(Info, error) error
 }
 
 // Attr names the attributes to change; a nil field stays as it is.

@@ -245,6 +245,32 @@ var writeTests = []rule{
 			s.sameTime(stat.ModTime, when, "ModTime")
 		}
 	}},
+	{"Commit replaces nothing that its caller does not want to be replaced", func(s *suite) {
+		s.write("file", "theirs")
+		no := &backends.Error{Op: "publish", Name: "file", Code: syscall.ESTALE}
+		for name, want := range map[string]syscall.Errno{"file": 0, "new": syscall.ENOENT} {
+			w := s.create(name)
+			s.put(w, "ours", 0)
+			asked := 0
+			_, err := w.Commit(s.ctx, backends.Commit{Size: 4, Before: func(i backends.Info, err error) error {
+				asked++
+				if backends.Errno(err) != want || err == nil && i.Size != int64(len("theirs")) {
+					s.Errorf("before the renaming to %s: got %+v, %v, want %v", name, i, err, want)
+				}
+				return no
+			}})
+			if asked != 1 || !errors.Is(err, syscall.ESTALE) || backends.ClassOf(err) != backends.Final {
+				s.Errorf("commit of %s: asked %d times, got %v", name, asked, err)
+			}
+		}
+		s.holds("file", "theirs")
+		s.lists("", "file")
+		w := s.create("file")
+		s.put(w, "ours", 0)
+		_, err := w.Commit(s.ctx, backends.Commit{Size: 4, Before: func(backends.Info, error) error { return nil }})
+		s.ok(err, "commit")
+		s.holds("file", "ours")
+	}},
 	{"a new file gets the permissions asked for", func(s *suite) {
 		w, err := s.b.Create(s.ctx, "file", backends.WriteMode{TempName: ".temp", Perm: 0o600})
 		s.ok(err, "create")

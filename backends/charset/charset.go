@@ -257,6 +257,9 @@ func (w *writer) Truncate(ctx context.Context, size int64) error {
 func (w *writer) Sync(ctx context.Context) error { return w.backend.up(w.Writer.Sync(ctx)) }
 
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, error) {
+	if before := c.Before; before != nil {
+		c.Before = func(i backends.Info, err error) error { return before(w.backend.infoUp(i, err)) }
+	}
 	return w.backend.infoUp(w.Writer.Commit(ctx, c))
 }
 

@@ -313,6 +313,7 @@ func (w *writer) Sync(ctx context.Context) error {
 }
 
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.Info, err error) {
+	var refused error
 	err = w.change(ctx, "commit", func() syscall.Errno {
 		b := w.backend
 		if code := b.set(w.file, b.possible(c.Attr)); code != 0 {
@@ -320,6 +321,9 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 		}
 		if w.file.size != c.Size {
 			return syscall.EIO
+		}
+		if refused = w.ask(c.Before); refused != nil {
+			return backends.Errno(refused)
 		}
 		if code := w.publish(); code != 0 {
 			return code
@@ -330,10 +334,29 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 	if err == nil || backends.ClassOf(err) == backends.Final {
 		w.end(err == nil)
 	}
-	if err != nil {
+	switch {
+	case refused != nil:
+		return backends.Info{}, refused
+	case err != nil:
 		return backends.Info{}, err
 	}
 	return info, nil
+}
+
+// ask asks before whether what the name holds may be replaced. Backend.mu is held.
+func (w *writer) ask(before func(backends.Info, error) error) error {
+	if before == nil || w.mode.TempName == "" {
+		return nil
+	}
+	b := w.backend
+	dir, element, code := b.parent(w.name)
+	if code == 0 && dir.children[element] == nil {
+		code = syscall.ENOENT
+	}
+	if code != 0 {
+		return before(backends.Info{}, &backends.Error{Op: "stat", Name: w.name, Code: code})
+	}
+	return before(b.info(element, dir.children[element]), nil)
 }
 
 // publish gives the content its name. Backend.mu is held.

@@ -749,6 +749,10 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info
 		f.add(pathFrame(typeClose, w.guard))
 	}
 	stat := f.add(pathFrame(typeLstat, w.s.path(w.place())))
+	var there *call
+	if c.Before != nil && w.temp != "" {
+		there = f.add(pathFrame(typeLstat, w.s.path(w.name)))
+	}
 	w.handle, w.guard = "", ""
 	f.send(bulk)
 	f.wait(ctx)
@@ -774,7 +778,19 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info
 	case info.Size != c.Size:
 		return info, refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, c.Size)
 	}
-	return info, nil
+	return info, w.mayReplace(there, c.Before)
+}
+
+// mayReplace asks before, which may be nil, whether what the name holds may be replaced, of which the server says there.
+func (w *writer) mayReplace(there *call, before func(backends.Info, error) error) error {
+	if there == nil {
+		return nil
+	}
+	info, err := there.reply.info(base(w.name))
+	if lostReply(err) {
+		return err
+	}
+	return before(info, seam("stat", w.name, err))
 }
 
 // attributes returns what to set on the open file, the owner first: a change of owner clears set-user-id bits (chown(2)).
