@@ -44,6 +44,16 @@ func (r *reader) now() (backends.Reader, int) {
 	return r.current, r.generation
 }
 
+// replaced reports whether another reader has taken the place of the one given, which it then replaces.
+func (r *reader) replaced(current *backends.Reader, generation *int) bool {
+	now, n := r.now()
+	if n == *generation {
+		return false
+	}
+	*current, *generation = now, n
+	return true
+}
+
 // ReadAt goes on after a reconnect.
 func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	err = r.run(ctx, "readat", int64(len(p)), func(ctx context.Context, current backends.Reader) (err error) {
@@ -78,7 +88,8 @@ func (r *reader) Stat(ctx context.Context) (info backends.Info, err error) {
 	return info, err
 }
 
-// run makes attempts on the current reader, each but the first on one that was opened again.
+// run makes attempts on the current reader, each but the first on one that was opened again. One that was closed before the
+// attempt came to use it, because another call has opened the file again meanwhile, has failed nobody.
 func (r *reader) run(ctx context.Context, op string, n int64, attempt func(context.Context, backends.Reader) error) error {
 	broken := -1 // the generation that failed us
 	var atEnd bool
@@ -91,6 +102,9 @@ func (r *reader) run(ctx context.Context, op string, n int64, attempt func(conte
 			}
 		}
 		err := attempt(ctx, current)
+		for errors.Is(err, syscall.EBADF) && r.replaced(&current, &generation) {
+			err = attempt(ctx, current)
+		}
 		switch {
 		case err == nil || err == io.EOF:
 			atEnd = err != nil

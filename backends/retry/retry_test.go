@@ -521,6 +521,51 @@ func TestReaderSurvivesAReconnect(t *testing.T) {
 	})
 }
 
+// TestReaderThatAnotherCallReplacedFailsNobody: two calls use one reader; the connection is lost, and one of them opens the
+// file again and closes the former reader while the other is about to use it.
+func TestReaderThatAnotherCallReplacedFailsNobody(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.server.WriteFile("file", []byte("0123456789"))
+		r, err := s.b.Open(s.Context(), "file")
+		s.ok(err)
+		defer r.Close()
+		_, err = r.Stat(s.Context())
+		s.ok(err)
+		late := false
+		s.server.SetFault(func(ctx context.Context, op, name string) error {
+			if op != "readat" || late {
+				return nil
+			}
+			late = true
+			s.server.Break()
+			_, err := r.Stat(ctx)
+			s.ok(err)
+			return &backends.Error{Op: op, Name: name, Code: syscall.EBADF, Class: backends.Final} // as of a reader that is closed
+		})
+		p := make([]byte, 5)
+		n, err := r.ReadAt(s.Context(), p, 2)
+		s.ok(err)
+		if string(p[:n]) != "23456" || !late {
+			s.Errorf("got %q, late %v; want 23456 of a call that came late", p[:n], late)
+		}
+	})
+}
+
+// TestReaderThatIsClosedStaysSo: who reads after Close is told, and nothing is opened again for it.
+func TestReaderThatIsClosedStaysSo(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.server.WriteFile("file", []byte("0123456789"))
+		r, err := s.b.Open(s.Context(), "file")
+		s.ok(err)
+		s.ok(r.Close())
+		_, err = r.ReadAt(s.Context(), make([]byte, 5), 0)
+		s.fails(err, syscall.EBADF, backends.Final)
+		if n := s.calls("open"); n != 1 {
+			s.Errorf("%d opens, want 1", n)
+		}
+	})
+}
+
 func TestReaderOfAnotherVersionIsStale(t *testing.T) {
 	for name, other := range map[string]func(*mem.Backend){
 		"gone":     func(s *mem.Backend) { s.Delete("file") },
