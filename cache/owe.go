@@ -103,13 +103,6 @@ func (t *Tree) share(staged *spool.File) {
 	t.holders.count[staged]++
 }
 
-// shared reports whether more than one needs staged.
-func (t *Tree) shared(staged *spool.File) bool {
-	t.holders.mu.Lock()
-	defer t.holders.mu.Unlock()
-	return t.holders.count[staged] > 0
-}
-
 // unshare notes one holder less, and reports whether it was the last. The entries of the journal that are over and whose content
 // this was are then to be forgotten, once the file is gone.
 func (t *Tree) unshare(staged *spool.File) (last bool, over []uint64) {
