@@ -397,6 +397,7 @@ type data struct {
 	s        *Session
 	channel  *channel
 	upload   bool
+	content  bool            // of a file that is read
 	begun    <-chan struct{} // closed when the transfer's first reply has come
 	finished <-chan struct{} // closed when its final one has
 
@@ -423,7 +424,8 @@ type data struct {
 }
 
 func newData(s *Session, c *channel, upload bool, x *exchange) *data {
-	return &data{s: s, channel: c, upload: upload, begun: x.began, finished: x.done, ready: make(chan struct{}), pace: pace{timeout: s.o.SocketTimeout}}
+	return &data{s: s, channel: c, upload: upload, content: strings.HasPrefix(x.command, "RETR"), begun: x.began, finished: x.done,
+		ready: make(chan struct{}), pace: pace{timeout: s.o.SocketTimeout}}
 }
 
 // start is called when the command has left: only then does a server take the connection, and begin with TLS.
@@ -502,10 +504,16 @@ func (d *data) shake() {
 	switch {
 	case d.handshake != nil:
 		d.fail(d.handshake)
-	case !d.upload && d.s.Features().awaitsNotify:
+	case d.maySayFirst():
 		d.line.(*tls.Conn).CloseWrite() // we have nothing to say in a download; an error shows when it is read
 	}
 	close(d.shaken)
+}
+
+// maySayFirst reports whether our close_notify may be sent before the server's.
+func (d *data) maySayFirst() bool {
+	f := d.s.Features()
+	return !d.upload && f.awaitsNotify && !(d.content && f.deaf)
 }
 
 // Handshake waits for the TLS handshake; in the clear for the connection. The library calls it after an empty upload.

@@ -179,7 +179,7 @@ func (f *Features) identify(syst Reply) {
 	case "proftpd":
 		f.Sequential, f.fragile = true, true
 	case "pure-ftpd":
-		f.Sequential, f.mute, f.awaitsNotify = true, true, true
+		f.Sequential, f.mute, f.awaitsNotify, f.deaf = true, true, true, true
 	}
 	f.Chmod = !syst.good() || strings.Contains(strings.ToUpper(syst.text()), "UNIX")
 }

@@ -138,7 +138,7 @@ func TestFeatures(t *testing.T) {
 		"vsftpd behind another banner": {"Welcome", feat(" EPRT", " EPSV", " MDTM", " PASV", " REST STREAM", " SIZE", " TVFS"), unix,
 			Features{Server: "vsftpd", Sequential: true, Size: true, MDTM: true, Restart: true, Chmod: true, MDTMSets: true, awaitsNotify: true, unhurried: true}},
 		"pure-ftpd": {"---------- Welcome to Pure-FTPd [privsep] [TLS] ----------", feat(" size"), unix,
-			Features{Server: "Pure-FTPd", Sequential: true, Size: true, Chmod: true, mute: true, awaitsNotify: true}},
+			Features{Server: "Pure-FTPd", Sequential: true, Size: true, Chmod: true, mute: true, awaitsNotify: true, deaf: true}},
 		"windows":   {"Microsoft FTP Service", feat(" SIZE"), Reply{Code: 215, Lines: []string{"Windows_NT"}}, Features{Server: "Microsoft FTP Service", Size: true}},
 		"no FEAT":   {"hello", Reply{Code: 500, Lines: []string{"what?"}}, Reply{Code: 502, Lines: []string{"what?"}}, Features{Server: "hello", Size: true, MDTM: true, Restart: true, Chmod: true}},
 		"no indent": {"hello", feat("SIZE", "REST STREAM"), unix, Features{Server: "hello, UNIX Type: L8", Size: true, Restart: true, Chmod: true}},

@@ -123,4 +123,8 @@ type Features struct {
 	// 1.0.50 after a listing. It may be sent at once there, which saves a round trip. proftpd 1.3.8 waits as well, but resets the
 	// connection if it came early: its word that a listing was all takes a third.
 	awaitsNotify bool
+
+	// deaf says that the server does not read what comes into a RETR: pure-ftpd 1.0.50. A close_notify that lies there unread when
+	// it closes makes TCP reset the connection, and what was still on its way is lost.
+	deaf bool
 }
