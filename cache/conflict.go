@@ -24,7 +24,7 @@ const (
 )
 
 // errConflict holds a content back for a person.
-var errConflict = errors.New("somebody else changed the file meanwhile; `pierfs queue` tells how to decide")
+var errConflict = errors.New("somebody else changed the file meanwhile, and both versions are kept")
 
 // deliverBeside brings j to the server without touching what bears its name, or does as the policy says.
 func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
