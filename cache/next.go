@@ -370,9 +370,12 @@ func (t *Tree) openAfter(r *reading, dir string, now time.Time) {
 	for rank := o.last + 1; rank <= min(last, int32(len(o.files))) && n.flying < most; rank++ {
 		e := r.list.At(int(o.files[rank-1]))
 		name := join(dir, e.Name)
+		_, _, state := t.attrs.Get(name)
 		switch {
 		case e.Size > smallFile || n.held[name] != nil:
 			continue
+		case state == attr.Absent:
+			continue // gone since it was listed; who makes it anew must not find it open
 		case n.inAir > 0 && n.inAir+e.Size > flyingBytes, n.bytes+e.Size > nextBytes:
 			return
 		case t.live(name) != nil || t.options.Spool.Whole(name, t.versionOf(name, e)):

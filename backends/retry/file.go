@@ -44,14 +44,13 @@ func (r *reader) now() (backends.Reader, int) {
 	return r.current, r.generation
 }
 
-// replaced reports whether another reader has taken the place of the one given, which it then replaces.
-func (r *reader) replaced(current *backends.Reader, generation *int) bool {
-	now, n := r.now()
-	if n == *generation {
-		return false
-	}
-	*current, *generation = now, n
-	return true
+// spentTries is how often one attempt finds a reader that another call has used up.
+const spentTries = 3
+
+func (r *reader) isOpen() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.closed
 }
 
 // ReadAt goes on after a reconnect.
@@ -88,8 +87,8 @@ func (r *reader) Stat(ctx context.Context) (info backends.Info, err error) {
 	return info, err
 }
 
-// run makes attempts on the current reader, each but the first on one that was opened again. One that was closed before the
-// attempt came to use it, because another call has opened the file again meanwhile, has failed nobody.
+// run makes attempts on the current reader, each but the first on one that was opened again. One that another call has closed or
+// used up (a ReadLast that was lost, or the opening of a fresh one) before this attempt came to use it has failed nobody.
 func (r *reader) run(ctx context.Context, op string, n int64, attempt func(context.Context, backends.Reader) error) error {
 	broken := -1 // the generation that failed us
 	var atEnd bool
@@ -102,7 +101,11 @@ func (r *reader) run(ctx context.Context, op string, n int64, attempt func(conte
 			}
 		}
 		err := attempt(ctx, current)
-		for errors.Is(err, syscall.EBADF) && r.replaced(&current, &generation) {
+		for tries := 0; tries < spentTries && errors.Is(err, syscall.EBADF) && r.isOpen(); tries++ {
+			var failed error
+			if current, generation, failed = r.reopen(ctx, generation); failed != nil {
+				return failed
+			}
 			err = attempt(ctx, current)
 		}
 		switch {

@@ -551,6 +551,32 @@ func TestReaderThatAnotherCallReplacedFailsNobody(t *testing.T) {
 	})
 }
 
+// TestReaderThatAnotherCallUsedUpIsOpenedAgain: a ReadLast that was lost has used the reader up before it is opened again.
+func TestReaderThatAnotherCallUsedUpIsOpenedAgain(t *testing.T) {
+	try(t, policy, func(s *bed) {
+		s.server.WriteFile("file", []byte("0123456789"))
+		r, err := s.b.Open(s.Context(), "file")
+		s.ok(err)
+		defer r.Close()
+		_, err = r.Stat(s.Context())
+		s.ok(err)
+		spent := false
+		s.server.SetFault(func(_ context.Context, op, name string) error {
+			if op != "readat" || spent {
+				return nil
+			}
+			spent = true
+			return &backends.Error{Op: op, Name: name, Code: syscall.EBADF, Class: backends.Final}
+		})
+		p := make([]byte, 5)
+		n, err := r.ReadAt(s.Context(), p, 2)
+		s.ok(err)
+		if string(p[:n]) != "23456" || s.calls("open") != 2 {
+			s.Errorf("got %q after %d opens, want 23456 after 2", p[:n], s.calls("open"))
+		}
+	})
+}
+
 // TestReaderThatIsClosedStaysSo: who reads after Close is told, and nothing is opened again for it.
 func TestReaderThatIsClosedStaysSo(t *testing.T) {
 	try(t, policy, func(s *bed) {
