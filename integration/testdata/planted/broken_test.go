@@ -1,0 +1,5 @@
+//go:build broken
+
+package planted
+
+var _ int = "no number"
