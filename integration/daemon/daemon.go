@@ -172,13 +172,20 @@ func (d *Daemon) Pid() int { return d.process.Pid() }
 // Start starts the daemon and returns when it says that it is ready.
 func (d *Daemon) Start(t testing.TB) {
 	t.Helper()
-	d.launch(t)
-	if err := d.await("READY=1", process.Patience); err != nil {
+	d.Launch(t)
+	if err := d.AwaitReady(); err != nil {
 		t.Fatalf("pierfsd does not become ready: %v\n%s", err, d.Log())
 	}
 }
 
-func (d *Daemon) launch(t testing.TB) {
+// AwaitReady waits until a daemon that was launched says that it is ready; process.ErrEnded if it ends before.
+func (d *Daemon) AwaitReady() error { return d.await("READY=1", process.Patience) }
+
+// Done returns a channel that is closed when the daemon has ended.
+func (d *Daemon) Done() <-chan struct{} { return d.process.Done() }
+
+// Launch starts the daemon and does not wait for it. It ends with t, if not sooner.
+func (d *Daemon) Launch(t testing.TB) {
 	t.Helper()
 	for len(d.news) > 0 { // of the one before
 		<-d.news
@@ -193,7 +200,7 @@ func (d *Daemon) launch(t testing.TB) {
 // StartRefused starts the daemon, expects it to end by itself, and returns its exit status and what it wrote.
 func (d *Daemon) StartRefused(t testing.TB) (status int, log string) {
 	t.Helper()
-	d.launch(t)
+	d.Launch(t)
 	status = d.process.Wait(t, process.Patience)
 	return status, d.Log()
 }

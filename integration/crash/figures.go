@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// figures are what a run has come to.
+type figures struct {
+	kills   int
+	sites   map[string]int // where daemons were killed on the wire
+	passed  map[string]int // how often each site was passed
+	calls   int            // changes that programs were told are done
+	acked   int64          // bytes in them
+	whole   int            // changes that nobody was told of, and that are there
+	nothing int            // and that are not
+	torn    int            // appends in place of which a part is there, which nobody was told of
+	temps   int            // temporary names that were left by the dead
+	harms   map[harmKind]int
+}
+
+func newFigures() figures {
+	return figures{sites: map[string]int{}, passed: map[string]int{}, harms: map[harmKind]int{}}
+}
+
+func (f *figures) add(g figures) {
+	f.kills += g.kills
+	f.calls += g.calls
+	f.acked += g.acked
+	f.whole += g.whole
+	f.nothing += g.nothing
+	f.torn += g.torn
+	f.temps += g.temps
+	addAll(f.sites, g.sites)
+	addAll(f.passed, g.passed)
+	addAll(f.harms, g.harms)
+}
+
+func addAll[K comparable](to, more map[K]int) {
+	for k, n := range more {
+		to[k] += n
+	}
+}
+
+// String is one line.
+func (f figures) String() string {
+	var harms []string
+	for _, kind := range []harmKind{lost, half, doubled, risen, strange, left, shown} {
+		harms = append(harms, fmt.Sprintf("%d %s", f.harms[kind], kind))
+	}
+	return fmt.Sprintf("%d kills at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
+		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d",
+		f.kills, len(f.sites), len(f.passed), f.calls, float64(f.acked)/(1<<20), strings.Join(harms, ", "),
+		f.whole, f.nothing, f.torn, f.temps)
+}
+
+// table lists each site with how often it was passed, and how often a daemon was killed at it.
+func (f figures) table() string {
+	var b strings.Builder
+	for _, site := range slices.Sorted(maps.Keys(f.passed)) {
+		fmt.Fprintf(&b, "%7d %5d %s\n", f.passed[site], f.sites[site], site)
+	}
+	return b.String()
+}

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pierfs/integration/process"
+)
+
+// budget is how many steps a load takes at most before its daemon is killed.
+const budget = 3000
+
+// chance returns a moment of chance: any of some hundred steps of the load, now and then one soon after the daemon's start.
+func (s *stage) chance() aim {
+	a := aim{nth: 1 + s.rng.IntN(1500)}
+	if s.rng.IntN(6) == 0 {
+		a.early, a.nth = true, 1+s.rng.IntN(80)
+	}
+	if s.rng.IntN(2) == 0 {
+		a.delay = time.Duration(1+s.rng.IntN(2000)) * time.Microsecond
+	}
+	return a
+}
+
+// survives is live as a test of its own, whose log is told if it fails. Most daemons are given the time to clear up behind the one
+// before.
+func (s *stage) survives(t *testing.T, name string, a aim) bool {
+	t.Helper()
+	return t.Run(name, func(t *testing.T) { s.live(t, a, s.rng.IntN(4) > 0) })
+}
+
+// live is the life of one daemon, from its start to its death by aim, with programs at work. It begins with looking at what the
+// one before has left, and reports whether the daemon was killed right at a step.
+func (s *stage) live(t *testing.T, a aim, patient bool) (hit bool) {
+	t.Helper()
+	g := s.begin(t, a)
+	if err := s.daemon.AwaitReady(); err == nil {
+		s.blame(t, s.check(t, g, patient))
+		if !t.Failed() {
+			s.load(t, g)
+		}
+	} else if !errors.Is(err, process.ErrEnded) {
+		t.Fatalf("pierfsd does not become ready: %v\n%s", err, s.daemon.Log())
+	}
+	at := s.finish(t, g)
+	s.blame(t, s.judge(t))
+	if t.Failed() {
+		t.Logf("killed: %v (%s)", a, at)
+	}
+	return at != ""
+}
+
+// begin launches a daemon that is to be killed by aim.
+func (s *stage) begin(t *testing.T, a aim) *gate {
+	t.Helper()
+	launched := make(chan struct{})
+	g := newGate(a, func() {
+		<-launched
+		s.daemon.Kill()
+	})
+	s.road.set(g)
+	s.daemon.Launch(t)
+	close(launched)
+	return g
+}
+
+// finish kills the daemon, if that has not been done, waits for the server to be through with it, and returns the step at which
+// it died; "" if it was between two.
+func (s *stage) finish(t *testing.T, g *gate) (at string) {
+	t.Helper()
+	g.killed()
+	passed, at := g.close()
+	s.sum.kills++
+	addAll(s.sum.passed, passed)
+	if at != "" {
+		s.sum.sites[at]++
+	}
+	if err := g.settle(process.Patience); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// blame fails the test with what was found.
+func (s *stage) blame(t *testing.T, harms []harm) {
+	t.Helper()
+	for _, h := range harms {
+		s.sum.harms[h.kind]++
+		t.Error(h)
+	}
+	if len(harms) > 0 {
+		for _, w := range s.workers {
+			t.Logf("%s did: %s", w.name, strings.Join(w.trail, "; "))
+		}
+	}
+}
+
+// load has all workers work until the daemon is dead.
+func (s *stage) load(t *testing.T, g *gate) {
+	t.Helper()
+	g.load()
+	errs := make([]error, len(s.workers))
+	var all sync.WaitGroup
+	for i, w := range s.workers {
+		all.Go(func() {
+			err := w.run()
+			if _, wrong := errors.AsType[errWrong](err); wrong || s.lives(g) {
+				errs[i] = err
+				g.killed() // to end the others
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { // ends with the workers
+		all.Wait()
+		close(done)
+	}()
+	late := time.NewTimer(process.Patience)
+	defer late.Stop()
+	enough := time.NewTicker(20 * time.Millisecond)
+	defer enough.Stop()
+	for working := true; working; {
+		select {
+		case <-done:
+			working = false
+		case <-enough.C:
+			if g.steps() > budget {
+				g.killed()
+			}
+		case <-late.C:
+			t.Errorf("the load did not end within %v", process.Patience)
+			g.killed()
+		}
+	}
+	for _, err := range errs {
+		if err != nil {
+			t.Errorf("a program was told, by a daemon that lives: %v", err)
+		}
+	}
+}
+
+// lives reports whether the daemon is alive, which one that somebody has just killed may seem to be for a moment.
+func (s *stage) lives(g *gate) bool {
+	if g.isOver() {
+		return false
+	}
+	select {
+	case <-s.daemon.Done():
+		return false
+	case <-time.After(dying):
+		return true
+	}
+}
+
+// dying is how long a process that was killed may take to be gone.
+const dying = 2 * time.Second
+
+// judge returns how what the server has is not what it may have. What it has is what the workers go on from.
+func (s *stage) judge(t *testing.T) (harms []harm) {
+	t.Helper()
+	for _, w := range s.workers {
+		found, temps := s.has(t, w.name)
+		s.sum.temps += len(temps)
+		at, _, more := explain(found, w.may)
+		harms = append(harms, inside(w.name, more)...)
+		if len(w.may) > 1 {
+			switch {
+			case at.grows != "":
+				s.sum.torn++
+			case at.explains(w.now):
+				s.sum.nothing++
+			default:
+				s.sum.whole++
+			}
+		}
+		w.found(found)
+	}
+	found, temps := s.has(t, logbookDir)
+	s.sum.temps += len(temps)
+	log := found[logbookName].content
+	harms = append(harms, s.log.explain(log)...)
+	s.log.found(log)
+	return append(harms, inside(logbookDir, onlyLog(found))...)
+}
+
+// onlyLog returns what does not belong beside the log.
+func onlyLog(found world) (harms []harm) {
+	for name := range found {
+		if name != logbookName {
+			harms = append(harms, harm{name, risen, "is of nobody's making"})
+		}
+	}
+	return harms
+}
+
+// has returns what the server has below name, an empty tree if there is nothing.
+func (s *stage) has(t *testing.T, name string) (found world, temps []string) {
+	t.Helper()
+	found, temps, err := look(filepath.Join(s.behind, name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return found, temps
+}
+
+// inside returns harms with the names that they have from the top.
+func inside(dir string, harms []harm) []harm {
+	for i := range harms {
+		harms[i].name = filepath.Join(dir, harms[i].name)
+	}
+	return harms
+}
+
+// homes returns the directories that are worked in, and what each is to hold.
+func (s *stage) homes() map[string]world {
+	homes := map[string]world{logbookDir: {}}
+	if s.log.base != nil {
+		homes[logbookDir] = world{logbookName: node{content: s.log.base}}
+	}
+	for _, w := range s.workers {
+		homes[w.name] = w.now
+	}
+	return homes
+}
+
+// check returns how what programs see, and what the server has, is not what was found right after the daemon before was
+// killed. If it is patient it waits until no temporary name is left. The daemon may be killed meanwhile.
+func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
+	t.Helper()
+	homes := s.homes()
+	var open []string // temporary names that programs see
+	for name, want := range homes {
+		dir := filepath.Join(s.daemon.Mount(connection), name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			s.unlessDead(t, g, "mkdir", err)
+			return harms
+		}
+		seen, temps, err := look(dir)
+		if err != nil {
+			s.unlessDead(t, g, "read the mount", err)
+			return harms
+		}
+		for _, temp := range temps {
+			open = append(open, filepath.Join(name, temp))
+		}
+		_, _, more := explain(seen, []state{{world: want}})
+		for _, h := range inside(name, more) {
+			harms = append(harms, harm{h.name, shown, "to programs " + h.text + ", as the server has it"})
+		}
+	}
+	temps, more := s.await(t, g, homes, patient)
+	harms = append(harms, more...)
+	for _, temp := range temps {
+		harms = append(harms, harm{temp, left, fmt.Sprintf("is still on the server %v after the restart", s.patience)})
+	}
+	for _, temp := range open {
+		if !slices.Contains(temps, temp) {
+			harms = append(harms, harm{temp, shown, "to programs"})
+		}
+	}
+	return harms
+}
+
+// await returns how what the server has is not what homes say. If it is patient it waits until no temporary name is left, and
+// returns those that are in the end.
+func (s *stage) await(t *testing.T, g *gate, homes map[string]world, patient bool) (temps []string, harms []harm) {
+	t.Helper()
+	for deadline := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
+		temps = nil
+		for name, want := range homes {
+			found, left := s.has(t, name)
+			for _, temp := range left {
+				temps = append(temps, filepath.Join(name, temp))
+			}
+			_, _, more := explain(found, []state{{world: want}})
+			harms = append(harms, inside(name, more)...)
+		}
+		switch {
+		case len(harms) > 0, len(temps) == 0, !patient, g.isOver():
+			return nil, harms
+		case time.Now().After(deadline):
+			return temps, nil
+		}
+	}
+}
+
+// unlessDead fails the test with what a program was told, unless the daemon is dead.
+func (s *stage) unlessDead(t *testing.T, g *gate, what string, err error) {
+	t.Helper()
+	if s.lives(g) {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// somethingKept is pierfsd's status when something lies in quarantine: what was being written when a daemon was killed.
+const somethingKept = 74
+
+// end starts the daemon once more, which must find all in order, and stops it.
+func (s *stage) end(t *testing.T) {
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	g := newGate(aim{}, func() {}) // it is not killed
+	s.road.set(g)
+	s.daemon.Start(t)
+	s.blame(t, s.check(t, g, true))
+	if status := s.daemon.Stop(t); status != 0 && status != somethingKept {
+		t.Errorf("pierfsd ends with status %d", status)
+	}
+	passed, _ := g.close()
+	addAll(s.sum.passed, passed)
+	for _, w := range s.workers {
+		s.sum.calls += w.calls
+		s.sum.acked += w.acked
+	}
+}

@@ -1,0 +1,480 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// recordMark begins the first line of every record that is written. The line is like no other's, so that a record that stands
+// somewhere twice, or at another place, is seen.
+const recordMark = "record "
+
+// bigSize is more than what begins to travel before its file is closed.
+const bigSize = 5 << 20
+
+// worker is a program at work in a directory of its own. It notes at every moment which trees the server may have there.
+type worker struct {
+	name string // of the directory
+	dir  string // the same, as programs see it
+	rng  *rand.Rand
+	big  bool     // writes a large file now and then
+	log  *logbook // that it shares with others
+
+	now     world   // what it was told
+	may     []state // what the server may have; read by others when run has returned
+	records int
+	trail   []string // the last things it did
+	acked   int64    // bytes of content that it was told are safe
+	calls   int      // changes that it was told are done
+}
+
+// newWorker works at name, which lies in mount.
+func newWorker(mount, name string, rng *rand.Rand) *worker {
+	return &worker{name: name, dir: filepath.Join(mount, name), rng: rng, now: world{}, may: []state{{world: world{}}}}
+}
+
+// run works until something fails, which it does when the daemon is dead.
+func (w *worker) run() error {
+	for {
+		if err := w.work(); err != nil {
+			return err
+		}
+	}
+}
+
+// job is one thing that a program does. It returns false if there is nothing to do it with.
+type job struct {
+	often int
+	name  string
+	do    func(w *worker) (did bool, err error)
+}
+
+// jobs are what the load is made of.
+func jobs() []job {
+	return []job{
+		{6, "create", (*worker).create},
+		{4, "overwrite", (*worker).overwrite},
+		{3, "create exclusively", (*worker).createExclusively},
+		{5, "append", (*worker).append},
+		{3, "log", (*worker).logAlone},
+		{4, "log together", (*worker).logTogether},
+		{2, "patch", (*worker).patch},
+		{2, "truncate", (*worker).truncate},
+		{4, "rename", (*worker).rename},
+		{2, "rename while open", (*worker).renameOpen},
+		{3, "unlink", (*worker).unlink},
+		{2, "unlink while open", (*worker).unlinkOpen},
+		{2, "mkdir", (*worker).mkdir},
+		{1, "rename a directory", (*worker).renameDir},
+		{1, "rmdir", (*worker).rmdir},
+		{1, "leave open", (*worker).leaveOpen},
+		{2, "read", (*worker).read},
+		{1, "chmod", (*worker).chmod},
+	}
+}
+
+// work does one job, chosen by chance.
+func (w *worker) work() error {
+	all := jobs()
+	sum := 0
+	for _, j := range all {
+		sum += j.often
+	}
+	for {
+		i, at := 0, w.rng.IntN(sum)
+		for ; at >= all[i].often; i++ {
+			at -= all[i].often
+		}
+		did, err := all[i].do(w)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", w.name, all[i].name, err)
+		}
+		if did {
+			return nil
+		}
+	}
+}
+
+// step does something that brings the tree to next. Until it is told to be done, the server may have the tree before it, that
+// after it, or one of via.
+func (w *worker) step(what string, next world, do func() error, via ...state) error {
+	w.trail = append(w.trail[max(0, len(w.trail)-15):], what)
+	w.may = append([]state{{world: w.now}, {world: next}}, via...)
+	if err := do(); err != nil {
+		return err
+	}
+	w.calls++
+	for name, n := range next {
+		if old := w.now[name].content; bytes.HasPrefix(n.content, old) {
+			w.acked += int64(len(n.content) - len(old))
+		} else {
+			w.acked += int64(len(n.content))
+		}
+	}
+	w.now, w.may = next, []state{{world: next}}
+	return nil
+}
+
+// found says that the tree was found so.
+func (w *worker) found(at world) { w.now, w.may = at, []state{{world: at}} }
+
+func (w *worker) path(name string) string { return filepath.Join(w.dir, name) }
+
+// record returns a record of the given size.
+func (w *worker) record(size int) []byte {
+	w.records++
+	text := fmt.Appendf(nil, "%s%s-%d\n", recordMark, w.name, w.records)
+	for len(text) < size {
+		text = fmt.Appendf(text, "%016x%016x\n", w.rng.Uint64(), w.rng.Uint64())
+	}
+	return text
+}
+
+// size is one that a program may write: mostly small, now and then large.
+func (w *worker) size() int {
+	switch n := w.rng.IntN(100); {
+	case n < 60:
+		return w.rng.IntN(4 << 10)
+	case n < 98 || !w.big:
+		return w.rng.IntN(100 << 10)
+	}
+	return bigSize
+}
+
+const maxFiles = 10
+
+// names returns those of the files or directories.
+func (w *worker) names(dirs bool) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(w.now)) {
+		if w.now[name].dir == dirs {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// file returns the name of some file.
+func (w *worker) file() (name string, ok bool) { return w.one(w.names(false)) }
+
+func (w *worker) one(names []string) (name string, ok bool) {
+	if len(names) == 0 {
+		return "", false
+	}
+	return names[w.rng.IntN(len(names))], true
+}
+
+// newName returns a name that nothing bears, in some directory.
+func (w *worker) newName(stem string) string {
+	dir := append(w.names(true), "")[w.rng.IntN(len(w.names(true))+1)]
+	for {
+		name := filepath.Join(dir, fmt.Sprintf("%s%d", stem, w.rng.IntN(40)))
+		if _, there := w.now[name]; !there {
+			return name
+		}
+	}
+}
+
+// write writes content in a few calls.
+func (w *worker) write(f *os.File, content []byte) error {
+	for len(content) > 0 {
+		n := min(len(content), 1+w.rng.IntN(1<<20))
+		if _, err := f.Write(content[:n]); err != nil {
+			return err
+		}
+		content = content[n:]
+	}
+	return nil
+}
+
+// put opens name and writes content to it.
+func (w *worker) put(name string, flag int, content []byte) error {
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY|flag, 0o644)
+	if err != nil {
+		return err
+	}
+	return closing(f, w.write(f, content))
+}
+
+// closing closes f, whatever became of it.
+func closing(f *os.File, err error) error { return errors.Join(err, f.Close()) }
+
+func (w *worker) create() (bool, error) {
+	if len(w.names(false)) >= maxFiles {
+		return false, nil
+	}
+	name, content := w.newName("f"), w.record(w.size())
+	return true, w.step("create "+name, w.now.with(name, content), func() error { return w.put(name, os.O_CREATE|os.O_TRUNC, content) })
+}
+
+func (w *worker) overwrite() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	content := w.record(w.size())
+	return true, w.step("overwrite "+name, w.now.with(name, content), func() error { return w.put(name, os.O_CREATE|os.O_TRUNC, content) })
+}
+
+// createExclusively may leave the empty file by which a server decides who comes first.
+func (w *worker) createExclusively() (bool, error) {
+	if len(w.names(false)) >= maxFiles {
+		return false, nil
+	}
+	name, content := w.newName("x"), w.record(w.size())
+	return true, w.step("create "+name+" exclusively", w.now.with(name, content),
+		func() error { return w.put(name, os.O_CREATE|os.O_EXCL, content) }, state{world: w.now.with(name, nil)})
+}
+
+// grown is the tree in which more is added to name, and the state in which a part of it is.
+func (w *worker) grown(name string, more []byte) (next world, part state) {
+	old := w.now[name].content
+	next = w.now.with(name, slices.Concat(old, more))
+	return next, state{world: next, grows: name, least: len(old)}
+}
+
+func (w *worker) append() (bool, error) {
+	name, ok := w.file()
+	if !ok || len(w.now[name].content) > bigSize {
+		return false, nil
+	}
+	more := w.record(w.rng.IntN(20 << 10))
+	next, part := w.grown(name, more)
+	return true, w.step("append to "+name, next, func() error { return w.put(name, os.O_APPEND, more) }, part)
+}
+
+// logTogether adds a line to the log of all workers.
+func (w *worker) logTogether() (did bool, err error) {
+	w.records++
+	line := fmt.Appendf(nil, "%s%s-%d %0*d\n", recordMark, w.name, w.records, 1+w.rng.IntN(2000), 0)
+	w.trail = append(w.trail[max(0, len(w.trail)-15):], "log together")
+	if err := w.log.add(w.name, line); err != nil {
+		return true, err
+	}
+	w.calls++
+	w.acked += int64(len(line))
+	return true, nil
+}
+
+// logAlone appends a few records and syncs each.
+func (w *worker) logAlone() (did bool, err error) {
+	name, ok := w.file()
+	if !ok || len(w.now[name].content) > bigSize {
+		return false, nil
+	}
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return true, err
+	}
+	for i := 0; i < 3 && err == nil; i++ {
+		more := w.record(w.rng.IntN(2 << 10))
+		next, part := w.grown(name, more)
+		err = w.step("log to "+name, next, func() error { return errors.Join(w.write(f, more), f.Sync()) }, part)
+	}
+	return true, closing(f, err)
+}
+
+// patch changes something within a file.
+func (w *worker) patch() (bool, error) {
+	name, ok := w.file()
+	old := w.now[name].content
+	if !ok || len(old) < 100 {
+		return false, nil
+	}
+	content := slices.Clone(old)
+	off := len(recordMark) + 40 + w.rng.IntN(len(old)-99)
+	text := fmt.Appendf(nil, "patch %d", w.records)
+	text = text[:min(len(text), len(old)-off)]
+	copy(content[off:], text)
+	return true, w.step("patch "+name, w.now.with(name, content), func() error {
+		f, err := os.OpenFile(w.path(name), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt(text, int64(off))
+		return closing(f, err)
+	})
+}
+
+func (w *worker) truncate() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	old := w.now[name].content
+	size := w.rng.IntN(len(old) + 1)
+	return true, w.step(fmt.Sprintf("truncate %s to %d", name, size), w.now.with(name, old[:size:size]),
+		func() error { return os.Truncate(w.path(name), int64(size)) })
+}
+
+func (w *worker) rename() (bool, error) {
+	from, to, ok := w.fromTo()
+	if !ok {
+		return false, nil
+	}
+	return true, w.step("rename "+from+" to "+to, w.now.renamed(from, to), func() error { return os.Rename(w.path(from), w.path(to)) })
+}
+
+// fromTo returns a file and what it may be called: by a new name, or by that of another.
+func (w *worker) fromTo() (from, to string, ok bool) {
+	from, ok = w.file()
+	if !ok {
+		return "", "", false
+	}
+	to = w.newName("r")
+	if other, _ := w.file(); other != from && w.rng.IntN(2) == 0 {
+		to = other
+	}
+	return from, to, true
+}
+
+// renameOpen renames a file with something in it that is not published, and goes on writing.
+func (w *worker) renameOpen() (bool, error) {
+	from, to, ok := w.fromTo()
+	if !ok || len(w.now[from].content) > bigSize {
+		return false, nil
+	}
+	f, err := os.OpenFile(w.path(from), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return true, err
+	}
+	first, second := w.record(w.rng.IntN(4<<10)), w.record(w.rng.IntN(4<<10))
+	grown, part := w.grown(from, first)
+	err = w.step("append to "+from+" and rename it to "+to, grown.renamed(from, to), func() error {
+		return errors.Join(w.write(f, first), os.Rename(w.path(from), w.path(to)))
+	}, state{world: grown}, part)
+	if err == nil {
+		next, part := w.grown(to, second)
+		err = w.step("append to "+to, next, func() error { return closing(f, w.write(f, second)) }, part)
+	}
+	f.Close() // once more, if it did not come to that
+	return true, err
+}
+
+func (w *worker) unlink() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	return true, w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+}
+
+// unlinkOpen writes to a file, old or new, that is gone before it is closed.
+func (w *worker) unlinkOpen() (bool, error) {
+	name, ok := w.file()
+	if !ok || w.rng.IntN(2) == 0 {
+		name = w.newName("u")
+	}
+	return true, w.step("write to "+name+" and unlink it", w.now.without(name), func() error {
+		f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		err = w.write(f, w.record(w.rng.IntN(10<<10)))
+		return closing(f, errors.Join(err, os.Remove(w.path(name))))
+	})
+}
+
+func (w *worker) mkdir() (bool, error) {
+	if len(w.names(true)) >= 4 {
+		return false, nil
+	}
+	name := w.newName("d")
+	if strings.Count(name, "/") > 2 {
+		return false, nil
+	}
+	return true, w.step("mkdir "+name, w.now.withDir(name), func() error { return os.Mkdir(w.path(name), 0o755) })
+}
+
+func (w *worker) renameDir() (bool, error) {
+	from, ok := w.one(w.names(true))
+	to := w.newName("d")
+	if !ok || isBelow(to, from) {
+		return false, nil
+	}
+	return true, w.step("rename the directory "+from+" to "+to, w.now.renamed(from, to), func() error { return os.Rename(w.path(from), w.path(to)) })
+}
+
+func (w *worker) rmdir() (bool, error) {
+	name, ok := w.one(w.names(true))
+	if !ok {
+		return false, nil
+	}
+	for other := range w.now {
+		if other != name && isBelow(other, name) {
+			return false, nil
+		}
+	}
+	return true, w.step("rmdir "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+}
+
+// leaveOpen writes to a file, new or old, and does not close it before something else was done: nothing of it may be seen until then.
+func (w *worker) leaveOpen() (bool, error) {
+	name, ok := w.file()
+	if !ok || w.rng.IntN(2) == 0 {
+		name = w.newName("o")
+	}
+	content := w.record(w.size())
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return true, err
+	}
+	if err := w.write(f, content); err != nil {
+		return true, closing(f, err)
+	}
+	if err := w.elsewhere(name); err != nil {
+		return true, closing(f, err)
+	}
+	return true, w.step("close "+name, w.now.with(name, content), f.Close)
+}
+
+// elsewhere does something with another name than that.
+func (w *worker) elsewhere(than string) error {
+	name := "e" + filepath.Base(than)
+	content := w.record(100)
+	if err := w.step("create "+name, w.now.with(name, content), func() error { return w.put(name, os.O_CREATE|os.O_TRUNC, content) }); err != nil {
+		return err
+	}
+	return w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+}
+
+// read reads something, and it must be what was written.
+func (w *worker) read() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	f, err := os.Open(w.path(name))
+	if err != nil {
+		return true, err
+	}
+	content, err := io.ReadAll(f)
+	if err := closing(f, err); err != nil {
+		return true, err
+	}
+	if s := (state{world: w.now}); !s.allows(name, content) {
+		return true, errWrong{fmt.Sprintf("%s reads as %s, want %s", name, tell(node{content: content}), tell(w.now[name]))}
+	}
+	return true, nil
+}
+
+// errWrong is an answer that no daemon may give, dead or alive.
+type errWrong struct{ text string }
+
+func (e errWrong) Error() string { return e.text }
+
+func (w *worker) chmod() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	return true, w.step("chmod "+name, w.now, func() error { return os.Chmod(w.path(name), 0o600|os.FileMode(w.rng.IntN(2)*0o044)) })
+}

@@ -1,0 +1,95 @@
+// Command crash kills daemons, with SIGKILL, while programs create, overwrite, append to, rename and unlink files through their
+// mounts, and looks at what the servers are left with: a real sshd, and a real vsftpd.
+//
+// Whatever a program was told is done must be there, once and whole. What it was not told of may be there or not, but no file
+// is to be seen by its name that is not whole; only an append in place, which is added to the file itself, may have arrived in part, and
+// an exclusive creation may leave the empty file by which the server decided it. After the next daemon's start the same is still
+// true, programs see exactly what the server has, and no temporary name is left.
+//
+// Every request and every answer passes a gate, on a way that leads through this program (tap.go for SFTP, control.go for
+// FTP): the daemons know nothing of it. A daemon is killed right at a step, which the server then never hears of, or has taken without
+// the daemon hearing of it, or some moment after one. The tests kill at every site that there is, and 40 times by chance;
+//
+//	go run ./integration/crash -n 1000
+//
+// kills as often as one likes and prints a line of figures. The same seed has the same programs do the same things and kills after
+// as many steps; what the kernel, the daemon and the server make of that in between is theirs.
+//
+// Locks: gate.mu is held while a daemon is killed, so that nothing passes after it.
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"pierfs/integration/daemon"
+)
+
+func main() {
+	if tapping() {
+		return
+	}
+	var o options
+	flag.IntVar(&o.kills, "n", 1000, "kills in all")
+	flag.Uint64Var(&o.seed, "seed", 1, "where chance begins")
+	flag.StringVar(&o.commit, "commit", "close", "commit of the connections")
+	flag.IntVar(&o.stages, "stages", 4, "servers at a time")
+	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
+	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
+	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
+}
+
+// options are those of a run by chance.
+type options struct {
+	kills  int
+	seed   uint64
+	commit string
+	stages int
+	only   string
+
+	programs string
+}
+
+// crash kills o.kills daemons at moments of chance and prints what came of it.
+func crash(t *testing.T, o options) {
+	programs := daemon.Programs{Dir: o.programs}
+	if o.programs == "" {
+		var err error
+		if programs, err = daemon.Build(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(programs.Dir) })
+	}
+	start := time.Now()
+	sum := byChance(t, programs, o)
+	fmt.Printf("commit = %q, seed %d, %v: %v\n", o.commit, o.seed, time.Since(start).Round(time.Second), sum)
+}
+
+// byChance is crash with programs that are built, and returns the figures.
+func byChance(t *testing.T, programs daemon.Programs, o options) figures {
+	t.Helper()
+	var mu sync.Mutex
+	sum := newFigures()
+	t.Run("by chance", func(t *testing.T) {
+		for i := range o.stages {
+			p := protocol(cmp.Or(o.only, []string{"sftp", "ftp"}[i%2]))
+			t.Run(fmt.Sprintf("%s %d", p, i), func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, programs, p, o.commit, o.seed+uint64(i))
+				kills := (o.kills + i) / o.stages
+				for k := 0; k < kills && s.survives(t, fmt.Sprint(k), s.chance()); k++ {
+				}
+				s.end(t)
+				mu.Lock()
+				defer mu.Unlock()
+				sum.add(s.sum)
+			})
+		}
+	})
+	return sum
+}

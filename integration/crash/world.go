@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// world is a tree: what each path below a directory holds.
+type world map[string]node
+
+// node is a directory, or a file with its content.
+type node struct {
+	dir     bool
+	content []byte
+}
+
+// with returns w with path holding content.
+func (w world) with(path string, content []byte) world {
+	w = maps.Clone(w)
+	w[path] = node{content: content}
+	return w
+}
+
+// withDir returns w with a directory at path.
+func (w world) withDir(path string) world {
+	w = maps.Clone(w)
+	w[path] = node{dir: true}
+	return w
+}
+
+// without returns w without path and what lies below it.
+func (w world) without(path string) world {
+	w = maps.Clone(w)
+	maps.DeleteFunc(w, func(name string, _ node) bool { return isBelow(name, path) })
+	return w
+}
+
+// renamed returns w with what is at from, and below it, at to.
+func (w world) renamed(from, to string) world {
+	moved := w.without(to)
+	for name, n := range w {
+		if isBelow(name, from) {
+			delete(moved, name)
+			moved[to+name[len(from):]] = n
+		}
+	}
+	return moved
+}
+
+func isBelow(name, dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
+
+// state is one of the trees that a server may be found with.
+type state struct {
+	world
+
+	// grows names a file that is being added to in place and may end anywhere from least on: nobody was told of the rest yet. ""
+	// is none.
+	grows string
+	least int
+}
+
+// explains reports whether a server that is found with the tree got it by s.
+func (s state) explains(found world) bool {
+	if len(found) != len(s.world) {
+		return false
+	}
+	for name, want := range s.world {
+		got, ok := found[name]
+		if !ok || got.dir != want.dir || !s.allows(name, got.content) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s state) allows(name string, content []byte) bool {
+	want := s.world[name].content
+	if name == s.grows {
+		return len(content) >= s.least && bytes.HasPrefix(want, content)
+	}
+	return bytes.Equal(content, want)
+}
+
+// harm is how one name is not as it may be.
+type harm struct {
+	name string
+	kind harmKind
+	text string
+}
+
+type harmKind string
+
+const (
+	lost    harmKind = "lost"    // what was acknowledged is not there, or a part of it is not
+	half    harmKind = "half"    // the beginning of what was not acknowledged
+	doubled harmKind = "doubled" // something is there twice
+	risen   harmKind = "risen"   // a name that was taken away, or that nobody made
+	strange harmKind = "strange" // anything else that nobody wrote
+	left    harmKind = "left"    // a temporary name that stays
+	shown   harmKind = "shown"   // programs see something else than the server has
+)
+
+func (h harm) String() string { return fmt.Sprintf("%s: %q %s", h.kind, h.name, h.text) }
+
+// explain returns which of states a server was found in, or how it differs from the last of them.
+func explain(found world, states []state) (s state, ok bool, harms []harm) {
+	for _, s := range states {
+		if s.explains(found) {
+			return s, true, nil
+		}
+	}
+	names := slices.Sorted(maps.Keys(found))
+	for _, s := range states {
+		names = slices.AppendSeq(names, maps.Keys(s.world))
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if h, ok := harmOf(name, found, states); !ok {
+			harms = append(harms, h)
+		}
+	}
+	if harms == nil { // each name is as some state has it, but none has all of them so
+		harms = []harm{{"", strange, fmt.Sprintf("the names are a mix of %d states", len(states))}}
+	}
+	return s, false, harms
+}
+
+// harmOf says how name is not as any of states allows; ok if one does.
+func harmOf(name string, found world, states []state) (h harm, ok bool) {
+	got, there := found[name]
+	var wants []string
+	kind := risen
+	if !there {
+		kind = lost // for no state lacks it
+	}
+	for _, s := range states {
+		want, has := s.world[name]
+		if has == there && want.dir == got.dir && s.allows(name, got.content) {
+			return harm{}, true
+		}
+		if !has {
+			wants = append(wants, "nothing")
+			continue
+		}
+		wants = append(wants, tell(want))
+		if there {
+			kind = worse(kind, differs(got, want))
+		}
+	}
+	if there && kind != doubled && isLess(got, name, states) {
+		kind = lost
+	}
+	is := "nothing"
+	if there {
+		is = tell(got)
+	}
+	return harm{name, kind, fmt.Sprintf("is %s, want %s", is, strings.Join(wants, " or "))}, false
+}
+
+// differs says how got is not what was wanted.
+func differs(got, want node) harmKind {
+	switch {
+	case got.dir || want.dir:
+		return strange
+	case hasDoubled(got.content, want.content):
+		return doubled
+	case bytes.HasPrefix(want.content, got.content):
+		return half
+	}
+	return strange
+}
+
+// worse returns which of two kinds says more of one name.
+func worse(a, b harmKind) harmKind {
+	order := []harmKind{risen, strange, half, doubled}
+	if slices.Index(order, b) > slices.Index(order, a) {
+		return b
+	}
+	return a
+}
+
+// isLess reports whether got has less of name than every state has.
+func isLess(got node, name string, states []state) bool {
+	for _, s := range states {
+		if want, has := s.world[name]; !has || got.dir != want.dir || !bytes.HasPrefix(want.content, got.content) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasDoubled reports whether a record of want, a line that begins with a number of its own, stands in got more often than in want.
+func hasDoubled(got, want []byte) bool {
+	for line := range bytes.Lines(got) {
+		if bytes.HasPrefix(line, []byte(recordMark)) && bytes.Count(got, line) > max(1, bytes.Count(want, line)) {
+			return true
+		}
+	}
+	return false
+}
+
+// tell describes a node by its size and the records in it.
+func tell(n node) string {
+	if n.dir {
+		return "a directory"
+	}
+	var records []string
+	for line := range bytes.Lines(n.content) {
+		if bytes.HasPrefix(line, []byte(recordMark)) {
+			records = append(records, strings.TrimSpace(string(line[len(recordMark):min(len(line), 60)])))
+		}
+	}
+	if len(records) > 6 {
+		records = append(records[:6], "...")
+	}
+	return fmt.Sprintf("%d bytes of [%s]", len(n.content), strings.Join(records, ", "))
+}
+
+// temporary is how uploads under way are called. They are nobody's files.
+var temporary = regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}~?$`)
+
+// look reads the tree below dir. Temporary names are told apart.
+func look(dir string) (w world, temps []string, err error) {
+	w = world{}
+	err = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		name := path[len(dir)+1:]
+		switch {
+		case temporary.MatchString(entry.Name()):
+			temps = append(temps, name)
+		case entry.IsDir():
+			w[name] = node{dir: true}
+		default:
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			w[name] = node{content: content}
+		}
+		return nil
+	})
+	return w, temps, err
+}
