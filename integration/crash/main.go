@@ -41,6 +41,7 @@ func main() {
 	flag.IntVar(&o.stages, "stages", 4, "servers at a time")
 	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
 	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
+	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
 }
 
@@ -51,6 +52,7 @@ type options struct {
 	commit string
 	stages int
 	only   string
+	table  bool
 
 	programs string
 }
@@ -67,6 +69,9 @@ func crash(t *testing.T, o options) {
 	}
 	start := time.Now()
 	sum := byChance(t, programs, o)
+	if o.table {
+		fmt.Print(sum.table())
+	}
 	fmt.Printf("commit = %q, seed %d, %v: %v\n", o.commit, o.seed, time.Since(start).Round(time.Second), sum)
 }
 
