@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/cache/attr"
 	"pierfs/cache/spool"
 )
 
@@ -495,7 +496,7 @@ func (f *File) attrChanged(name string, a backends.Attr, info backends.Info, err
 		f.tree.attrs.Forget(name)
 		return
 	}
-	f.tree.attrs.Put(name, info)
+	f.tree.attrs.Change(attr.Told{}, attr.Altered(name, info))
 	before := info
 	if a.ModTime != nil {
 		before.ModTime = f.base.ModTime

@@ -171,6 +171,15 @@ func (t *Tree) answered(name string) {
 	}
 }
 
+// worked notes that something in dir was changed here: whoever did it, and now asks for another name, is in a burst as well.
+func (t *Tree) worked(dir string) {
+	t.looks.mu.Lock()
+	defer t.looks.mu.Unlock()
+	if w, ok := t.looks.dirs.Peek(dir); ok {
+		w.at = time.Now()
+	}
+}
+
 // lookedUp notes that name is being asked for, and returns the listing of its directory that is under way, nil if there is none, and
 // whether another name was asked for just before.
 func (t *Tree) lookedUp(name string) (under *glance, inBurst bool) {

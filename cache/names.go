@@ -19,13 +19,12 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "mkdir", Name: name, Code: syscall.EEXIST}
 	}
-	if err := t.backend.Mkdir(ctx, name, perm); err != nil {
+	listening, heard := t.listen(ctx)
+	if err := t.backend.Mkdir(listening, name, perm); err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
-	t.kept.touched(parent(name))
-	t.attrs.ForgetBelow(name)
-	e, err := t.Refresh(ctx, name)
+	e, err := t.made(ctx, name, heard)
 	if err != nil || t.Caps().SetPerm {
 		return e, err
 	}
@@ -34,19 +33,33 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	return t.Stat(ctx, name)
 }
 
+// made notes that name was made, and returns what it is: what was said of it with that, or else what the server says when asked.
+func (t *Tree) made(ctx context.Context, name string, heard *heard) (Entry, error) {
+	info, told := heard.of(name)
+	if told {
+		heard.changed(attr.Made(name, t.told(name, info)))
+	} else {
+		heard.changed(attr.Uncertain(name))
+	}
+	t.attrs.ForgetIn(name)
+	if e, ok, err := t.known(ctx, name); told && ok {
+		return e, err
+	}
+	return t.Refresh(ctx, name)
+}
+
 // Symlink makes the link name with the content target.
 func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) {
 	t.dropNext(name)
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "symlink", Name: name, Code: syscall.EEXIST}
 	}
-	err := t.backend.Symlink(ctx, target, name)
-	t.attrs.Forget(name)
-	if err != nil {
+	listening, heard := t.listen(ctx)
+	if err := t.backend.Symlink(listening, target, name); err != nil {
+		t.attrs.Forget(name)
 		return Entry{}, err
 	}
-	t.kept.touched(parent(name))
-	return t.Refresh(ctx, name)
+	return t.made(ctx, name, heard)
 }
 
 // Readlink returns what the link name holds.
@@ -66,7 +79,7 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 	}
 	f := t.live(name)
 	if f == nil {
-		return t.removed(name, t.backend.Remove(ctx, name))
+		return t.removed(ctx, name, t.backend.Remove)
 	}
 	f.stopSending()
 	if err := f.turn.take(ctx); err != nil {
@@ -78,13 +91,13 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 	}
 	defer f.owing.sealing.give()
 	if n, ok := f.Name(); !ok || n != name {
-		return t.removed(name, t.backend.Remove(ctx, name)) // renamed while we waited, or one of several names
+		return t.removed(ctx, name, t.backend.Remove) // renamed while we waited, or one of several names
 	}
 	if err := f.hold(ctx); err != nil {
 		return err
 	}
 	if f.onServer() {
-		err := t.removed(name, t.backend.Remove(ctx, name))
+		err := t.removed(ctx, name, t.backend.Remove)
 		if err != nil && !(f.unsure() && errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
@@ -98,15 +111,16 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// removed notes the outcome of removing name.
-func (t *Tree) removed(name string, err error) error {
+// removed removes name at the server by remove, and notes the outcome.
+func (t *Tree) removed(ctx context.Context, name string, remove func(context.Context, string) error) error {
+	listening, heard := t.listen(ctx)
+	err := remove(listening, name)
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		t.unlink(name)
 		t.options.Spool.Drop(name)
 		t.kept.forget(name)
-		t.kept.touched(parent(name))
-		t.attrs.PutAbsent(name)
+		heard.changed(attr.Removed(name))
 	default:
 		t.attrs.Forget(name)
 	}
@@ -124,10 +138,9 @@ func (t *Tree) Rmdir(ctx context.Context, name string) error {
 		return &backends.Error{Op: "rmdir", Name: name, Code: syscall.ENOTEMPTY}
 	}
 	t.tidy(ctx, name)
-	err = t.removed(name, t.backend.Rmdir(ctx, name))
+	err = t.removed(ctx, name, t.backend.Rmdir)
 	if err == nil {
-		t.attrs.ForgetBelow(name)
-		t.attrs.PutAbsent(name)
+		t.attrs.ForgetIn(name)
 	}
 	return err
 }
@@ -198,7 +211,8 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		return err
 	}
 	t.tidy(ctx, to)
-	err = t.backend.Rename(ctx, from, to, mode)
+	listening, heard := t.listen(ctx)
+	err = t.backend.Rename(listening, from, to, mode)
 	t.dropRenamed(from, to)
 	if err != nil {
 		t.attrs.Forget(from)
@@ -216,7 +230,7 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		target.remove()
 	}
 	t.endAllEras(from)
-	t.moved(from, to)
+	t.moved(from, to, heard)
 	return nil
 }
 
@@ -286,21 +300,19 @@ func (t *Tree) dropRenamed(from, to string) {
 }
 
 // moved carries what is known, and the open files, from one name to another.
-func (t *Tree) moved(from, to string) {
+func (t *Tree) moved(from, to string, heard *heard) {
 	info, _, state := t.attrs.Get(from)
 	directory := state != attr.Present || info.IsDir()
 	t.kept.rename(from, to, directory)
-	t.kept.touched(parent(from))
-	t.kept.touched(parent(to))
-	if directory {
-		t.attrs.ForgetBelow(from)
-		t.attrs.ForgetBelow(to)
-	}
-	t.attrs.PutAbsent(from)
-	t.attrs.Forget(to)
-	if state != 0 && info.Known != 0 {
+	now := attr.Uncertain(to)
+	if state != attr.Unknown && info.Known != 0 {
 		info.Name = lastElement(to)
-		t.attrs.Put(to, info)
+		now = attr.Made(to, info)
+	}
+	heard.changed(attr.Removed(from), now)
+	if directory {
+		t.attrs.ForgetIn(from)
+		t.attrs.ForgetIn(to)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -341,6 +353,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 		return t.truncate(ctx, name, a)
 	}
 	err := t.fence(ctx, name)
+	mark := t.attrs.Mark()
 	var info backends.Info
 	if err == nil {
 		info, err = t.set(ctx, name, a)
@@ -349,7 +362,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
-	t.attrs.Put(name, info)
+	t.attrs.Change(attr.Told{Mark: mark}, attr.Altered(name, info))
 	t.forgetLinks(name)
 	return t.Stat(ctx, name)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/cache/attr"
 	"pierfs/cache/spool"
 )
 
@@ -44,6 +45,7 @@ type job struct {
 	refused bool   // the server would not give a gathered content its name
 	beside  string // where the content is that could not have its name; see conflict.go
 	early   *early // what is on its way already; nil if nothing is
+	heard   *heard // what was said of the directory when the content got its name; nil if nobody listened
 	place   int64  // how much the place holds that the content is sent to
 }
 
@@ -179,9 +181,6 @@ func (f *File) arrived(j *job, info backends.Info) {
 	_, refused := sendable(j.attr, f.tree.Caps()) // as it has turned out by now
 	f.tree.kept.published(j.name, f.toKeep(j, info), refused, info)
 	info = inherit(f.info, f.tree.kept.shown(j.name, info))
-	if !j.inPlace {
-		f.tree.kept.touched(parent(j.name))
-	}
 	f.published, f.base, f.doubtful = j.change, info, false
 	if f.change == j.change {
 		f.info = info
@@ -190,7 +189,16 @@ func (f *File) arrived(j *job, info backends.Info) {
 		f.dropReader() // after a lost connection it would look for the file as it was
 	}
 	f.forgetReader()
-	f.tree.attrs.Put(j.name, info)
+	if j.inPlace {
+		f.tree.attrs.Change(attr.Told{}, attr.Altered(j.name, info))
+		f.tree.worked(parent(j.name))
+		return
+	}
+	heard := j.heard
+	if heard == nil {
+		_, heard = f.tree.listen(context.Background())
+	}
+	heard.changed(attr.Made(j.name, info))
 }
 
 // toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they
@@ -333,7 +341,9 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	}
 	defer t.freeTemp(temp)
 	attr, _ := sendable(j.attr, t.Caps())
-	info, err := send(ctx, w, j, attr, begun.rest(t, j.staged, j.size))
+	listening, heard := t.listen(ctx)
+	j.heard = heard
+	info, err := send(listening, w, j, attr, begun.rest(t, j.staged, j.size))
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" {

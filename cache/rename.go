@@ -153,7 +153,8 @@ func (t *Tree) renameOwed(ctx context.Context, from, to string, mode backends.Re
 	}
 	t.unlink(to)
 	t.endAllEras(from)
-	t.moved(from, to)
+	_, heard := t.listen(ctx)
+	t.moved(from, to, heard)
 	f.enqueue() // its sending may have been stopped
 	return true, nil
 }

@@ -29,6 +29,10 @@ type Options struct {
 	// form without it.
 	Confined bool
 
+	// Beside says that a change tells what the directories of its names are like then (see backends.WithAside); what a Backend
+	// tells that need not must be true all the same.
+	Beside bool
+
 	// Within is how long a call may take whose context has ended, and the whole of a short test; 0 means 20 seconds.
 	Within time.Duration
 }
@@ -38,7 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) backends.Backend, o Options) {
 	if o.Within == 0 {
 		o.Within = 20 * time.Second
 	}
-	for _, test := range slices.Concat(statTests, listTests, nameTests, readTests, writeTests, treeTests, linkTests, attrTests, lifeTests) {
+	for _, test := range slices.Concat(statTests, listTests, nameTests, readTests, writeTests, treeTests, besideTests, linkTests, attrTests, lifeTests) {
 		t.Run(test.rule, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*o.Within)
 			defer cancel()

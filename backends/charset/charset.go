@@ -79,6 +79,21 @@ func (b *Backend) up(err error) error {
 	return &above
 }
 
+// listening returns ctx for a call below, whose caller, if he listens, is told names as he knows them. What has a name that is too long
+// there he has to ask for.
+func (b *Backend) listening(ctx context.Context) context.Context {
+	tell := backends.AsideOf(ctx)
+	if tell == nil {
+		return ctx
+	}
+	return backends.WithAside(ctx, func(name string, info backends.Info) {
+		info.Name = b.encoding.Decode(info.Name)
+		if above := b.encoding.Decode(name); backends.CheckName("stat", above) == nil {
+			tell(above, info)
+		}
+	})
+}
+
 func (b *Backend) infoUp(info backends.Info, err error) (backends.Info, error) {
 	info.Name = b.encoding.Decode(info.Name)
 	return info, b.up(err)
@@ -137,7 +152,7 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 	if err := b.down("update", &name); err != nil {
 		return nil, err
 	}
-	return b.writer(b.Backend.Update(ctx, name))
+	return b.writer(b.Backend.Update(b.listening(ctx), name))
 }
 
 func (b *Backend) writer(w backends.Writer, err error) (backends.Writer, error) {
@@ -152,7 +167,7 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 	if err := b.down("mkdir", &name); err != nil {
 		return err
 	}
-	return b.up(b.Backend.Mkdir(ctx, name, mode))
+	return b.up(b.Backend.Mkdir(b.listening(ctx), name, mode))
 }
 
 // Remove removes a file or link.
@@ -160,7 +175,7 @@ func (b *Backend) Remove(ctx context.Context, name string) error {
 	if err := b.down("remove", &name); err != nil {
 		return err
 	}
-	return b.up(b.Backend.Remove(ctx, name))
+	return b.up(b.Backend.Remove(b.listening(ctx), name))
 }
 
 // Rmdir removes an empty directory.
@@ -168,7 +183,7 @@ func (b *Backend) Rmdir(ctx context.Context, name string) error {
 	if err := b.down("rmdir", &name); err != nil {
 		return err
 	}
-	return b.up(b.Backend.Rmdir(ctx, name))
+	return b.up(b.Backend.Rmdir(b.listening(ctx), name))
 }
 
 // Rename gives from the name to.
@@ -176,7 +191,7 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 	if err := b.down("rename", &from, &to); err != nil {
 		return err
 	}
-	return b.up(b.Backend.Rename(ctx, from, to, mode))
+	return b.up(b.Backend.Rename(b.listening(ctx), from, to, mode))
 }
 
 // SetAttr changes attributes.
@@ -196,7 +211,7 @@ func (b *Backend) Symlink(ctx context.Context, target, name string) error {
 	if err != nil {
 		return b.refuse("symlink", b.encoding.Decode(name), err)
 	}
-	return b.up(b.Backend.Symlink(ctx, wire, name))
+	return b.up(b.Backend.Symlink(b.listening(ctx), wire, name))
 }
 
 // Readlink returns a link's content.
@@ -213,7 +228,7 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 	if err := b.down("link", &old, &name); err != nil {
 		return err
 	}
-	return b.up(b.Backend.Link(ctx, old, name))
+	return b.up(b.Backend.Link(b.listening(ctx), old, name))
 }
 
 // reader is a Reader whose Infos and errors are translated.
@@ -260,7 +275,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	if before := c.Before; before != nil {
 		c.Before = func(i backends.Info, err error) error { return before(w.backend.infoUp(i, err)) }
 	}
-	return w.backend.infoUp(w.Writer.Commit(ctx, c))
+	return w.backend.infoUp(w.Writer.Commit(w.backend.listening(ctx), c))
 }
 
 func (w *writer) Abort() error { return w.backend.up(w.Writer.Abort()) }

@@ -39,7 +39,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Run(t, func(t *testing.T) backends.Backend {
 				return charset.New(mem.New(mem.Options{}), e)
-			}, backendtest.Options{Refused: refused(e)})
+			}, backendtest.Options{Beside: true, Refused: refused(e)})
 		})
 	}
 }

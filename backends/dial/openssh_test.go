@@ -55,7 +55,7 @@ func TestContractOnOpenSSH(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		n++
 		return dialled(t, target(t, s, fmt.Sprint("rule", n)), dial.Options{})
-	}, backendtest.Options{Confined: true})
+	}, backendtest.Options{Beside: true, Confined: true})
 }
 
 func TestLinksOfOpenSSHStayInside(t *testing.T) {

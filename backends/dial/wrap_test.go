@@ -16,7 +16,7 @@ func TestContractBehindAllWrappers(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		server := mem.New(mem.Options{WorkingDir: "srv/data"})
 		return wrap(server, target, Options{}, func() []string { return []string{"/srv/data"} })
-	}, backendtest.Options{Confined: true})
+	}, backendtest.Options{Beside: true, Confined: true})
 }
 
 func TestContractBehindAllWrappersInAnEncoding(t *testing.T) {
@@ -33,5 +33,5 @@ func TestContractBehindAllWrappersInAnEncoding(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		server := mem.New(mem.Options{WorkingDir: "srv/data"})
 		return wrap(names.translate(server), target, Options{}, func() []string { return []string{"/srv/data"} })
-	}, backendtest.Options{Confined: true, Refused: refused})
+	}, backendtest.Options{Beside: true, Confined: true, Refused: refused})
 }

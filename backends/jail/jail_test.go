@@ -34,7 +34,7 @@ func TestContract(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		_, b := walled(false)
 		return b
-	}, backendtest.Options{Confined: true})
+	}, backendtest.Options{Beside: true, Confined: true})
 }
 
 func code(t *testing.T, err error, did string, want syscall.Errno) {

@@ -176,6 +176,7 @@ func (b *Backend) forgetClaim(w *writer) {
 // Update opens a file to change it in place.
 func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, error) {
 	w := &writer{handle: handle{backend: b, name: name}, inPlace: true, appending: !b.caps.RandomWrite}
+	said := asides{}
 	err := b.call(ctx, "update", name, func() (code syscall.Errno) {
 		if !b.caps.RandomWrite && !b.caps.Append {
 			return syscall.EOPNOTSUPP
@@ -188,11 +189,13 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 			return syscall.EISDIR
 		}
 		w.next = w.file.size
+		said.touch(b, name)
 		return 0
 	})
 	if err != nil {
 		return nil, err
 	}
+	said.tell(ctx, b)
 	return w, nil
 }
 
@@ -314,6 +317,7 @@ func (w *writer) Sync(ctx context.Context) error {
 
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.Info, err error) {
 	var refused error
+	said := asides{}
 	err = w.change(ctx, "commit", func() syscall.Errno {
 		b := w.backend
 		if code := b.set(w.file, b.possible(c.Attr)); code != 0 {
@@ -329,6 +333,9 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 			return code
 		}
 		info = b.changed(path.Base(w.name), w.file)
+		if !w.inPlace {
+			said.touch(b, dirOf(w.name))
+		}
 		return 0
 	})
 	if err == nil || backends.ClassOf(err) == backends.Final {
@@ -340,6 +347,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 	case err != nil:
 		return backends.Info{}, err
 	}
+	said.tell(ctx, w.backend)
 	return info, nil
 }
 

@@ -303,9 +303,58 @@ func (b *Backend) entry(ctx context.Context, name string) error {
 	return injected("list", name, backends.Lost, fault(ctx, "entry", name))
 }
 
+// asides are what a caller is to be told beside a change; see backends.WithAside. Where content can only be streamed he has to ask.
+type asides map[string]backends.Info
+
+// touch notes what names are like now. Backend.mu is held.
+func (a asides) touch(b *Backend, names ...string) {
+	for _, name := range names {
+		if i, code := b.find(name); code == 0 {
+			a[name] = b.info(path.Base("/"+name), i)
+		}
+	}
+}
+
+// tell tells whoever listens.
+func (a asides) tell(ctx context.Context, b *Backend) {
+	tell := backends.AsideOf(ctx)
+	if tell == nil || !b.Caps().RandomRead {
+		return
+	}
+	for name, info := range a {
+		tell(name, info)
+	}
+}
+
+// changing is call of what changes the directories of names, whose caller is told what these are like then.
+func (b *Backend) changing(ctx context.Context, op string, names []string, do func() syscall.Errno) error {
+	said := asides{}
+	err := b.call(ctx, op, names[0], func() syscall.Errno {
+		code := do()
+		if code == 0 {
+			for _, name := range names {
+				said.touch(b, dirOf(name))
+			}
+			if op == "mkdir" {
+				said.touch(b, names...)
+			}
+		}
+		return code
+	})
+	if err == nil {
+		said.tell(ctx, b)
+	}
+	return err
+}
+
+// dirOf is the directory that holds name.
+func dirOf(name string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(name, path.Base(name)), "/")
+}
+
 // Mkdir makes a directory.
 func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) error {
-	return b.call(ctx, "mkdir", name, func() syscall.Errno {
+	return b.changing(ctx, "mkdir", []string{name}, func() syscall.Errno {
 		dir, element, code := b.free(name)
 		if code == 0 {
 			b.attach(dir, element, b.newInode(os.ModeDir|b.newPerm(mode, 0o755)))
@@ -316,12 +365,12 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 
 // Remove removes what is no directory.
 func (b *Backend) Remove(ctx context.Context, name string) error {
-	return b.call(ctx, "remove", name, func() syscall.Errno { return b.remove(name, false) })
+	return b.changing(ctx, "remove", []string{name}, func() syscall.Errno { return b.remove(name, false) })
 }
 
 // Rmdir removes an empty directory.
 func (b *Backend) Rmdir(ctx context.Context, name string) error {
-	return b.call(ctx, "rmdir", name, func() syscall.Errno { return b.remove(name, true) })
+	return b.changing(ctx, "rmdir", []string{name}, func() syscall.Errno { return b.remove(name, true) })
 }
 
 // Rename moves a name.
@@ -329,7 +378,7 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 	if err := backends.CheckName("rename", to); err != nil {
 		return err
 	}
-	return b.call(ctx, "rename", from, func() syscall.Errno { return b.rename(from, to, mode) })
+	return b.changing(ctx, "rename", []string{from, to}, func() syscall.Errno { return b.rename(from, to, mode) })
 }
 
 // SetAttr changes attributes.

@@ -19,7 +19,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Run(t, func(t *testing.T) backends.Backend {
 				return mem.New(mem.Options{Change: change, WorkingDir: "srv/data"})
-			}, backendtest.Options{})
+			}, backendtest.Options{Beside: name != "poor"})
 		})
 	}
 	t.Run("FTP", func(t *testing.T) {

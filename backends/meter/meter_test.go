@@ -20,7 +20,7 @@ import (
 func TestContract(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		return meter.New(mem.New(mem.Options{}), func(backends.Call) {})
-	}, backendtest.Options{})
+	}, backendtest.Options{Beside: true})
 }
 
 func TestEveryCallIsTold(t *testing.T) {

@@ -27,7 +27,7 @@ const budget = 40 * time.Second // of policy
 func TestContract(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		return retry.New(mem.New(mem.Options{}), policy, retry.Options{})
-	}, backendtest.Options{})
+	}, backendtest.Options{Beside: true})
 }
 
 // down is a server that refuses connections.

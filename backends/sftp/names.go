@@ -19,7 +19,8 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 			return refuse(syscall.EEXIST, "it is the working directory")
 		}
 		perm := attrs{flags: attrPerm, perm: permBits(mode)}
-		err := s.ask(ctx, newFrame(typeMkdir, 64).text(s.path(name)).attrs(perm)).status()
+		change := newFrame(typeMkdir, 64).text(s.path(name)).attrs(perm)
+		err := s.askTouching(ctx, change, touching(ctx, name).also(name)).status()
 		return s.whyCreate(ctx, name, err)
 	})
 }
@@ -30,7 +31,7 @@ func (b *Backend) Remove(ctx context.Context, name string) error {
 		if name == "" {
 			return refuse(syscall.EISDIR, "it is the working directory")
 		}
-		err := s.ask(ctx, pathFrame(typeRemove, s.path(name))).status()
+		err := s.askTouching(ctx, pathFrame(typeRemove, s.path(name)), touching(ctx, name)).status()
 		if vague(err) || failed(err, statusPermissionDenied) {
 			info, unknown := s.lstat(ctx, name)
 			if lost := unexplained(err, unknown); lost != nil {
@@ -50,7 +51,7 @@ func (b *Backend) Rmdir(ctx context.Context, name string) error {
 		if name == "" {
 			return refuse(syscall.EBUSY, "it is the working directory")
 		}
-		err := s.ask(ctx, pathFrame(typeRmdir, s.path(name))).status()
+		err := s.askTouching(ctx, pathFrame(typeRmdir, s.path(name)), touching(ctx, name)).status()
 		if vague(err) || failed(err, statusNoSuchFile, statusPermissionDenied) {
 			err = b.whyRmdir(ctx, s, name, err)
 		}
@@ -106,7 +107,12 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 			_, err := s.lstat(ctx, from)
 			return err
 		}
-		return s.replace(ctx, s.meta, from, to, nil)
+		a := touching(ctx, from, to)
+		err := s.replace(ctx, s.meta, from, to, func(f *flight) { a.ask(s, f) })
+		if err == nil {
+			a.answered()
+		}
+		return err
 	})
 }
 
@@ -122,7 +128,8 @@ func (s *session) renameNew(ctx context.Context, from, to string) error {
 			return absent // nobody knows whether it may be replaced
 		}
 	}
-	err := s.ask(ctx, twoPathsFrame(typeRename, s.path(from), s.path(to))).status()
+	change := twoPathsFrame(typeRename, s.path(from), s.path(to))
+	err := s.askTouching(ctx, change, touching(ctx, from, to)).status()
 	if vague(err) || failed(err, statusPermissionDenied) {
 		_, absent := s.lstat(ctx, to)
 		if lost := unexplained(err, absent); lost != nil {
@@ -135,8 +142,7 @@ func (s *session) renameNew(ctx context.Context, from, to string) error {
 	return s.whyRename(ctx, from, to, err)
 }
 
-// replace renames from to to, which may exist, over channel m. What look adds travels in the same flight, behind it; nil
-// adds nothing.
+// replace renames from to to, which may exist, over channel m. What look adds travels in the same flight, behind it.
 func (s *session) replace(ctx context.Context, m *mux, from, to string, look func(*flight)) error {
 	f := m.flight()
 	var rename *call
@@ -145,14 +151,12 @@ func (s *session) replace(ctx context.Context, m *mux, from, to string, look fun
 	} else {
 		rename = f.add(twoPathsFrame(typeRename, s.path(from), s.path(to)))
 	}
-	if look != nil {
-		look(f)
-	}
+	look(f)
 	f.send(urgent)
 	f.wait(ctx)
 	err := rename.reply.status()
 	if err != nil && !lostReply(err) && !m.offers(extPosixRename) {
-		if err = s.replaceInSteps(ctx, from, to, err); err == nil && look != nil {
+		if err = s.replaceInSteps(ctx, from, to, err); err == nil {
 			f = m.flight()
 			look(f)
 			f.send(urgent)

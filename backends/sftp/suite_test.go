@@ -9,7 +9,7 @@ import (
 )
 
 func TestSuiteOverPipe(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) backends.Backend { return newRig(t, Options{}, nil) }, backendtest.Options{})
+	backendtest.Run(t, func(t *testing.T) backends.Backend { return newRig(t, Options{}, nil) }, backendtest.Options{Beside: true})
 }
 
 // A server that lacks extensions does less, and the suite holds it to saying so.
@@ -22,7 +22,7 @@ func TestSuiteWithoutExtensions(t *testing.T) {
 		t.Run(denied, func(t *testing.T) {
 			backendtest.Run(t, func(t *testing.T) backends.Backend {
 				return newRig(t, Options{}, nil, "-P", denied)
-			}, backendtest.Options{})
+			}, backendtest.Options{Beside: true})
 		})
 	}
 }
@@ -34,7 +34,7 @@ func TestSuiteOverSSH(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backends.Backend {
 		s := servers.NewSSHD(t, servers.SSHOptions{})
 		return connect(t, s, Options{})
-	}, backendtest.Options{})
+	}, backendtest.Options{Beside: true})
 }
 
 // connect returns a Backend for the server's user, by password, unless o says otherwise.

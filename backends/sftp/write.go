@@ -288,6 +288,8 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 		real, stat := f.add(pathFrame(typeRealpath, s.path(name))), f.add(pathFrame(typeStat, s.path(name)))
 		open := f.add(openFrame(s.path(name), openWrite, attrs{}))
 		open.late = w.undoLate(name, false)
+		beside := touching(ctx).also(name)
+		beside.ask(s, f)
 		f.send(urgent)
 		f.wait(ctx)
 		var err error
@@ -303,7 +305,9 @@ func (b *Backend) Update(ctx context.Context, name string) (backends.Writer, err
 		if err != nil && w.handle != "" {
 			m.closeSoon(w.handle)
 		}
-		opened = err == nil
+		if opened = err == nil; opened {
+			beside.answered()
+		}
 		w.ways.first = w.way
 		w.turn <- struct{}{}
 		return err
@@ -816,9 +820,11 @@ func (w *writer) attributes(ctx context.Context, attr backends.Attr) ([]attrs, e
 // name gone, for whoever believes a renaming that never was throws his own copy away.
 func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info, error) {
 	var there, left *call
+	beside := touching(ctx, w.name)
 	err := w.s.replace(ctx, w.m, w.temp, w.name, func(f *flight) {
 		there = f.add(pathFrame(typeLstat, w.s.path(w.name)))
 		left = f.add(pathFrame(typeLstat, w.s.path(w.temp)))
+		beside.ask(w.s, f)
 	})
 	if err != nil {
 		return backends.Info{}, err
@@ -833,6 +839,7 @@ func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info
 	case lostReply(absent):
 		return backends.Info{}, absent
 	case absent == nil && now.Size == info.Size && now.Mode.IsRegular():
+		beside.answered()
 		return now, nil
 	case failed(absent, statusNoSuchFile) && failed(gone, statusNoSuchFile):
 		return info, nil // who waited for the file on the server has taken it already

@@ -155,6 +155,18 @@ func (s *Store) AnswerAbsent(name string, asked time.Time, m Mark) bool {
 func (s *Store) answer(name string, r record, id string, m Mark) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !r.absent && s.changedIn(name, m) {
+		r.asked = expired // the directory may have been asked for before we changed a name in it
+	}
+	if !s.take(name, r, id, m) {
+		return false
+	}
+	s.shrink()
+	return true
+}
+
+// take remembers what the server, asked after m, said of name; false if we have changed the name since. The caller holds the lock.
+func (s *Store) take(name string, r record, id string, m Mark) bool {
 	dir, base := split(name)
 	d := s.dir(dir)
 	old, _ := d.get(base)
@@ -163,8 +175,14 @@ func (s *Store) answer(name string, r record, id string, m Mark) bool {
 		return false
 	}
 	d.set(s, base, r, id)
-	s.shrink()
 	return true
+}
+
+// changedIn reports whether we have changed a name in the directory name since m, as far as anything is known of it; the caller
+// holds the lock.
+func (s *Store) changedIn(name string, m Mark) bool {
+	d, ok := s.dirs.Peek(name)
+	return ok && Mark(d.change) > m
 }
 
 // Changed reports whether we changed name since m, or may have.
@@ -178,34 +196,92 @@ func (s *Store) Changed(name string, m Mark) bool {
 }
 
 // Put remembers that we made name what info says.
-func (s *Store) Put(name string, info backends.Info) {
-	s.changed(name, record{fact: pack(info), asked: s.packTime(time.Now())}, info.ID)
-}
+func (s *Store) Put(name string, info backends.Info) { s.Change(Told{}, Made(name, info)) }
 
 // PutAbsent remembers that we removed name.
-func (s *Store) PutAbsent(name string) {
-	s.changed(name, record{fact: fact{absent: true}, asked: s.packTime(time.Now())}, "")
-}
+func (s *Store) PutAbsent(name string) { s.Change(Told{}, Removed(name)) }
 
 // Forget drops what is known of name, whose fate is uncertain: the next question asks.
-func (s *Store) Forget(name string) {
-	s.changed(name, record{}, "")
+func (s *Store) Forget(name string) { s.Change(Told{}, Uncertain(name)) }
+
+// Edit is what a change of ours did to one name.
+type Edit struct {
+	name    string
+	info    backends.Info
+	state   State
+	altered bool // the name was there before, and its directory is what it was
 }
 
-// changed is what every change of ours comes down to: the record r stands, what was on its way is overtaken, and the
-// directory's own time is no longer what it was.
-func (s *Store) changed(name string, r record, id string) {
+// Made says that we made name, or put another content in its place.
+func Made(name string, info backends.Info) Edit { return Edit{name: name, info: info, state: Present} }
+
+// Altered says that we changed what name stands for, and nothing of its directory.
+func Altered(name string, info backends.Info) Edit {
+	return Edit{name: name, info: info, state: Present, altered: true}
+}
+
+// Removed says that we removed name.
+func Removed(name string) Edit { return Edit{name: name, state: Absent} }
+
+// Uncertain says that nobody knows what became of name.
+func Uncertain(name string) Edit { return Edit{name: name} }
+
+// Name is the name that was changed.
+func (e Edit) Name() string { return e.name }
+
+// Alters reports whether the directory of the name is what it was before.
+func (e Edit) Alters() bool { return e.altered }
+
+// Told is what a server said of directories once a change of ours was done, by their names. Mark is from before the change.
+type Told struct {
+	Mark  Mark
+	Asked time.Time
+	Dirs  map[string]backends.Info
+}
+
+// Change remembers a change of ours, which overtakes what was on its way of these names. The time of a directory is no longer what
+// it was: what told says of it holds, unless another change of ours in it has ended since told.Mark, and else it is too old to be
+// used. So is what an Edit says of a directory that was altered, if a change of ours in it has ended since then.
+func (s *Store) Change(told Told, edits ...Edit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dir, base := split(name)
-	d := s.dir(dir)
-	s.change++
-	d.change, r.change = s.change, s.change
-	d.set(s, base, r, id)
-	if name != "" {
-		s.expire(dir)
+	var last []string // directories of which told knows the last
+	for dir := range told.Dirs {
+		if Mark(s.dir(dir).change) <= told.Mark {
+			last = append(last, dir)
+		}
+	}
+	for _, e := range edits {
+		s.edit(e, told.Mark)
+	}
+	for _, dir := range last {
+		info := told.Dirs[dir]
+		s.take(dir, record{fact: pack(info), asked: s.packTime(told.Asked)}, info.ID, told.Mark)
 	}
 	s.shrink()
+}
+
+// edit is Change of one name, for a caller who holds the lock. What is said of a directory that was altered is from before
+// changes of ours in it that have ended since m.
+func (s *Store) edit(e Edit, m Mark) {
+	var r record
+	switch e.state {
+	case Present:
+		r = record{fact: pack(e.info), asked: s.packTime(time.Now())}
+	case Absent:
+		r = record{fact: fact{absent: true}, asked: s.packTime(time.Now())}
+	}
+	dir, base := split(e.name)
+	d := s.dir(dir)
+	if e.altered && s.changedIn(e.name, m) {
+		r.asked = expired
+	}
+	s.change++
+	d.change, r.change = s.change, s.change
+	d.set(s, base, r, e.info.ID)
+	if e.name != "" && !e.altered {
+		s.expire(dir)
+	}
 }
 
 // expire makes what is known of name too old to be used; the caller holds the lock.
@@ -224,6 +300,11 @@ func (s *Store) expire(name string) {
 // ForgetBelow drops all that is known of name and below it.
 func (s *Store) ForgetBelow(name string) {
 	s.Forget(name)
+	s.ForgetIn(name)
+}
+
+// ForgetIn drops all that is known below name, of which a change was remembered just now.
+func (s *Store) ForgetIn(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, dir := range s.dirs.Keys() {
@@ -233,9 +314,10 @@ func (s *Store) ForgetBelow(name string) {
 	}
 }
 
-// AnswerList remembers l as all that dir held when the server was asked, after m; not if we changed a name there since. If
-// complete is false the server may have left names out, and what is not listed stays unknown. The Store has l from then on. It
-// returns false if the listing was overtaken.
+// AnswerList remembers l as all that dir held when the server was asked, after m. Of names that we changed since, what we made of
+// them holds, and what became of the others is in l. If complete is false the server may have left names out, and what is not
+// listed stays unknown. The Store has l from then on. It returns false if the listing is of no use, because nobody knows any more
+// which names we have changed.
 //
 // Unseen says that no program has asked for the listing. What is not in it, and times that a server tells only coarsely in
 // listings, are then not what Get knows, until Seen is called.
@@ -244,18 +326,20 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.dir(dir)
-	if Mark(d.change) > m {
+	if Mark(d.born) > m {
 		return false
 	}
 	s.entries -= d.size()
 	was := d.over
 	unseen = unseen && (d.list == nil || d.unseen)
 	d.list, d.asked, d.complete, d.unseen, d.over = l, asked, complete, unseen, over{}
-	d.born = d.change // no answer from before a change is taken, for the changes of names are forgotten here
+	d.born = min(d.change, uint64(m)) // no answer from before a change is taken, and the changes up to m are forgotten here
 	s.entries += d.size()
 	for base, i := range was.index {
-		// What was asked for after the listing is newer than it; the root's own attributes stand here too.
-		if r := was.records[i]; base == "" || r.asked >= s.packTime(asked) && !r.unknown() {
+		r := was.records[i]
+		// What we changed after m, or in what is a directory, may not be in the listing, or as it was before; what was asked for
+		// after the listing is newer than it; the root's own attributes stand here too.
+		if base == "" || Mark(r.change) > m || r.asked >= s.packTime(asked) && !r.unknown() || s.changedIn(path.Join(dir, base), m) {
 			d.set(s, base, r, was.ids[base])
 		}
 	}

@@ -2,6 +2,7 @@ package attr_test
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -186,5 +187,89 @@ func TestEmptyDirectoriesCount(t *testing.T) {
 	}
 	if n := s.Len(); n > 100 {
 		t.Errorf("%d empty directories are remembered, want at most 100", n)
+	}
+}
+
+func dirInfo(name string, at int64) backends.Info {
+	return backends.Info{Name: name, Mode: os.ModeDir | 0o755, ModTime: time.Unix(at, 0), Known: backends.HasType | backends.HasModTime}
+}
+
+// TestDirectoryIsWhatItsLastChangeTold: what is said of a directory in the flight of a change holds unless another change of ours in it
+// has ended meanwhile, for nobody knows which of the two came last.
+func TestDirectoryIsWhatItsLastChangeTold(t *testing.T) {
+	s := attr.New(100)
+	told := func(m attr.Mark, at int64) attr.Told {
+		return attr.Told{Mark: m, Asked: time.Now(), Dirs: map[string]backends.Info{"d": dirInfo("d", at)}}
+	}
+	want := func(when string, fresh bool, at int64) {
+		t.Helper()
+		info, asked, state := s.Get("d")
+		if is := time.Since(asked) < time.Minute; state != attr.Present || is != fresh || fresh && info.ModTime.Unix() != at {
+			t.Errorf("%s: %v, of %v, fresh: %v; want %d, fresh: %v", when, state, info.ModTime, is, at, fresh)
+		}
+	}
+	s.Answer("d", dirInfo("d", 1), time.Now(), s.Mark())
+	s.Change(told(s.Mark(), 2), attr.Made("d/a", info("a", 1)))
+	want("after one change", true, 2)
+	first, second := s.Mark(), s.Mark()
+	s.Change(told(second, 4), attr.Removed("d/a"))
+	want("after the second of two at once", true, 4)
+	s.Change(told(first, 3), attr.Made("d/b", info("b", 1)))
+	want("after the first of them, which ended later", false, 0)
+	s.Change(told(s.Mark(), 5), attr.Removed("d/b"))
+	want("after the next one", true, 5)
+	s.Forget("d/c")
+	want("after one that told nothing", false, 0)
+}
+
+// TestAnswerAboutADirectoryIsNoOlderThanAChangeInIt: who asked for a directory, or for a listing that holds it, before we changed a name
+// in it asks again.
+func TestAnswerAboutADirectoryIsNoOlderThanAChangeInIt(t *testing.T) {
+	for name, answer := range map[string]func(*attr.Store, attr.Mark){
+		"stat":    func(s *attr.Store, m attr.Mark) { s.Answer("d", dirInfo("d", 1), time.Now(), m) },
+		"list":    func(s *attr.Store, m attr.Mark) { s.AnswerList("", list(dirInfo("d", 1)), time.Now(), m, true, false) },
+		"setattr": func(s *attr.Store, m attr.Mark) { s.Change(attr.Told{Mark: m}, attr.Altered("d", dirInfo("d", 1))) },
+	} {
+		for what, change := range map[string]func(*attr.Store, attr.Mark){
+			"a change that told nothing": func(s *attr.Store, _ attr.Mark) { s.PutAbsent("d/a") },
+			"a change that told": func(s *attr.Store, m attr.Mark) {
+				s.Change(attr.Told{Mark: m, Asked: time.Now(), Dirs: map[string]backends.Info{"d": dirInfo("d", 2)}}, attr.Removed("d/a"))
+			},
+		} {
+			s := attr.New(100)
+			s.Answer("d", dirInfo("d", 1), time.Now(), s.Mark())
+			m := s.Mark()
+			change(s, m)
+			answer(s, m)
+			if got, asked, state := s.Get("d"); state == attr.Present && time.Since(asked) < time.Minute && got.ModTime.Unix() != 2 {
+				t.Errorf("%s after %s: the directory is as of %d, and that is believed", name, what, got.ModTime.Unix())
+			}
+		}
+	}
+}
+
+// TestListingKeepsWhatWasChangedMeanwhile: a listing that was under way while we changed names is good for the others.
+func TestListingKeepsWhatWasChangedMeanwhile(t *testing.T) {
+	s := attr.New(100)
+	s.Put("d/before", info("before", 1))
+	m := s.Mark()
+	s.Put("d/made", info("made", 2))
+	s.PutAbsent("d/gone")
+	s.Forget("d/unsure")
+	if !s.AnswerList("d", list(info("before", 1), info("gone", 1), info("unsure", 1), info("other", 1)), time.Now(), m, true, false) {
+		t.Fatal("the listing was refused")
+	}
+	for name, want := range map[string]attr.State{
+		"before": attr.Present, "made": attr.Present, "gone": attr.Absent, "unsure": attr.Unknown, "other": attr.Present, "none": attr.Absent,
+	} {
+		if _, _, state := s.Get("d/" + name); state != want {
+			t.Errorf("%s is %v, want %v", name, state, want)
+		}
+	}
+	if s.Answer("d/made", info("made", 9), time.Now(), m) || s.AnswerAbsent("d/before", time.Now(), 0) {
+		t.Error("an answer from before a change of ours was taken")
+	}
+	if _, _, ok := s.Listing("d"); ok {
+		t.Error("a directory with a name of which nobody knows what became of it was told whole")
 	}
 }
