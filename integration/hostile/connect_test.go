@@ -17,6 +17,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/dial"
 	"pierfs/conncfg"
+	"pierfs/integration/process"
 )
 
 // The timeouts that every test gives its connections, and what an operation may take in all (docs/SEMANTICS.md).
@@ -79,13 +80,10 @@ func connectTo(t *testing.T, target conncfg.Target, f func(*connection)) {
 func (c *connection) close() {
 	closed := make(chan error, 1)
 	go func() { closed <- c.Backend.Close() }() // ends with Close
-	select {
-	case err := <-closed:
-		if err != nil {
-			c.t.Errorf("close: %v", err)
-		}
-	case <-time.After(limit + slack):
+	if err, ok := process.Await(closed, limit+slack); !ok {
 		c.t.Errorf("Close does not return\n%s", stacks())
+	} else if err != nil {
+		c.t.Errorf("close: %v", err)
 	}
 }
 
@@ -138,18 +136,14 @@ func (c *connection) within(limit time.Duration, what string, f func(context.Con
 	result := make(chan error, 1)
 	begun := time.Now()
 	go func() { result <- f(ctx) }() // ends with f
-	var err error
-	select {
-	case err = <-result:
-	case <-time.After(limit):
+	err, ok := process.Await(result, limit)
+	if !ok {
 		c.t.Errorf("%s takes longer than %v", what, limit)
 		cancel()
-		select {
-		case err = <-result:
-			c.t.Logf("%s ended after %v, when its context had: %v", what, time.Since(begun), err)
-		case <-time.After(limit):
+		if err, ok = process.Await(result, limit); !ok {
 			c.t.Fatalf("%s goes on when its context has ended\n%s", what, stacks())
 		}
+		c.t.Logf("%s ended after %v, when its context had: %v", what, time.Since(begun), err)
 	}
 	if err != nil && backends.Errno(err) == 0 {
 		c.t.Errorf("%s: error without a code: %v", what, err)

@@ -402,7 +402,7 @@ func TestFTPCertificateChange(t *testing.T) {
 	p, other := newPrivate(t), newPrivate(t)
 	s := NewFTP(t, FTPManner{TLS: p.config})
 	furnishFTP(s)
-	connectTo(t, p.target(s), func(c *connection) {
+	connectTo(t, patient(p.target(s)), func(c *connection) {
 		c.warm()
 		before, _ := s.Passwords()
 		s.Behave(FTPManner{TLS: other.config})

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"pierfs/integration/daemon"
 )
@@ -87,9 +86,7 @@ func TestDaemonUnderFTPAttack(t *testing.T) {
 			turns <- struct{}{}
 			defer func() { <-turns }()
 			server, dir := servers[name], s.daemon.Mount(name)
-			if err := does(t, 10*time.Second, name+": the first look", func() error { _, err := os.ReadDir(dir); return err }); err != nil {
-				t.Errorf("%s: an honest server cannot be listed: %v", name, err)
-			}
+			s.meets(name)
 			server.Behave(FTPManner{Rules: rules})
 			for _, deed := range deeds {
 				err := does(t, patience, name+": "+deed.name, func() error { return deed.do(dir) })

@@ -276,7 +276,7 @@ func TestStaleRest(t *testing.T) {
 		s := NewFTP(t, FTPManner{Features: features})
 		furnishFTP(s)
 		s.Put("file", File{Data: whole, Mtime: 1_700_000_000})
-		connectFTP(t, s, func(c *connection) {
+		patientFTP(t, s, func(c *connection) {
 			c.warm()
 			kept := int64(0)
 			s.Behave(FTPManner{Features: features, Rules: []FTPRule{func(x *FTPExchange) bool {

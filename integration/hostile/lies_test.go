@@ -183,7 +183,7 @@ func TestReadRepliesOfOtherLengths(t *testing.T) {
 			s := New(t, Manner{})
 			furnish(s)
 			s.Put("big", File{Data: data})
-			connect(t, s, func(c *connection) {
+			connectTo(t, patient(target(s)), func(c *connection) {
 				c.warm()
 				s.Behave(Manner{Rules: []Rule{replies(test.length)}})
 				for what, read := range map[string]func(context.Context, backends.Backend, string, int) (string, error){"read": read, "read last": readLast} {
