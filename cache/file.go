@@ -60,8 +60,10 @@ type File struct {
 	assumed  bool            // it was made because the name was believed to be free, and does not mean to replace anything
 	reclaim  bool            // the name must be new on the server, and is held no more
 	tried    bool            // a publication failed that may have happened
+	unheard  bool            // what bears the name may be what a publication without an answer has brought there
 	doubtful bool            // the server may have renamed it, which nobody was told
 	begun    bool            // an append in place failed and may have left a part of itself
+	cut      bool            // it was cut to nothing since it was published: nothing of the base is in it
 
 	// What the server does not have: the file is dirty while change != published. tail is the lowest offset that
 	// changed, pending what a program set of attributes.
@@ -354,7 +356,7 @@ func (f *File) truncate(size int64) error {
 		return fault("truncate", f.name, err)
 	}
 	if size == 0 { // what was before does not matter any more, whoever made it
-		f.torn, f.assumed = nil, false
+		f.torn, f.assumed, f.cut = nil, false, true
 	}
 	return nil
 }

@@ -44,6 +44,10 @@ type job struct {
 	temp    string
 	refused bool   // the server would not give a gathered content its name
 	beside  string // where the content is that could not have its name; see conflict.go
+	cut     bool   // all of it was written anew: nothing of the base is in it
+	clash   bool   // what bears the name is not what the content may replace; see clash.go
+	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
+	before  func(backends.Info, error) error
 	early   *early // what is on its way already; nil if nothing is
 	heard   *heard // what was said of the directory when the content got its name; nil if nobody listened
 	place   int64  // how much the place holds that the content is sent to
@@ -136,7 +140,9 @@ func (f *File) begin() (*job, error) {
 	j.attr = f.attrToSet(j.pending)
 	f.writer, f.temp = nil, ""
 	j.early = f.stopEarly()
-	f.tail, f.pending = math.MaxInt64, backends.Attr{}
+	j.cut = f.cut
+	f.tail, f.pending, f.cut = math.MaxInt64, backends.Attr{}, false
+	j.unsure = f.unheard
 	return j, nil
 }
 
@@ -165,9 +171,11 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	defer f.mu.Unlock()
 	f.begun, f.reclaim = j.begun, j.claim
 	f.tried = err != nil && (f.tried || backends.ClassOf(err) != backends.Final)
+	f.unheard = err != nil && j.unsure
 	f.tree.options.Spool.Drop(j.name) // a program may give the new content the size and time of the old one
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
+		f.cut = f.cut || j.cut
 		f.pending = merge(j.pending, f.pending)
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
@@ -252,58 +260,41 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	}
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
-		if !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EOPNOTSUPP) {
+		switch {
+		case errors.Is(err, changedElsewhere) && f.tree.options.Conflict == Overwrite: // all of ours, if all of it is here
+		case errors.Is(err, changedElsewhere):
+			return info, f.clashed(ctx, j, err)
+		case !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EOPNOTSUPP):
 			return info, err
 		}
 		j.inPlace = false // a file that allows no writing, or a server that cannot append after all: it can still be replaced
 	}
 	if err := f.fill(ctx, j.staged, 0, j.size); err != nil {
 		f.abort(j)
+		if f.builds(j) && f.lostBase(ctx, j, err) {
+			err = f.clashed(ctx, j, err)
+		}
+		return info, err
+	}
+	if err := f.mayReplace(ctx, j); err != nil {
+		if j.clash {
+			err = f.clashed(ctx, j, err)
+		}
 		return info, err
 	}
 	if j.linked {
+		j.unsure = true // until it has ended well: readers see each byte as it comes
 		return f.rewrite(ctx, j)
-	}
-	if err := f.stillFree(ctx, j); err != nil {
-		return info, err
-	}
-	if err := f.stillThere(ctx, j); err != nil {
-		return info, err
 	}
 	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
 		info, err = f.replace(ctx, j)
+		j.unsure = j.unsure || backends.ClassOf(err) == backends.Lost || f.tree.options.TempName == TempNone
 		return err
 	})
+	if j.clash {
+		err = f.clashed(ctx, j, err)
+	}
 	return info, err
-}
-
-// stillFree returns an error if somebody else made the name meanwhile that j was made under without asking: a program that
-// did not say O_TRUNC would have opened that file, and not replaced it.
-func (f *File) stillFree(ctx context.Context, j *job) error {
-	if !j.assumed {
-		return nil
-	}
-	_, err := f.tree.ask(ctx, j.name)
-	switch {
-	case err == nil:
-		return f.fault("publish", changedElsewhere)
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	}
-	return err
-}
-
-// stillThere returns an error if the server has renamed what j builds on, unheard: a file made anew under the old name would be one
-// file too many.
-func (f *File) stillThere(ctx context.Context, j *job) error {
-	if !j.doubt {
-		return nil
-	}
-	_, err := f.tree.ask(ctx, j.name)
-	if errors.Is(err, os.ErrNotExist) {
-		return f.fault("publish", changedElsewhere)
-	}
-	return err
 }
 
 // onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.
@@ -551,7 +542,7 @@ func send(ctx context.Context, w backends.Writer, j *job, a backends.Attr, parts
 		w.Abort() // its error would add nothing to this one
 		return backends.Info{}, err
 	}
-	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: a})
+	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: a, Before: j.before})
 }
 
 func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {

@@ -207,6 +207,8 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.Owner = Owner(s.text) }},
 	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)), warn: warnCommit,
 		apply: func(t *Target, s *setting) { t.Commit = CommitMode(s.text) }},
+	{name: "conflict", kind: text, standard: string(ConflictKeepBoth), check: oneOf(string(ConflictKeepBoth), string(ConflictOverwrite), string(ConflictFail)),
+		apply: func(t *Target, s *setting) { t.Conflict = ConflictPolicy(s.text) }},
 	{name: "drainTimeout", kind: duration, standard: "60s", check: spanUpTo(maxDrain),
 		apply: func(t *Target, s *setting) { t.DrainTimeout = s.duration }},
 	{name: "stagingLimit", kind: size, check: checkStagingLimit,

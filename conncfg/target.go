@@ -55,6 +55,7 @@ type Target struct {
 	DirMode    os.FileMode // the same for directories
 	Owner      Owner
 	Commit     CommitMode
+	Conflict   ConflictPolicy
 	// DrainTimeout is how long a mount that is taken down goes on bringing to the server what it owes.
 	DrainTimeout time.Duration
 	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
@@ -151,6 +152,15 @@ const (
 	OwnerMap   Owner = "map"   // the login's files show as UID and GID, and back again in chown; others as sent
 	OwnerRaw   Owner = "raw"   // as the server sends them
 	OwnerFixed Owner = "fixed" // everything shows as UID and GID
+)
+
+// ConflictPolicy says what becomes of a change of a file that somebody else has changed meanwhile.
+type ConflictPolicy string
+
+const (
+	ConflictKeepBoth  ConflictPolicy = "keep-both" // theirs keeps the name, ours is stored beside it
+	ConflictOverwrite ConflictPolicy = "overwrite" // ours replaces theirs
+	ConflictFail      ConflictPolicy = "fail"      // theirs keeps the name, ours stays on this machine
 )
 
 // CommitMode says when close(2) returns.

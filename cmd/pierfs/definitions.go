@@ -259,6 +259,10 @@ func (h *hand) left(c control.ConnectionStatus, stateDir string) {
 	if c.LastError != "" {
 		fmt.Fprintf(h.out, "\n%s: not published: %s\n", terminal.Quote(fullName(c.Connection)), terminal.Quote(c.LastError))
 	}
+	if c.Conflicts > 0 {
+		fmt.Fprintf(h.out, "\n%s: %s with changes of others since it was mounted\n  the log names the files; look for NAME.conflict-HOST-TIME beside them, and in quarantine\n",
+			terminal.Quote(fullName(c.Connection)), count(c.Conflicts, "conflict"))
+	}
 	if c.Quarantined > 0 {
 		fmt.Fprintf(h.out, "\n%s: %s in quarantine\n  look at it below %s, put it where it belongs, and delete it there\n",
 			terminal.Quote(fullName(c.Connection)), count(c.Quarantined, "file"), terminal.Quote(filepath.Join(stateDir, "quarantine")))

@@ -100,7 +100,7 @@ func TestListsTellTheWayOut(t *testing.T) {
 		control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) {
 			a := control.StatusAnswer{StateDir: "/state"}
 			for _, c := range connections {
-				a.Connections = append(a.Connections, control.ConnectionStatus{Connection: c, Quarantined: 1})
+				a.Connections = append(a.Connections, control.ConnectionStatus{Connection: c, Quarantined: 1, Conflicts: 2})
 			}
 			return a, nil
 		})
@@ -118,6 +118,9 @@ func TestListsTellTheWayOut(t *testing.T) {
 		}
 		if verb == "status" && !strings.Contains(out, "fine in Test: 1 file in quarantine\n  look at it below /state/quarantine") {
 			t.Errorf("status does not say where the quarantine is:\n%s", out)
+		}
+		if verb == "status" && !strings.Contains(out, "fine in Test: 2 conflicts with changes of others") {
+			t.Errorf("status does not tell of conflicts:\n%s", out)
 		}
 	}
 }

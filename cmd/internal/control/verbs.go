@@ -140,6 +140,7 @@ type ConnectionStatus struct {
 	OwedFiles   int    `json:"owedFiles"`
 	OwedBytes   int64  `json:"owedBytes"`
 	Quarantined int    `json:"quarantined"`
+	Conflicts   int    `json:"conflicts"`           // changes that met somebody else's since the connection was mounted
 	LastError   string `json:"lastError,omitempty"` // of a publication that no program was told of
 }
 

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -258,6 +260,8 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Spool:       m.d.shelf(target),
 		Ahead:       m.d.ahead,
 		TempName:    target.TempName,
+		Conflict:    conflicts[target.Conflict],
+		Host:        hostname(),
 		MetadataTTL: target.MetadataTTL,
 		NegativeTTL: target.NegativeTTL,
 		Retry:       dial.Policy(target),
@@ -267,6 +271,23 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		return nil, nil, errors.Join(err, backend.Close())
 	}
 	return tree, backend, nil
+}
+
+// conflicts are the policies of definitions in cache's words.
+var conflicts = map[conncfg.ConflictPolicy]cache.Conflict{
+	conncfg.ConflictKeepBoth:  cache.KeepBoth,
+	conncfg.ConflictOverwrite: cache.Overwrite,
+	conncfg.ConflictFail:      cache.Fail,
+}
+
+// hostname is this machine's name up to the first dot, as names of conflicts bear it.
+func hostname() string {
+	name, err := os.Hostname()
+	name, _, _ = strings.Cut(name, ".")
+	if err != nil || name == "" || strings.Contains(name, "/") {
+		return "unknown"
+	}
+	return name
 }
 
 // shelf returns the part of the spool where content of target is kept: that of all mounts by which the same names are the

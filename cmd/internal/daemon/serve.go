@@ -111,6 +111,7 @@ func (d *Daemon) status() control.StatusAnswer {
 		if m, _ := d.at(key{c.Environment, c.Name}); m != nil {
 			owed, server := m.holds()
 			s.Server, s.OpenFiles = server, m.openFiles()
+			s.Conflicts = owed.Conflicts
 			s.OwedFiles, s.OwedBytes, s.Quarantined, s.LastError = owed.Files, owed.Bytes, owed.Quarantined, text(owed.LastError)
 		}
 		answer.Connections = append(answer.Connections, s)

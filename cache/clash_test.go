@@ -1,0 +1,206 @@
+package cache_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
+)
+
+// patched opens f, reads it, changes a part of it, and lets another host write to it before it is published.
+func patched(w *world, theirs string) *cache.File {
+	w.Helper()
+	w.give("f", "one two three")
+	f := w.open("f", cache.OpenMode{Read: true, Write: true})
+	if got := w.read(f); got != "one two three" {
+		w.Fatalf("read %q", got)
+	}
+	w.write(f, "TWO", 4)
+	time.Sleep(time.Minute)
+	w.give("f", theirs)
+	return f
+}
+
+func withConflict(c cache.Conflict) func(*mem.Options, *cache.Options) {
+	return func(_ *mem.Options, o *cache.Options) { o.Conflict, o.Host = c, "here" }
+}
+
+// beside returns the names of conflicts on the server.
+func (w *world) beside() (names []string) {
+	w.Helper()
+	for info, err := range w.server.List(w.Context(), "") {
+		w.must(err)
+		if strings.Contains(info.Name, ".conflict-") {
+			names = append(names, info.Name)
+		}
+	}
+	return names
+}
+
+func TestChangeOfWhatSomebodyElseChangedIsKeptBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withConflict(cache.KeepBoth))
+		f := patched(w, "theirs, meanwhile")
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.has("f", "theirs, meanwhile")
+		names := w.beside()
+		if len(names) != 1 || !strings.HasPrefix(names[0], "f.conflict-here-") {
+			t.Fatalf("beside it lies %q", names)
+		}
+		w.has(names[0], "one TWO three")
+		w.only("f", names[0])
+		w.write(f, "more", 0)
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.must(f.Close(w.Context(), true))
+		if owed := w.tree.Owed(); owed.Conflicts != 1 || owed.Quarantined != 0 {
+			t.Errorf("counted as %+v", owed)
+		}
+		f = w.open("f", cache.OpenMode{Read: true})
+		if got := w.read(f); got != "theirs, meanwhile" {
+			t.Errorf("the name shows %q", got)
+		}
+		w.close(f)
+	})
+}
+
+func TestConflictFollowsThePolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy cache.Conflict
+		code   syscall.Errno
+		holds  string
+		kept   int
+	}{
+		"overwrite": {cache.Overwrite, 0, "one TWO three", 0},
+		"fail":      {cache.Fail, syscall.ESTALE, "theirs", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, withConflict(c.policy))
+				f := patched(w, "theirs")
+				wantErrno(t, f.Publish(w.Context()), c.code)
+				w.has("f", c.holds)
+				w.only("f")
+				w.must(f.Close(w.Context(), c.code != 0))
+				kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+				if w.must(err); len(kept) != c.kept {
+					t.Fatalf("quarantine holds %v, want %d", kept, c.kept)
+				}
+				for _, path := range kept {
+					if got, err := os.ReadFile(path); err != nil || string(got) != "one TWO three" {
+						t.Errorf("it is %q, %v", got, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestLastWriterOfAWholeFileWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("f", "old")
+		f := w.open("f", cutting)
+		w.write(f, "ours", 0)
+		time.Sleep(time.Minute)
+		w.give("f", "theirs")
+		w.must(f.Publish(w.Context()))
+		w.has("f", "ours")
+
+		time.Sleep(time.Minute)
+		w.give("f", "theirs again")
+		w.write(f, "OU", 0) // of what was published: that builds on it
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.has("f", "theirs again")
+		w.must(f.Close(w.Context(), true))
+		if got := w.beside(); len(got) != 1 {
+			t.Errorf("beside it lies %q", got)
+		}
+	})
+}
+
+// TestConflictOfAPartIsQuarantined: what was never fetched of the old content cannot be completed from the new one.
+func TestConflictOfAPartIsQuarantined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("f", strings.Repeat("old", 1<<20))
+		f := w.open("f", writing)
+		w.write(f, "part", 0)
+		time.Sleep(time.Minute)
+		w.give("f", "theirs")
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.has("f", "theirs")
+		w.only("f")
+		w.must(f.Close(w.Context(), true))
+		if kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data")); err != nil || len(kept) != 1 {
+			t.Errorf("quarantine holds %v, %v", kept, err)
+		}
+	})
+}
+
+// TestUndecidableAppendIsQuarantined loses the connection in an append, and another host appends as well: nobody can tell whose bytes
+// are whose. They are not sent a second time, and not thrown away.
+func TestUndecidableAppendIsQuarantined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("log", "one\n")
+		f := w.open("log", writing)
+		if _, err := f.Append(w.Context(), []byte("ours\n")); err != nil {
+			t.Fatal(err)
+		}
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op == "writeat" {
+				w.give("log", "one\ntheirs\n")
+				w.server.Break()
+				return lost(op, name)
+			}
+			return nil
+		})
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.server.SetFault(nil)
+		w.has("log", "one\ntheirs\n")
+		w.must(f.Close(w.Context(), true))
+		kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("quarantine holds %v, %v", kept, err)
+		}
+		if got, err := os.ReadFile(kept[0]); err != nil || !strings.HasSuffix(string(got), "ours\n") {
+			t.Errorf("it is %q, %v", got, err)
+		}
+		if w.tree.Owed().LastError == nil {
+			t.Error("nobody is told")
+		}
+		w.only("log")
+	})
+}
+
+// TestOwnUploadWithoutAnAnswerIsNoConflict: what an attempt of ours has brought there is not somebody else's.
+func TestOwnUploadWithoutAnAnswerIsNoConflict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.give("f", "one two three")
+		f := w.open("f", cache.OpenMode{Read: true, Write: true})
+		w.write(f, "TWO", 4)
+		times := 0
+		w.server.SetAfter(func(_ context.Context, op, name string) error {
+			if times++; op == "commit" && times < 100 {
+				w.server.Break()
+				return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Class: backends.Lost}
+			}
+			return nil
+		})
+		_ = f.Publish(w.Context()) // whatever is told of the first one
+		w.server.SetAfter(nil)
+		w.must(f.Publish(w.Context()))
+		w.has("f", "one TWO three")
+		w.only("f")
+		w.must(f.Close(w.Context(), false))
+	})
+}
