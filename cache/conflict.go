@@ -30,8 +30,8 @@ var errConflict = errors.New("somebody else changed the file meanwhile, and both
 func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
 	t := f.tree
 	if len(j.staged.Missing(0, j.size)) > 0 { // it is not all here, and cannot be completed any more
-		j.beside = f.keepOwed(d, changedElsewhere)
-		return info, nil
+		j.beside, err = f.keepOwed(d, changedElsewhere)
+		return info, err
 	}
 	switch t.options.Conflict {
 	case Fail:
@@ -153,7 +153,9 @@ func (f *File) lostTo(j *job, d *debt) error {
 	t.attrs.Forget(j.beside)
 	t.kept.touched(parent(j.name))
 	if newer != d { // written since: that has no place either
-		f.keepOwed(newer, changedElsewhere)
+		if _, err := f.keepOwed(newer, changedElsewhere); err != nil {
+			return err
+		}
 		f.isOver(newer)
 		return nil
 	}
@@ -162,7 +164,7 @@ func (f *File) lostTo(j *job, d *debt) error {
 }
 
 // keepOwed puts a copy of d into quarantine, because of reason, and returns where it is.
-func (f *File) keepOwed(d *debt, reason error) string {
+func (f *File) keepOwed(d *debt, reason error) (string, error) {
 	t := f.tree
 	name, _ := f.Name()
 	kept := filepath.Join(t.options.Quarantine, filepath.Base(d.staged.Path()))
@@ -175,8 +177,14 @@ func (f *File) keepOwed(d *debt, reason error) string {
 		told := note{Name: name, Begun: d.began, Kept: time.Now(), Reason: reason.Error(), Missing: d.staged.Missing(0, d.size)}
 		err = errors.Join(copied.Truncate(d.size), copied.Sync(), copied.Close(), writeNote(noteOf(kept), told), syncDir(t.options.Quarantine))
 	}
-	told := fmt.Errorf("%q is kept as %s: %w", name, kept, reason)
+	told := fmt.Errorf("%q is kept as %s: %w", name, kept, errors.Join(reason, err))
 	t.lastError.Store(&told)
 	t.log.Error("content that is owed could not be sent", "name", name, "kept", kept, "reason", reason, "err", err)
-	return kept
+	if err != nil {
+		if copied != nil {
+			t.warn("removal of a copy", os.Remove(kept)) // the next attempt makes it anew
+		}
+		return "", f.fault("publish", err)
+	}
+	return kept, nil
 }

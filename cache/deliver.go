@@ -87,6 +87,14 @@ func (f *File) sending(ctx context.Context, d *debt) error {
 		return nil
 	case newer != d:
 		return f.tree.rebase(f, newer)
+	case len(d.missing) > 0 && len(missing(d)) == 0: // the next daemon must be able to tell it from another's
+		if err := f.tree.syncStaged(d.staged); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		d.missing = nil
+		f.mu.Unlock()
+		return f.tree.rebase(f, d)
 	}
 	return f.tree.enter(&journal.Change{Begin: []uint64{d.seq}})
 }
@@ -153,6 +161,8 @@ func (t *Tree) rebase(f *File, d *debt, over ...uint64) error {
 		return err
 	}
 	t.journal.Forget(d.seq)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	d.seq = change.Add[0].Seq
 	return nil
 }

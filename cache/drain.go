@@ -232,11 +232,18 @@ func isOutage(err error) bool {
 	return backends.Errno(err) == 0 || errors.Is(err, context.Canceled)
 }
 
-// emptied returns when nothing is owed that could be sent, when ctx ends, or when the server is away.
-func (q *queue) emptied(ctx context.Context) {
-	for {
+// isOffline reports whether the server is known to be away.
+func (q *queue) isOffline() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.pause > 0 && backends.CauseOf(q.outage) == backends.CauseOffline
+}
+
+// emptied returns when nothing is owed that could be sent, when ctx ends, or when it is in vain.
+func (q *queue) emptied(ctx context.Context, vain func() bool) {
+	for !vain() {
 		q.mu.Lock()
-		if len(q.known) == 0 || q.pause > 0 && backends.CauseOf(q.outage) == backends.CauseOffline {
+		if len(q.known) == 0 {
 			q.mu.Unlock()
 			return
 		}

@@ -120,7 +120,7 @@ func (f *File) moveToStaging() error {
 		return err
 	}
 	f.flight.wake()
-	f.staged, f.copied, f.flight = f.copied, nil, flight{}
+	f.staged, f.copied, f.flight = f.copied.Within(f.tree.room), nil, flight{}
 	return nil
 }
 

@@ -2,38 +2,50 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"pierfs/cache/journal"
 )
 
-// waits takes the file's debt, if it has one, into account.
-func (o *Owed) waits(f *File) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if d := f.owing.debt; d != nil && (o.Oldest.IsZero() || d.began.Before(o.Oldest)) {
-		o.Oldest = d.began
-	}
-}
+// ErrOwed says that something that was acknowledged is not at the server. It stays in the journal, and the next daemon sends it.
+var ErrOwed = errors.New("not all that was acknowledged has reached the server; the rest is sent when this is mounted again")
 
 // Due is one thing that is owed, as a person is told of it.
 type Due struct {
-	Seq     uint64 // of its entry, which says which one is meant
-	Kind    string
-	Name    string
-	Size    int64
-	Since   time.Time
-	Sending bool
-	Tries   int   // since it last moved
-	Reason  error // why it is not there yet; nil if it was not tried
-	Held    bool  // it is not sent before somebody says so
-	Foreign bool  // it is owed to another target than this tree has, and held
-	Target  string
+	Seq      uint64 // of its entry, which says which one is meant
+	Kind     string // as in package journal: put, mkdir, rename ...
+	Name     string
+	To       string // the new name of a rename, and what a link leads to
+	Size     int64
+	Missing  int64 // so much of Size is still to be fetched from what it builds on
+	Since    time.Time
+	Sending  bool
+	Tries    int       // since it last moved
+	Next     time.Time // when it is tried again; zero if it is being tried, or is held
+	Reason   error     // why it is not there yet; nil if it was not tried
+	Held     bool      // it is not sent before somebody says so
+	Conflict bool      // it is held because the name is somebody else's by now
+	Foreign  bool      // it is owed to another target than this tree has, and held
+	Target   string
+}
+
+// dueOf is what the journal tells of e.
+func dueOf(e journal.Entry) Due {
+	d := Due{
+		Seq: e.Seq, Kind: string(e.Kind), Name: string(e.Name), To: string(e.To), Size: e.Size, Since: e.When, Target: string(e.Target), Held: e.Held,
+	}
+	for _, r := range e.Missing {
+		d.Missing += r.End - r.Off
+	}
+	return d
 }
 
 // Queue returns what is owed, in the order in which it came to be.
@@ -41,6 +53,29 @@ func (t *Tree) Queue() []Due {
 	if t.journal == nil {
 		return nil
 	}
+	files, next := t.owingFiles(), t.queue.next()
+	var all []Due
+	for _, e := range t.journal.Owed() {
+		d := dueOf(e)
+		if f := files[e.Seq]; f != nil {
+			f.tell(&d)
+			if d.Next = next[f]; !d.Held && !d.Sending && d.Next.IsZero() {
+				d.Next = time.Now()
+			}
+		} else if t.isForeign(e) {
+			d.Foreign, d.Held = true, true
+		}
+		all = append(all, d)
+	}
+	slices.SortStableFunc(all, func(a, b Due) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+// isForeign reports whether e is owed to another target than this tree has.
+func (t *Tree) isForeign(e journal.Entry) bool { return string(e.Target) != t.options.Target }
+
+// owingFiles returns the files that owe something, by its entry.
+func (t *Tree) owingFiles() map[uint64]*File {
 	files := map[uint64]*File{}
 	for _, f := range t.below("") {
 		f.mu.Lock()
@@ -49,18 +84,7 @@ func (t *Tree) Queue() []Due {
 		}
 		f.mu.Unlock()
 	}
-	var all []Due
-	for _, e := range t.journal.Owed() {
-		d := Due{Seq: e.Seq, Kind: string(e.Kind), Name: string(e.Name), Size: e.Size, Since: e.When, Target: string(e.Target), Held: e.Held}
-		if f := files[e.Seq]; f != nil {
-			f.tell(&d)
-		} else {
-			d.Foreign, d.Held = true, true
-		}
-		all = append(all, d)
-	}
-	slices.SortFunc(all, func(a, b Due) int { return a.Since.Compare(b.Since) })
-	return all
+	return files
 }
 
 // tell completes d with what the file knows.
@@ -69,7 +93,7 @@ func (f *File) tell(d *Due) {
 	defer f.mu.Unlock()
 	d.Sending = f.owing.stop != nil
 	d.Tries, d.Reason = f.owing.tries, cmp.Or(f.owing.held, f.owing.failed)
-	d.Held = f.owing.held != nil
+	d.Held, d.Conflict = f.owing.held != nil, errors.Is(f.owing.held, errConflict)
 	if d.Reason == nil || isOutage(d.Reason) {
 		if outage := f.tree.queue.why(); outage != nil {
 			d.Reason = outage
@@ -83,20 +107,74 @@ func (q *queue) why() error {
 	return q.outage
 }
 
+// next returns when Files are tried again that are not tried now.
+func (q *queue) next() map[*File]time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next := map[*File]time.Time{}
+	for _, w := range q.waiting {
+		next[w.file] = w.at
+	}
+	if q.pause > 0 {
+		for f := range q.known {
+			if next[f].Before(q.until) {
+				next[f] = q.until
+			}
+		}
+	}
+	return next
+}
+
+// count adds what is owed beside the changes of open files.
+func (o *Owed) count(t *Tree) {
+	if t.journal == nil {
+		return
+	}
+	o.Outage = t.queue.why()
+	files := t.owingFiles()
+	for _, e := range t.journal.Owed() {
+		if o.Oldest.IsZero() || e.When.Before(o.Oldest) {
+			o.Oldest = e.When
+		}
+		if f := files[e.Seq]; f != nil {
+			if f.isHeld() {
+				o.Held++
+			}
+			continue
+		}
+		if t.isForeign(e) {
+			o.Files++
+			o.Bytes += e.Size
+			o.Held++
+		}
+	}
+}
+
+// Drain returns nil when nothing is owed, and an error that is ErrOwed if ctx ends before, or if what is left is held back.
+func (t *Tree) Drain(ctx context.Context) error {
+	t.queue.emptied(ctx, func() bool { return false })
+	return t.stillOwed()
+}
+
+// stillOwed returns ErrOwed if something is owed.
+func (t *Tree) stillOwed() error {
+	if t.journal == nil || t.journal.Len() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d changes are owed: %w", t.journal.Len(), ErrOwed)
+}
+
 // errNoSuchDue says that nothing of that number is owed any more.
 var errNoSuchDue = errors.New("nothing of that number is owed; it may have been sent meanwhile")
 
+func noSuchDue(seq uint64) error { return fmt.Errorf("%d: %w", seq, errNoSuchDue) }
+
 // owing returns the file that owes the entry seq.
 func (t *Tree) owing(seq uint64) (*File, error) {
-	for _, f := range t.below("") {
-		f.mu.Lock()
-		found := f.owing.debt != nil && f.owing.debt.seq == seq
-		f.mu.Unlock()
-		if found {
-			return f, nil
-		}
+	if f := t.owingFiles()[seq]; f != nil {
+		return f, nil
 	}
-	return nil, fmt.Errorf("%d: %w", seq, errNoSuchDue)
+	return nil, noSuchDue(seq)
 }
 
 // Hold keeps an entry from being sent until Retry. That is written down.
@@ -131,18 +209,74 @@ func (t *Tree) Retry(seq uint64) error {
 	return nil
 }
 
-// Drop gives an entry up, after its content was copied to quarantine; it returns where that lies. The name has then what the
-// server has.
-func (t *Tree) Drop(seq uint64) (kept string, err error) {
-	for _, e := range t.journal.Owed() {
-		if e.Seq == seq && (string(e.Target) != t.options.Target || e.Kind != journal.Put) {
-			return t.dropForeign(e)
+// OpenDue opens the content of an entry, as it is owed. It stays readable when it was sent meanwhile. One that is not all here is an
+// error.
+func (t *Tree) OpenDue(seq uint64) (io.ReadCloser, Due, error) {
+	if t.journal == nil {
+		return nil, Due{}, noSuchDue(seq)
+	}
+	e, ok := t.journal.Entry(seq)
+	if !ok {
+		return nil, Due{}, noSuchDue(seq)
+	}
+	return openDue(t.options.Staging, e)
+}
+
+// errNoContent and errNotAllHere say why there is nothing to read.
+var (
+	errNoContent  = errors.New("it has no content")
+	errNotAllHere = errors.New("a part of it is not here, but in the file on the server that it changes")
+)
+
+// openDue opens the content of e, which lies in the directory staging.
+func openDue(staging string, e journal.Entry) (io.ReadCloser, Due, error) {
+	due := dueOf(e)
+	switch {
+	case e.Staged == "" || filepath.Base(e.Staged) != e.Staged:
+		return nil, due, fmt.Errorf("%d: %w", e.Seq, errNoContent)
+	case due.Missing > 0:
+		return nil, due, fmt.Errorf("%d: %w", e.Seq, errNotAllHere)
+	}
+	disk, err := os.Open(filepath.Join(staging, e.Staged))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, due, noSuchDue(e.Seq)
+	}
+	if err != nil {
+		return nil, due, err
+	}
+	return content{io.LimitReader(disk, e.Size), disk}, due, nil
+}
+
+type content struct {
+	io.Reader
+	io.Closer
+}
+
+// Drop gives an entry up. With backup its content is copied to quarantine before, and kept is where it lies. The name has then what
+// the server has.
+func (t *Tree) Drop(seq uint64, backup bool) (kept string, err error) {
+	if t.journal == nil {
+		return "", noSuchDue(seq)
+	}
+	if e, ok := t.journal.Entry(seq); ok && t.isForeign(e) {
+		kept, err := dropEntry(t.options.Staging, t.options.Quarantine, e, backup)
+		if err != nil || !t.end(seq) {
+			return "", cmp.Or(err, error(syscall.EIO))
 		}
+		t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
+		t.journal.Forget(seq)
+		return kept, nil
 	}
 	f, err := t.owing(seq)
 	if err != nil {
 		return "", err
 	}
+	return f.drop(seq, backup)
+}
+
+// drop gives up what the file owes, which is the entry seq.
+func (f *File) drop(seq uint64, backup bool) (kept string, err error) {
+	t := f.tree
 	f.stopSending()
 	if err := f.turn.take(t.ctx); err != nil {
 		return "", err
@@ -156,11 +290,12 @@ func (t *Tree) Drop(seq uint64) (kept string, err error) {
 	d := f.owing.debt
 	f.mu.Unlock()
 	if d == nil || d.seq != seq {
-		return "", fmt.Errorf("%d: %w", seq, errNoSuchDue)
+		return "", noSuchDue(seq)
 	}
-	kept = f.keepOwed(d, errDropped)
-	if _, err := os.Stat(kept); err != nil {
-		return "", err
+	if backup {
+		if kept, err = f.keepOwed(d, errDropped); err != nil {
+			return "", err
+		}
 	}
 	t.detach(f)
 	name, _ := f.Name()
@@ -175,20 +310,19 @@ func (t *Tree) Drop(seq uint64) (kept string, err error) {
 
 var errDropped = errors.New("dropped by an operator")
 
-// dropForeign gives up an entry that this tree cannot send.
-func (t *Tree) dropForeign(e journal.Entry) (kept string, err error) {
-	kept = filepath.Join(t.options.Quarantine, e.Staged)
-	staged := filepath.Join(t.options.Staging, e.Staged)
+// dropEntry is what comes before the end of an entry that no tree sends: with backup its content gets a second name in quarantine.
+func dropEntry(staging, quarantine string, e journal.Entry, backup bool) (kept string, err error) {
+	if !backup || e.Staged == "" || filepath.Base(e.Staged) != e.Staged {
+		return "", nil
+	}
+	kept = filepath.Join(quarantine, e.Staged)
 	told := note{Name: string(e.Name), Begun: e.When, Kept: time.Now(), Reason: "owed to " + string(e.Target) + ", " + errDropped.Error()}
-	err = errors.Join(os.MkdirAll(t.options.Quarantine, 0o700), writeNote(noteOf(kept), told))
-	if err == nil && e.Staged != "" {
-		err = errors.Join(os.Link(staged, kept), syncDir(t.options.Quarantine))
+	for _, r := range e.Missing {
+		told.Missing = append(told.Missing, rangeOf(r))
 	}
-	if err != nil {
-		return "", err
+	err = os.MkdirAll(quarantine, 0o700)
+	if err == nil {
+		err = errors.Join(writeNote(noteOf(kept), told), os.Link(filepath.Join(staging, e.Staged), kept), syncDir(quarantine))
 	}
-	t.end(e.Seq)
-	t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
-	t.journal.Forget(e.Seq)
-	return kept, nil
+	return kept, err
 }

@@ -95,7 +95,7 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	if err := backends.CheckName("open", name); err != nil {
 		return err
 	}
-	staged, err := reopen(t.options.Staging, e.Staged, e.Size, e.Missing)
+	staged, err := t.reopen(e.Staged, e.Size, e.Missing)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	if e.Base != nil {
 		f.base = infoOf(name, *e.Base)
 	}
-	d := &debt{seq: e.Seq, staged: staged, size: e.Size, change: 1, tail: e.Tail, delta: e.Tail, attr: setOf(e.Attr), info: f.info, began: e.When}
+	d := &debt{seq: e.Seq, staged: staged, size: e.Size, missing: e.Missing, change: 1, tail: e.Tail, delta: e.Tail, attr: setOf(e.Attr), info: f.info, began: e.When}
 	f.staged, f.change = staged, 1
 	d.set = f.attrToSet(d.attr)
 	if d.set.ModTime == nil {
@@ -139,34 +139,37 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 func (f *File) resumeSent(e journal.Entry, s journal.Content) {
 	if s.Staged == e.Staged {
 		f.tree.share(f.staged)
-		f.owing.sent = append(f.owing.sent, &debt{staged: f.staged, size: s.Size, tail: s.Tail})
+		f.owing.sent = append(f.owing.sent, &debt{staged: f.staged, size: s.Size, tail: s.Tail, missing: s.Missing})
 		return
 	}
-	staged, err := reopen(f.tree.options.Staging, s.Staged, s.Size, s.Missing)
+	staged, err := f.tree.reopen(s.Staged, s.Size, s.Missing)
 	if err != nil {
 		return // it was removed after it had arrived, or never was sent
 	}
-	f.owing.sent = append(f.owing.sent, &debt{staged: staged, size: s.Size, tail: s.Tail})
+	f.owing.sent = append(f.owing.sent, &debt{staged: staged, size: s.Size, tail: s.Tail, missing: s.Missing})
 }
 
-func reopen(dir, name string, size int64, missing []journal.Range) (*spool.File, error) {
+func (t *Tree) reopen(name string, size int64, missing []journal.Range) (*spool.File, error) {
 	if !strings.HasSuffix(name, dataSuffix) || filepath.Base(name) != name {
 		return nil, fmt.Errorf("%q is no staging file", name)
 	}
 	var ranges []spool.Range
 	for _, r := range missing {
-		ranges = append(ranges, spool.Range(r))
+		ranges = append(ranges, rangeOf(r))
 	}
-	return spool.Reopen(filepath.Join(dir, name), size, ranges)
+	staged, err := spool.Reopen(filepath.Join(t.options.Staging, name), size, ranges)
+	if err != nil {
+		return nil, err
+	}
+	return staged.Within(t.room), nil
 }
 
-// keepWhatIsOwed ends the Tree's use of contents that are owed, and leaves them to the next daemon. It returns how many there are.
-func (t *Tree) keepWhatIsOwed() (n int) {
+// keepWhatIsOwed ends the Tree's use of contents that are owed, and leaves them to the next daemon.
+func (t *Tree) keepWhatIsOwed() {
 	for _, f := range t.below("") {
 		f.mu.Lock()
 		d := f.owing.debt
 		if d != nil {
-			n++
 			t.warn("closing a staging file", d.staged.Close())
 			if f.staged == d.staged {
 				f.staged = nil
@@ -174,7 +177,6 @@ func (t *Tree) keepWhatIsOwed() (n int) {
 		}
 		f.mu.Unlock()
 	}
-	return n
 }
 
 // errHeld is why something is not sent that a person holds back.

@@ -39,7 +39,7 @@ func (t *Tree) newStaging(name string, size int64) (*spool.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(stem+noteSuffix))
 	}
-	return staged, nil
+	return staged.Within(t.room), nil
 }
 
 // newNote writes the note of a new staging file, and returns what the paths of both begin with.

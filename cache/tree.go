@@ -71,6 +71,10 @@ type Options struct {
 	Host       string
 	Conflict   Conflict
 
+	// StagingLimit is how many bytes of this machine's disk contents may take that the server does not have; who writes more gets
+	// ENOSPC. 0 leaves it to the disk.
+	StagingLimit int64
+
 	// Hook is told right before and after each step on the disk and each change at the server; see Sites. Nil: nobody listens.
 	Hook func(site string)
 
@@ -839,10 +843,12 @@ func (t *Tree) join(f *File) bool {
 
 // Owed is what was written here and is not on the server, and what could never be brought there.
 type Owed struct {
-	Files       int // with something that the server does not have, open or acknowledged
+	Files       int // with something that the server does not have, open or acknowledged, and other changes that are owed
 	Bytes       int64
 	Oldest      time.Time // since when the oldest acknowledged content waits; zero if none does
+	Held        int       // of Files, that are not sent before a person says so
 	Conflicts   int       // contents that could not have their name since this Tree was made
+	Outage      error     // why nothing can be sent now; nil if something can, or nothing was tried
 	Quarantined int       // contents kept in Options.Quarantine for a person to look at
 	LastError   error     // of the last publication whose failure no program was told of; nil if there is none
 }
@@ -857,14 +863,15 @@ func (t *Tree) Owed() Owed {
 		if f.Dirty() {
 			o.Files++
 			o.Bytes += f.entry().Size
-			o.waits(f)
 		}
 	}
+	o.count(t)
 	return o
 }
 
 // Close publishes what open files still hold until ctx ends, quarantines the rest and closes the backend. Calls that
-// come later get ESHUTDOWN, those that write to an open file as well. The error names what had to be quarantined.
+// come later get ESHUTDOWN, those that write to an open file as well. The error names what had to be quarantined. What was
+// acknowledged is sent until ctx ends or the server is known to be away; if something of it is left the error is ErrOwed.
 func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
 	already := t.closed
@@ -883,7 +890,7 @@ func (t *Tree) Close(ctx context.Context) error {
 			errs = append(errs, f.quarantine(err))
 		}
 	}
-	t.queue.emptied(ctx)
+	t.queue.emptied(ctx, t.queue.isOffline)
 	t.cancel()
 	t.walks.stop()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server

@@ -99,6 +99,24 @@ func Open(path string, o Options) (*Journal, Found, error) {
 	return j, found, nil
 }
 
+// Read returns what the list at path owes, and changes nothing. It is for one that nobody has open; one that is not there is
+// os.ErrNotExist.
+func Read(path string) ([]Entry, Found, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, Found{}, err
+	}
+	read, err := parse(text)
+	if err != nil {
+		return nil, Found{}, fmt.Errorf("journal %s: %w", path, err)
+	}
+	j := &Journal{open: map[uint64]Entry{}, over: map[uint64]Entry{}}
+	for _, c := range read.changes {
+		j.apply(c)
+	}
+	return j.Owed(), Found{Torn: read.torn, Damaged: read.damaged}, nil
+}
+
 // load reads what is there, and leaves a file that can be appended to.
 func (j *Journal) load() (found Found, err error) {
 	text, err := j.fs.ReadFile(j.path)

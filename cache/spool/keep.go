@@ -41,6 +41,23 @@ func Reopen(path string, size int64, missing []Range) (*File, error) {
 func (f *File) Clone(path string) (*File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.clone(path, nil)
+}
+
+// CloneWithin is Clone for a copy that takes its room from where the file takes it.
+func (f *File) CloneWithin(path string) (*File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	reserved, err := f.reserve(f.size, f.taken)
+	if err != nil {
+		return nil, err
+	}
+	defer f.settle(reserved)
+	return f.clone(path, f.room)
+}
+
+// clone is Clone for a caller who holds mu.
+func (f *File) clone(path string, room *Room) (*File, error) {
 	disk, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -48,7 +65,8 @@ func (f *File) Clone(path string) (*File, error) {
 	if err := f.copyInto(disk); err != nil {
 		return nil, errors.Join(err, disk.Close(), os.Remove(path))
 	}
-	return &File{disk: disk, path: path, size: f.size, base: f.base, real: Ranges{slices.Clone(f.real.list)}}, nil
+	copied := &File{disk: disk, path: path, size: f.size, base: f.base, real: Ranges{slices.Clone(f.real.list)}}
+	return copied.Within(room), nil
 }
 
 // copyInto gives disk the size and content of the file; the caller holds mu.
@@ -90,4 +108,7 @@ func (f *File) Held() int64 {
 }
 
 // Close closes the file and leaves it where it lies.
-func (f *File) Close() error { return f.disk.Close() }
+func (f *File) Close() error {
+	f.leave()
+	return f.disk.Close()
+}

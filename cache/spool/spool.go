@@ -34,6 +34,9 @@ type File struct {
 	base int64  // from here on everything is real: the base holds nothing there that counts
 	real Ranges // within [0, base)
 
+	room  *Room // that the file takes its disk from; nil if nobody counts
+	taken int64 // of it
+
 	// Of a File that a Store has given:
 	entry   *entry    // nil if none has
 	begun   time.Time // when it was taken with nothing in it
@@ -155,6 +158,11 @@ func (f *File) Append(p []byte) (off int64, n int, err error) {
 }
 
 func (f *File) writeAt(p []byte, off int64) (int, error) {
+	reserved, err := f.reserve(off, int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	defer f.settle(reserved)
 	n, err := f.disk.WriteAt(p, off)
 	end := off + int64(n)
 	f.real.Add(Range{off, min(end, f.base)})
@@ -177,6 +185,11 @@ func (f *File) Fill(p []byte, off int64) error {
 	if err := f.unnote(); err != nil {
 		return err
 	}
+	reserved, err := f.reserve(off, end-off)
+	if err != nil {
+		return err
+	}
+	defer f.settle(reserved)
 	defer f.count()
 	for _, r := range missing {
 		if _, err := f.disk.WriteAt(p[r.Off-off:r.End-off], r.Off); err != nil {
@@ -292,6 +305,7 @@ func (f *File) Truncate(size int64) error {
 	f.size = size
 	f.base = min(f.base, size)
 	f.real.Cut(size)
+	f.settle(0)
 	f.marks()
 	return nil
 }
@@ -300,6 +314,11 @@ func (f *File) Truncate(size int64) error {
 func (f *File) Allocate(off, n int64, keepSize bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	reserved, err := f.reserve(off, n)
+	if err != nil {
+		return err
+	}
+	defer f.settle(reserved)
 	if err := unix.Fallocate(int(f.disk.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
 		return err
 	}
@@ -333,8 +352,13 @@ func (f *File) Data(r Range) iter.Seq[Range] {
 
 // data returns the first run of data that ends behind off; false if there is only a hole.
 func (f *File) data(off int64) (Range, bool) {
-	f.mu.Lock() // the seeks move a position that nothing else uses
+	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.dataLocked(off)
+}
+
+// dataLocked is data for a caller who holds mu: the seeks move a position that nothing else uses.
+func (f *File) dataLocked(off int64) (Range, bool) {
 	begin, err := f.disk.Seek(off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return Range{}, false
@@ -358,6 +382,7 @@ func (f *File) Remove() error {
 	if err != nil && f.isDeleted() {
 		err = nil
 	}
+	f.leave()
 	if closeErr := f.disk.Close(); err == nil {
 		err = closeErr
 	}
@@ -376,5 +401,6 @@ func (f *File) Keep(path string) error {
 	if err != nil {
 		return err
 	}
+	f.leave()
 	return f.disk.Close()
 }
