@@ -70,14 +70,12 @@ const (
 //
 // Files whose name does not end in .toml, or begins with a dot or a #, are not looked at: editors leave such. Symbolic
 // links are followed as long as they stay below dir.
-func Load(dir string) (*Config, []Finding) {
-	c := &Config{
-		dir: dir, connections: map[string]*Connection{}, environments: map[string]*Environment{},
-		global: newScope(), active: []string{defaultActive},
-	}
-	for _, name := range builtin {
-		c.environments[name] = &Environment{Name: name, variables: newScope()}
-	}
+func Load(dir string) (*Config, []Finding) { return LoadWith(dir, nil) }
+
+// LoadWith is Load as if some files below dir, by their slash-separated names, had other contents: nil is one that is not
+// there. It tells what a change would do before anything is written.
+func LoadWith(dir string, files map[string][]byte) (*Config, []Finding) {
+	c := newConfig(dir)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		code, severity := CodeRead, Error
@@ -88,21 +86,46 @@ func Load(dir string) (*Config, []Finding) {
 		return c, slices.Clone(c.findings)
 	}
 	defer root.Close()
-	l := &loader{config: c, root: root, fs: root.FS()}
+	l := &loader{config: c, root: root, fs: root.FS(), instead: files}
 	l.checkDir(".")
-	l.loadVariables()
-	l.loadEnvironments()
-	l.loadConnections()
-	l.loadSettings()
-	c.findings = tidy(c.findings)
+	l.load()
 	return c, slices.Clone(c.findings)
+}
+
+// LoadFiles reads a configuration that lies nowhere: an older state, by the slash-separated names of its files. Findings
+// call it dir.
+func LoadFiles(dir string, files map[string][]byte) (*Config, []Finding) {
+	c := newConfig(dir)
+	l := &loader{config: c, instead: files}
+	l.load()
+	return c, slices.Clone(c.findings)
+}
+
+func newConfig(dir string) *Config {
+	c := &Config{
+		dir: dir, connections: map[string]*Connection{}, environments: map[string]*Environment{},
+		global: newScope(), active: []string{defaultActive},
+	}
+	for _, name := range builtin {
+		c.environments[name] = &Environment{Name: name, variables: newScope()}
+	}
+	return c
 }
 
 // loader reads files for a Config, each relative to the configuration directory and never outside it.
 type loader struct {
-	config *Config
-	root   *os.Root
-	fs     fs.FS
+	config  *Config
+	root    *os.Root // nil where instead is all there is
+	fs      fs.FS
+	instead map[string][]byte // contents of files that count in place of those on disk; see files.go
+}
+
+func (l *loader) load() {
+	l.loadVariables()
+	l.loadEnvironments()
+	l.loadConnections()
+	l.loadSettings()
+	l.config.findings = tidy(l.config.findings)
 }
 
 func (l *loader) report(f Finding) {
@@ -124,6 +147,9 @@ func reason(err error) string {
 
 // read returns the content of a regular file, and its mode.
 func (l *loader) read(name string) ([]byte, os.FileMode, bool) {
+	if data, ok := l.instead[name]; ok {
+		return data, l.mode(name), data != nil
+	}
 	f, err := l.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		l.unreadable(name, err)
@@ -166,6 +192,13 @@ func (l *loader) checkDir(name string) {
 // list returns the names below a directory that are ours to read, directories and files apart. A directory that does not
 // exist is an empty one.
 func (l *loader) list(dir string) (dirs, files []string) {
+	if l.root != nil {
+		dirs, files = l.listDisk(dir)
+	}
+	return l.listInstead(dir, dirs, files)
+}
+
+func (l *loader) listDisk(dir string) (dirs, files []string) {
 	entries, err := fs.ReadDir(l.fs, dir)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
@@ -201,7 +234,7 @@ func (l *loader) list(dir string) (dirs, files []string) {
 
 func (l *loader) loadSettings() {
 	c := l.config
-	if _, err := l.root.Lstat(settingsFile); errors.Is(err, os.ErrNotExist) {
+	if !l.exists(settingsFile) {
 		l.defaultActive()
 		return
 	}
@@ -268,7 +301,7 @@ func (l *loader) readActive(e *entry, report func(Finding)) []string {
 }
 
 func (l *loader) loadVariables() {
-	if _, err := l.root.Lstat(variablesFile); errors.Is(err, os.ErrNotExist) {
+	if !l.exists(variablesFile) {
 		return
 	}
 	l.readScope(variablesFile, "", l.config.global)
@@ -399,7 +432,7 @@ func readVariable(name string, e *entry, secrets bool, place Finding, report fun
 	case *table:
 		s, p := readSourceTable(value, place, report)
 		v.source = *s
-		v.Secret = secrets || s.kind == fromFile || s.kind == fromCredential || s.kind == fromCommand
+		v.Secret = secrets || s.kind == fromFile || s.kind == fromCredential || s.kind == fromCommand || s.kind == fromSealed
 		if mark := value.byKey["secret"]; mark != nil {
 			marked, _ := mark.value.(bool)
 			v.Secret, v.marked = secrets || marked, secrets || marked

@@ -259,7 +259,7 @@ func readSourceTable(t *table, place Finding, report func(Finding)) (*source, *p
 		}
 	}
 	if s.kind == fromNowhere && !failed {
-		return s, invalid("says no source", "write one of value, env, file, credential, command")
+		return s, invalid("says no source", "write one of value, env, file, credential, command, sealed")
 	}
 	if failed {
 		s.kind = fromNowhere
@@ -290,6 +290,8 @@ func (s *source) take(v any) *problem {
 			return &problem{CodeVariableMisplaced, "contains ${, and no variables are replaced here", "write the path itself"}
 		}
 		return checkPath(&setting{text: word})
+	case fromSealed:
+		return checkSealed(word)
 	case fromCredential:
 		if word == "" || word == "." || word == ".." || strings.ContainsAny(word, "/\x00") {
 			return invalid("is no name of a credential", "write the name that LoadCredential= gives it, without a directory")
@@ -420,21 +422,24 @@ func (c *Connection) TOML() []byte {
 }
 
 func (f *field) write(b *bytes.Buffer, s *setting) {
-	value := quote(s.text)
+	if value := f.toml(s); value != "" {
+		b.WriteString(f.name + " = " + value + "\n")
+	}
+}
+
+// toml is the value as TOML; "" for a secret that stands in the definition itself.
+func (f *field) toml(s *setting) string {
 	switch {
 	case f.kind == whole || f.kind == truth || f.name == "port" && !strings.Contains(s.text, "$"):
-		value = s.text
+		return s.text
 	case f.kind == secret && s.source != nil:
-		if value = s.source.toml(); value == "" {
-			return
-		}
+		return s.source.toml()
+	case f.kind == secret && (s.given || !onlyReferences(s.secret.Reveal())):
+		return ""
 	case f.kind == secret:
-		if s.given || !onlyReferences(s.secret.Reveal()) {
-			return
-		}
-		value = quote(s.secret.Reveal())
+		return quote(s.secret.Reveal())
 	}
-	b.WriteString(f.name + " = " + value + "\n")
+	return quote(s.text)
 }
 
 // toml is the source as an inline table, or "" for a literal one.

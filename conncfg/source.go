@@ -29,6 +29,7 @@ const (
 	fromFile       origin = "file"
 	fromCredential origin = "credential"
 	fromCommand    origin = "command"
+	fromSealed     origin = "sealed" // encrypted with the key of the configuration, in the file itself
 )
 
 // source is a value, or the place where it is found when it is needed.
@@ -46,12 +47,14 @@ func (s *source) String() string {
 		return "command " + strings.Join(s.argv, " ")
 	case fromNowhere:
 		return ""
+	case fromSealed:
+		return "sealed"
 	}
 	return string(s.kind) + " " + s.text
 }
 
 // sourceKeys are the keys of a table that says where a value comes from.
-var sourceKeys = []string{"value", "env", "file", "credential", "command", "secret"}
+var sourceKeys = []string{"value", "env", "file", "credential", "command", "sealed", "secret"}
 
 // fetch asks the source. Its answer is bounded in time and size, and the errors carry nothing of the value.
 func (s *source) fetch(ctx context.Context) (string, error) {

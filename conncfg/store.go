@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // Errors of Store, beside those of the file system.
@@ -110,6 +108,83 @@ func (s *Store) Delete(name string) error {
 	}
 	return syncDir(filepath.Dir(file))
 }
+
+// Write makes a file of the configuration hold data in place of was; nil is a file that is not there. It fails with ErrChanged,
+// and leaves the file alone, if it holds anything else. A new file is readable by its owner alone, and folders are made.
+func (s *Store) Write(name string, was, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := CheckFile(name); err != nil {
+		return err
+	}
+	file := filepath.Join(s.dir, filepath.FromSlash(name))
+	info, err := os.Lstat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && was != nil, err == nil && was == nil:
+		return fmt.Errorf("%s: %w", file, ErrChanged)
+	case errors.Is(err, os.ErrNotExist) && data == nil:
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		if err := s.makeDirs(filepath.Dir(file)); err != nil {
+			return err
+		}
+		return s.replace(file, data, nil)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: %w", file, ErrLink)
+	}
+	now, err := os.ReadFile(file)
+	switch {
+	case err != nil:
+		return err
+	case !bytes.Equal(now, was):
+		return fmt.Errorf("%s: %w", file, ErrChanged)
+	case data != nil && bytes.Equal(now, data):
+		return nil
+	case data != nil:
+		return s.replace(file, data, info)
+	}
+	if err := s.step("remove"); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// makeDirs makes the folders between the configuration directory and dir, and dir.
+func (s *Store) makeDirs(dir string) error {
+	below, err := filepath.Rel(s.dir, dir)
+	if err != nil {
+		return err
+	}
+	at := s.dir
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return err
+	}
+	for part := range strings.SplitSeq(below, string(filepath.Separator)) {
+		if part == "." {
+			continue
+		}
+		at = filepath.Join(at, part)
+		switch err := os.Mkdir(at, 0o700); {
+		case errors.Is(err, os.ErrExist):
+		case err != nil:
+			return err
+		default:
+			if err := syncDir(filepath.Dir(at)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Free returns ErrNameTaken if a new connection could not bear the name: its place is taken, also by one that differs in
+// upper and lower case alone or by a project.
+func (c *Config) Free(name string) error { return c.free(name) }
 
 // free returns ErrNameTaken if a connection or project stands in name's way.
 func (c *Config) free(name string) error {
@@ -230,60 +305,16 @@ func syncDir(dir string) error {
 
 // withEnabled returns the definition with its enabled key set.
 func withEnabled(data []byte, enabled bool) ([]byte, error) {
-	body := bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	mark := data[:len(data)-len(body)]
-	value := strconv.FormatBool(enabled)
-	span, found, err := enabledSpan(body)
+	if e := document(data, func(Finding) {}).byKey["enabled"]; e != nil {
+		if _, ok := e.value.(bool); !ok {
+			return nil, errors.New("enabled is neither true nor false: correct it first")
+		}
+	}
+	out, err := amend(data, amendment{key: "enabled", value: strconv.FormatBool(enabled)})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: correct the file first; pierfs check tells the line", err)
 	}
-	if !found {
-		value = "enabled = " + value + lineBreak(body)
-	}
-	out := append([]byte(nil), mark...)
-	out = append(out, body[:span.Offset]...)
-	if !found && span.Offset > 0 && body[span.Offset-1] != '\n' {
-		out = append(out, lineBreak(body)...)
-	}
-	out = append(out, value...)
-	return append(out, body[span.Offset+span.Length:]...), nil
-}
-
-// enabledSpan finds the value of the top-level key enabled, or the place where it can be added: below the last top-level
-// key, so that no comment is parted from the table it belongs to.
-func enabledSpan(body []byte) (span unstable.Range, found bool, err error) {
-	var p unstable.Parser
-	p.Reset(body)
-	top := true
-	for p.NextExpression() {
-		n := p.Expression()
-		if n.Kind != unstable.KeyValue {
-			top = false
-			continue
-		}
-		if !top {
-			continue
-		}
-		key := n.Key()
-		key.Next()
-		if string(key.Node().Data) == "enabled" && key.IsLast() {
-			if n.Value().Kind != unstable.Bool {
-				return span, false, errors.New("enabled is neither true nor false: correct it first")
-			}
-			return n.Value().Raw, true, nil
-		}
-		end := int(n.Raw.Offset + n.Raw.Length)
-		if i := bytes.IndexByte(body[end:], '\n'); i >= 0 {
-			end += i + 1
-		} else {
-			end = len(body)
-		}
-		span = unstable.Range{Offset: uint32(end)}
-	}
-	if p.Error() != nil {
-		return span, false, errors.New(syntaxMessage(p.Error()) + ": correct the file first; pierfs check tells the line")
-	}
-	return span, false, nil
+	return out, nil
 }
 
 // lineBreak is what the file ends its lines with.

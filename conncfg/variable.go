@@ -121,7 +121,12 @@ func (c *Config) expander(env string) *expander {
 
 // online makes the expander ask the sources themselves, within ctx.
 func (x *expander) online(ctx context.Context) *expander {
-	x.fetch = func(s source) (string, error) { return s.fetch(ctx) }
+	x.fetch = func(s source) (string, error) {
+		if s.kind == fromSealed {
+			return x.config.unseal(s)
+		}
+		return s.fetch(ctx)
+	}
 	return x
 }
 
@@ -221,6 +226,14 @@ func (c *Config) variable(env, name string) *Variable {
 		}
 	}
 	return c.global.find(name)
+}
+
+// Defined returns the variable that is written for env itself, or among the global ones if env is "", or nil.
+func (c *Config) Defined(env, name string) *Variable {
+	if env == "" {
+		return c.global.find(name)
+	}
+	return c.scope(env).find(name)
 }
 
 // visible maps the names that are defined in env to what they are.

@@ -1,0 +1,168 @@
+package conncfg
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Difference is one value that differs between two states of a configuration, without anything of a secret: of that it tells
+// only that it is another one.
+type Difference struct {
+	File        string `json:"file"` // below the configuration directory
+	Connection  string `json:"connection,omitempty"`
+	Environment string `json:"environment,omitempty"` // "" for all
+	Field       string `json:"field"`
+	Before      string `json:"before,omitempty"` // "" where it is not written
+	After       string `json:"after,omitempty"`
+}
+
+// Differences returns what is written otherwise in after, in the order of files and fields. Comments and layout do not count.
+func Differences(before, after *Config) []Difference {
+	old, now := before.written(), after.written()
+	hidden := before.feedsSecrets()
+	maps.Copy(hidden, after.feedsSecrets())
+	var out []Difference
+	for at := range union(old, now) {
+		a, b := old[at], now[at]
+		if a.raw == b.raw {
+			continue
+		}
+		d := at
+		if strings.HasPrefix(at.Field, "variables.") && hidden[strings.TrimPrefix(at.Field, "variables.")] {
+			a.shown, b.shown = hide(a.shown), hide(b.shown)
+		}
+		if a.shown == b.shown && a.shown != "" {
+			b.shown += " (another one)"
+		}
+		d.Before, d.After = a.shown, b.shown
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b Difference) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Environment, b.Environment),
+			cmp.Compare(rankOf(a.Field), rankOf(b.Field)), cmp.Compare(a.Field, b.Field))
+	})
+	return out
+}
+
+// rankOf is where a field stands in the table of fields.
+func rankOf(name string) int {
+	return slices.IndexFunc(fields, func(f *field) bool { return f.name == name })
+}
+
+func hide(shown string) string {
+	if shown == "" {
+		return ""
+	}
+	return masked
+}
+
+// value is what is written, and what may be shown of it.
+type value struct{ raw, shown string }
+
+// written returns all values of a configuration by their place.
+func (c *Config) written() map[Difference]value {
+	all := map[Difference]value{}
+	for name, conn := range c.connections {
+		at := Difference{File: ConnectionFile(name), Connection: name}
+		exists := at
+		exists.Field = "name"
+		all[exists] = value{name, name}
+		for env, set := range conn.all() {
+			for field, s := range set {
+				at.Environment, at.Field = env, field
+				all[at] = value{raw: s.raw(), shown: cmp.Or(fieldOf[field].shown(s), `""`)}
+				if s.broken {
+					all[at] = value{raw: "broken", shown: "(a mistake)"}
+				}
+			}
+		}
+	}
+	scopes := map[string]scope{"": c.global}
+	for name, e := range c.environments {
+		scopes[name] = e.variables
+		if e.File != "" {
+			all[Difference{File: EnvironmentFile(name), Environment: name, Field: "environment"}] = value{name, name}
+		}
+	}
+	for env, s := range scopes {
+		for _, v := range s.all() {
+			at := Difference{File: EnvironmentFile(env), Environment: env, Field: "variables." + v.Name}
+			if v.Secret {
+				at.Field = "secrets." + v.Name
+			}
+			all[at] = value{raw: string(v.source.kind) + "\x00" + v.source.text + "\x00" + strings.Join(v.source.argv, "\x00"), shown: cmp.Or(v.Source(), `""`)}
+		}
+	}
+	settings := Difference{File: settingsFile}
+	settings.Field = "activeEnvironments"
+	all[settings] = value{strings.Join(c.active, "\x00"), "[" + strings.Join(c.active, ", ") + "]"}
+	return all
+}
+
+// raw is everything that makes a setting what it is. It may hold a secret and goes nowhere.
+func (s *setting) raw() string {
+	parts := []string{s.text, s.secret.Reveal(), s.duration.String()}
+	s.source.hash(func(more ...string) { parts = append(parts, more...) })
+	return strings.Join(parts, "\x00")
+}
+
+// feedsSecrets returns the variables that any connection needs for a field that holds a secret: whether they are marked or not,
+// their values are not for everybody.
+func (c *Config) feedsSecrets() map[string]bool {
+	names := map[string]bool{}
+	for _, conn := range c.connections {
+		for env := range c.environments {
+			needed := map[string]*Variable{}
+			for _, name := range Secrets() {
+				if s := conn.merged(env, name); s != nil && !s.broken {
+					c.references(env, s.secret.Reveal(), needed)
+				}
+			}
+			for name := range needed {
+				names[name] = true
+			}
+		}
+	}
+	return names
+}
+
+func union[K comparable, V any](a, b map[K]V) map[K]V {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
+}
+
+// Affected is a connection in an environment whose meaning differs between two states of a configuration.
+type Affected struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment"`
+	Change      string `json:"change"` // "added", "changed" or "removed"
+}
+
+// Affects returns the connections that mean something else in after than in before, in the environments that exist in either.
+// A description is no meaning; that it is switched on or off is.
+func Affects(before, after *Config) []Affected {
+	var out []Affected
+	for name := range union(before.connections, after.connections) {
+		old, now := before.connections[name], after.connections[name]
+		for env := range union(before.environments, after.environments) {
+			a := Affected{Name: name, Environment: env, Change: "changed"}
+			switch {
+			case old == nil:
+				a.Change = "added"
+			case now == nil:
+				a.Change = "removed"
+			case before.Revision(name, env) == after.Revision(name, env) && old.Enabled() == now.Enabled() &&
+				slices.Contains(before.active, env) == slices.Contains(after.active, env):
+				continue
+			}
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, func(a, b Affected) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Environment, b.Environment))
+	})
+	return out
+}
