@@ -47,7 +47,7 @@ var modelNames = []string{"a", "b", "c", "d/x", "d/y"}
 // TestTreeAgreesWithAMap makes random calls, compares all that can be seen after each, and loses a request or a reply now and
 // then: one at a time, so that nobody may notice.
 func TestTreeAgreesWithAMap(t *testing.T) {
-	seeds, steps := 8, 120
+	seeds, steps := 5, 120
 	if testing.Short() {
 		seeds = 2
 	}

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every check of the project on a bare Debian with Go, as root: installs what is missing, fetches the FTP servers of
 # the tests, then gofmt, go vet, staticcheck, all tests, the race detector, and every fuzz target for a moment. Exits
-# non-zero if anything fails; a test that is skipped fails too, for it proves nothing.
+# non-zero if anything fails; a test that is skipped fails too, for it proves nothing. What needs no quiet machine runs
+# beside the tests of the rooms, behind them in priority.
 #
 # A test that fails runs a second time, alone. If it passes then, it is named as "unsteady" in the closing lines together
 # with what it wrote when it failed, and does not fail the rest: that is for a machine that stalls, and a defect all the
@@ -16,8 +17,9 @@
 # PIERFS_SHARED names the directory with tools/legacy_probe.py; by default it is "shared" beside the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+readonly script=$PWD/integration/test.sh
 
-readonly fuzztime=${FUZZTIME:-5s}
+readonly fuzztime=${FUZZTIME:-3s}
 
 if [ "$(id -u)" != 0 ]; then
 	echo "integration/test.sh: mounts and servers need root" >&2
@@ -131,6 +133,7 @@ install_missing() {
 # sweep lets go of mounts whose daemon was killed together with its test, then removes the tests' directory.
 sweep() {
 	local point
+	kill $(jobs -p) 2>/dev/null || true
 	awk -v dir="$TMPDIR/" '$3 ~ /^fuse/ && index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r point; do
 		umount -l "$(printf %b "$point")" || true
 	done
@@ -181,7 +184,7 @@ gotest() {
 	rm -f "$again"
 	"$gotestsum" --format pkgname --format-icons text --jsonfile "$events" --packages "$packages" \
 		--rerun-fails=1 --rerun-fails-max-failures=8 --rerun-fails-abort-on-data-race --rerun-fails-report "$again" \
-		-- -count=1 "$@" </dev/null 2>&1 | tails | tee "$log" || status=$?
+		-- -count=1 -vet=off "$@" </dev/null 2>&1 | tails | tee "$log" || status=$?
 	if grep -q '"Action":"skip".*"Test":' "$events"; then
 		echo "FAIL: a skipped test proves nothing" | tee -a "$log"
 		status=1
@@ -208,9 +211,56 @@ prepare() {
 	gotestsum=$(go tool -n gotestsum)
 }
 
+# What needs no quiet machine: the steps of the background.
+vet() { go vet ./...; }
+
+staticcheck() { go tool staticcheck ./...; }
+
+# programs builds what the black-box tests start (integration/daemon), once for all of them.
+programs() {
+	go build -o "$PIERFS_PROGRAMS/" ./cmd/pierfs ./cmd/pierfsd &&
+		go build -race -o "$PIERFS_PROGRAMS/-race/" ./cmd/pierfs ./cmd/pierfsd
+}
+
+# fuzzers builds a program for each room that has fuzz targets, and lists them in the file "targets".
+fuzzers() {
+	local file room
+	git grep -lE '^func Fuzz' -- '*_test.go' | while read -r file; do
+		room=$(dirname "$file")
+		sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|$room \1|p" "$file"
+	done >"$TMPDIR/targets"
+	cut -d' ' -f1 "$TMPDIR/targets" | sort -u | while read -r room; do
+		go test -vet=off -c -fuzz=. -o "$TMPDIR/fuzz/${room//\//-}.test" "./$room" || return 1
+	done
+}
+
+readonly beside=(vet programs fuzzers staticcheck)
+
+# background runs these steps one behind the other, and keeps what they tell and how they end.
+background() {
+	local name status
+	for name in "${beside[@]}"; do
+		status=0
+		"$name" >"$TMPDIR/$name.log" 2>&1 || status=$?
+		echo "$status" >"$TMPDIR/$name.status"
+	done
+}
+
+# fuzz runs the target $2 of the room $1 for a moment.
+fuzz() {
+	cd "$1"
+	"$TMPDIR/fuzz/${1//\//-}.test" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$fuzztime" -test.parallel 1 \
+		-test.fuzzcachedir "$TMPDIR/fuzz/cache/$1" -test.timeout 5m >"$TMPDIR/$2.log" 2>&1 </dev/null && return
+	echo "FAIL: $2 in $1"
+	tail -n 100 "$TMPDIR/$2.log"
+	return 1
+}
+
 checks() {
-	local failed=()
+	local failed=() name
 	prepare
+	export PIERFS_PROGRAMS=$TMPDIR/programs
+	mkdir -p "$PIERFS_PROGRAMS/-race" "$TMPDIR/fuzz/cache"
 
 	step gofmt
 	local unformatted
@@ -220,34 +270,41 @@ checks() {
 		failed+=(gofmt)
 	fi
 
-	step go vet
-	go vet ./... || failed+=("go vet")
+	nice -n 19 bash "$script" part background </dev/null &
 
-	step staticcheck
-	go tool staticcheck ./... || failed+=(staticcheck)
-
+	# Rooms without a goroutine have nothing to race with; the detector would only make them ten times slower.
+	local -r alone='./backends/charset ./backends/ftp/listing'
 	local rooms
-	rooms=$(go list ./... | grep -v '^pierfs/integration')
+	rooms=$(go list ./... | grep -v -e '^pierfs/integration' $(printf -- ' -e ^pierfs%s$' ${alone//.\///}))
 	step tests of the rooms, with the race detector
 	gotest rooms "$rooms ./integration/link" -race -timeout 10m || failed+=("tests of the rooms")
 
-	step contract on every FTP server, without the race detector
+	step contract on every FTP server, and rooms without goroutines
 	gotest ftp ./backends/ftp -timeout 10m -run '^TestSuite$' || failed+=("contract on every FTP server")
+	gotest alone "$alone" -timeout 5m || failed+=("rooms without goroutines")
+
+	step "${beside[*]}: what ran beside the tests"
+	wait
+	for name in "${beside[@]}"; do
+		cat "$TMPDIR/$name.log"
+		[ "$(cat "$TMPDIR/$name.status")" = 0 ] || failed+=("$name")
+	done
 
 	# One package at a time: their servers are given little time to answer, and two cores are few.
 	step black-box tests
 	gotest integration "$(go list ./integration/... | grep -v /link$)" -p 1 -timeout 20m || failed+=("black-box tests")
 
 	step fuzz targets, "$fuzztime" each
-	local room target
-	while IFS=: read -r room target; do
-		gotest "$target" "$room" -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" || failed+=("$target in $room")
-	done < <(git grep -lE '^func Fuzz' -- '*_test.go' | while read -r file; do
-		sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|./$(dirname "$file"):\1|p" "$file"
-	done)
+	xargs -P "$(nproc)" -L 1 bash "$script" part fuzz <"$TMPDIR/targets" || failed+=("fuzz targets")
 
+	step slowest tests
+	for name in rooms ftp integration; do
+		"$gotestsum" tool slowest --num 20 --jsonfile "$TMPDIR/$name.json" || true
+	done
 	step "closing lines"
-	cat "$TMPDIR"/*.log
+	for name in rooms ftp alone integration; do
+		cat "$TMPDIR/$name.log"
+	done
 	cat "$TMPDIR/unsteady" 2>/dev/null || true
 	if [ ${#failed[@]} -gt 0 ]; then
 		printf 'FAILED after %ds: %s\n' "$SECONDS" "$(IFS=,; echo "${failed[*]}")"
@@ -267,6 +324,7 @@ these)
 	prepare
 	gotest these "${@:2}"
 	;;
+part) "${@:2}" ;; # of the whole, in a process of its own
 *)
 	sed -n '2,/^$/s/^# \{0,1\}//p' integration/test.sh >&2
 	exit 64

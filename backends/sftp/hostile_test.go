@@ -420,16 +420,21 @@ func TestListingBeyondTheBoundIsAnError(t *testing.T) {
 		"names that are wrong": {256, 0},
 	} {
 		n := 0
+		names := make([]string, 900)
+		for i := range names {
+			names[i] = strings.Repeat("0", max(test.length, 1))
+		}
+		same := nameReply(names...)
 		b, _ := scripted(t, Options{}, func(kind byte, p *parser) ([]byte, bool) {
 			if kind != typeReaddir {
 				return nil, false
 			}
-			names := make([]string, 900)
+			if test.length < 0 || test.length > 255 { // nothing counts but how many there are
+				return same, true
+			}
 			for i := range names {
 				names[i] = fmt.Sprintf("%0*d", max(test.length, 1), n)
-				if test.length >= 0 {
-					n++
-				}
+				n++
 			}
 			return nameReply(names...), true
 		})
