@@ -284,6 +284,7 @@ type Caps struct {
 	ListLimit int           // a listing of exactly so many entries may have been cut; 0 if the server cuts none
 	Hidden    uint64        // names left out of listings so far because they may not cross the seam
 	Streams   int           // contents that may be on their way at a time; further ones wait. 0 if there is no such bound
+	ManyLists bool          // a List under WithWhole needs no stream: many may be on their way at a time
 	MaxRead   int           // bytes that one request may fetch
 	MaxWrite  int           // bytes that one request may carry
 
@@ -291,6 +292,16 @@ type Caps struct {
 	UID, GID uint32
 	HasLogin bool
 }
+
+// WithWhole returns ctx for a List whose caller waits for all of a directory that is likely to be short, rather than for its first
+// entries. A Backend may have it come in another way then, which is quicker for many short listings at a time; what is listed is
+// the same.
+func WithWhole(ctx context.Context) context.Context { return context.WithValue(ctx, wholeKey{}, true) }
+
+// WantsWhole reports whether ctx is one of WithWhole.
+func WantsWhole(ctx context.Context) bool { return ctx.Value(wholeKey{}) != nil }
+
+type wholeKey struct{}
 
 // Call is one call that crossed the wire, as an Observer is told of it.
 type Call struct {

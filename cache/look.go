@@ -264,7 +264,7 @@ func (t *Tree) glance(dir string, room *atomic.Int64) (int, error) {
 	defer cancel()
 	l := t.newListing(cancel)
 	l.room = room
-	err := t.list(ctx, dir, l, &overlay{})
+	err := t.list(backends.WithWhole(ctx), dir, l, &overlay{})
 	return l.list.Len(), err
 }
 

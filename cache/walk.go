@@ -352,8 +352,8 @@ func (t *Tree) endWalks() {
 
 // lanes is how many listings ahead may be on their way.
 func (t *Tree) lanes() int {
-	if streams := t.Caps().Streams; streams > 0 {
-		return streams // there is one session more
+	if caps := t.Caps(); caps.Streams > 0 && !caps.ManyLists {
+		return caps.Streams // there is one session more
 	}
 	return t.walks.lane
 }

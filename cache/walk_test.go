@@ -51,8 +51,9 @@ func TestWalkIsListedAhead(t *testing.T) {
 		names   int
 		lists   int
 	}{
-		"220 directories":   {mem.Options{}, 900 * time.Millisecond, fillTree(20, 10, 10), 2220, 221},
-		"in three sessions": {mem.FTP(func(c *backends.Caps) { c.Streams = 3 }), 7 * time.Second, fillTree(20, 10, 10), 2220, 221},
+		"220 directories": {mem.Options{}, 900 * time.Millisecond, fillTree(20, 10, 10), 2220, 221},
+		"three sessions, and listings that need none": {mem.FTP(func(c *backends.Caps) { c.Streams, c.ManyLists = 3, true }), 900 * time.Millisecond, fillTree(20, 10, 10), 2220, 221},
+		"in three sessions":                           {mem.FTP(func(c *backends.Caps) { c.Streams = 3 }), 7 * time.Second, fillTree(20, 10, 10), 2220, 221},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

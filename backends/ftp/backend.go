@@ -19,7 +19,8 @@
 // taken away when others want the session; the next read goes on where it ended, if the file is still the same, and is ESTALE
 // if not. A listing is fetched at the server's pace whatever the caller does meanwhile. So nobody holds a session and waits for another.
 //
-// Lock order: reader.turn and writer.turn (held over the network, by their own callers), then Backend.mu, a leaf.
+// Lock order: reader.turn and writer.turn (held over the network, by their own callers), Backend.clock (held over one flight, by
+// who holds a session), then Backend.mu, a leaf.
 package ftp
 
 import (
@@ -83,6 +84,8 @@ type Backend struct {
 
 	hidden atomic.Uint64
 	faces  faces
+	riders chan struct{} // has one of each listing by STAT that is under way
+	clock  sync.Mutex    // held by who asks what the server's clock shows
 
 	mu      sync.Mutex
 	closed  bool
@@ -91,6 +94,7 @@ type Backend struct {
 	caps    backends.Caps
 	offered wire.Features // by the server of the last session
 	learned learned
+	riding  *ride // in which listings by STAT may take part; nil before the first
 	workers sync.WaitGroup
 }
 
@@ -103,6 +107,7 @@ type learned struct {
 	pattern   bool // a listing of "{name}" tells of one entry as lstat does (vsftpd)
 	echo      echo
 	forged    map[string]bool // directories in which STAT is not to be trusted; guarded by Backend.mu
+	longOnes  map[string]bool // those of which STAT does not tell all; guarded by Backend.mu
 	plainList bool            // LIST takes no options
 	odd       bool            // MLST spells names in its own way
 	seals     bool            // TLS data connections end with a close_notify
@@ -142,7 +147,7 @@ func New(o Options) (*Backend, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Login.Step = nil
-	b := &Backend{o: o, sessions: o.Sessions, leases: make(map[*lease]struct{}), caps: guess(o)}
+	b := &Backend{o: o, sessions: o.Sessions, leases: make(map[*lease]struct{}), riders: make(chan struct{}, mostRiders), caps: guess(o)}
 	if b.sessions == nil {
 		b.sessions = new(Sessions)
 	}
@@ -172,6 +177,7 @@ func (b *Backend) Caps() backends.Caps {
 	c := b.caps
 	c.SetPerm = c.SetPerm && !b.learned.noPerm
 	c.SetTimes = c.SetTimes && !b.learned.noTimes
+	c.ManyLists = b.offered.StatLists && b.learned.echo != silent
 	c.Hidden = b.hidden.Load()
 	return c
 }

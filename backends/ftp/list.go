@@ -49,6 +49,11 @@ func (l *listed) run(ctx context.Context) error {
 	}
 	ctx, loosen := b.bind(ctx)
 	defer loosen()
+	if backends.WantsWhole(ctx) {
+		if done, err := l.listShort(ctx); done {
+			return b.seam("list", l.dir, err)
+		}
+	}
 	for {
 		held, err := b.take(ctx, pool.Meta, again)
 		if err != nil {
@@ -129,6 +134,9 @@ func (b *Backend) openList(ctx context.Context, s *wire.Session, dir string) (*t
 		t.format = listing.Lines
 		command = b.listCommand(p)
 		s.Prepend("CWD "+p, "CWD "+b.Root())
+		if b.known().echo == untried && s.Features().StatLists {
+			s.Prepend(echoTrial...)
+		}
 	}
 	down, err := s.List(ctx, command)
 	if t.format == listing.Lines && err != nil && vague(err) && !b.known().plainList {
@@ -138,6 +146,9 @@ func (b *Backend) openList(ctx context.Context, s *wire.Session, dir string) (*t
 		return nil, b.whyList(ctx, s, dir, err)
 	}
 	t.down = down
+	if said := down.Before(); len(said) > 2 {
+		b.learnEcho(said[2])
+	}
 	if t.format == listing.Lines && len(down.Before()) > 0 && !positive(down.Before()[0]) {
 		down.Cancel()
 		return nil, b.whyList(ctx, s, dir, &wire.Refusal{Command: "CWD " + p, Reply: down.Before()[0]})
@@ -177,11 +188,16 @@ func (b *Backend) whyList(ctx context.Context, s *wire.Session, dir string, err 
 
 // reading is the listing that comes out of r.
 func (b *Backend) reading(t *transfer, r io.Reader) *listing.Listing {
+	return listing.Read(r, t.format, b.linesOf(t.dir))
+}
+
+// linesOf is lines for dir, with whoever is told of what cannot be read.
+func (b *Backend) linesOf(dir string) listing.Options {
 	o := b.lines()
 	o.Unreadable = func(line string) {
-		b.o.Logger.Warn("a line of a listing cannot be read", "server", b.o.Address, "dir", t.dir, "line", line)
+		b.o.Logger.Warn("a line of a listing cannot be read", "server", b.o.Address, "dir", dir, "line", line)
 	}
-	return listing.Read(r, t.format, o)
+	return o
 }
 
 // take yields what l lists, but for entries that must be asked about, which it returns.
@@ -357,8 +373,13 @@ func (b *Backend) cut(n int) {
 
 // fromMemory yields a listing that has come whole.
 func (l *listed) fromMemory(ctx context.Context, t *transfer, raw []byte) error {
-	doubts, err := l.take(l.b.reading(t, bytes.NewReader(raw)))
-	if truncated(t.said) {
+	return l.whole(ctx, l.b.reading(t, bytes.NewReader(raw)), t.said)
+}
+
+// whole yields a listing that is here, of which the server has said so.
+func (l *listed) whole(ctx context.Context, list *listing.Listing, said wire.Reply) error {
+	doubts, err := l.take(list)
+	if truncated(said) {
 		l.b.cut(l.count)
 	}
 	if err == nil && !l.left {
@@ -393,20 +414,21 @@ func (b *Backend) calibrate(ctx context.Context, s *wire.Session, t *transfer) (
 		t.down.Cancel()
 		return nil, false, err
 	}
-	return raw, true, b.askTimes(ctx, s, t, raw)
+	o := listing.Options{Now: time.Now(), CRLF: b.lines().CRLF}
+	return raw, true, b.askTimes(ctx, s, t.dir, listing.Read(bytes.NewReader(raw), listing.Lines, o))
 }
 
-// askTimes has files of a listing tell the time.
-func (b *Backend) askTimes(ctx context.Context, s *wire.Session, t *transfer, raw []byte) error {
+// askTimes has files of a listing of dir, read as if the server were on UTC, tell the time.
+func (b *Backend) askTimes(ctx context.Context, s *wire.Session, dir string, list *listing.Listing) error {
 	var asked []listing.Sample
 	var commands []string
-	for e, err := range listing.Read(bytes.NewReader(raw), listing.Lines, listing.Options{Now: time.Now(), CRLF: b.lines().CRLF}).Entries() {
+	for e, err := range list.Entries() {
 		if err != nil || len(asked) == samples {
 			break
 		}
 		if e.Mode.IsRegular() && e.Known.Has(backends.HasModTime) && e.TimeUnit <= time.Minute && b.passes(e.Name) {
 			asked = append(asked, listing.Sample{Listed: e.ModTime, Unit: e.TimeUnit})
-			commands = append(commands, "MDTM "+b.path(join(t.dir, e.Name)))
+			commands = append(commands, "MDTM "+b.path(join(dir, e.Name)))
 		}
 	}
 	if len(asked) == 0 {

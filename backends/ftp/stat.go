@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -176,20 +175,17 @@ func (b *Backend) question(f wire.Features, name string) question {
 	q := b.light(name)
 	q.light = false
 	if pattern := patternOf(p); pattern != "" && !hasLineEnd(name) && !b.distrusted(name) {
-		q.nonce = strconv.Itoa(1_000_000 + rand.IntN(1_000_000_000))
+		q.nonce = unforeseen()
 		q.commands = append(q.commands, "STAT -a "+pattern, "REST "+q.nonce, "REST 0")
 	}
 	return q
 }
 
 // distrust has STAT not asked any more in the directory of name.
-func (b *Backend) distrust(name string) {
-	b.learn(func(l *learned) {
-		if l.forged == nil || len(l.forged) >= listedKept {
-			l.forged = make(map[string]bool)
-		}
-		l.forged[parent(name)] = true
-	})
+func (b *Backend) distrust(name string) { b.distrustDir(parent(name)) }
+
+func (b *Backend) distrustDir(dir string) {
+	b.learn(func(l *learned) { note(&l.forged, dir) })
 }
 
 func (b *Backend) distrusted(name string) bool {
@@ -200,17 +196,24 @@ func (b *Backend) distrusted(name string) bool {
 
 // tryEcho learns whether REST repeats the number that it is told.
 func (b *Backend) tryEcho(ctx context.Context, s *wire.Session) error {
-	const number = "918273645"
-	replies, err := s.Do(ctx, "REST "+number, "REST 0")
-	if err != nil {
-		return err
+	replies, err := s.Do(ctx, echoTrial...)
+	if err == nil {
+		b.learnEcho(replies[0])
 	}
+	return err
+}
+
+const echoNumber = "918273645"
+
+var echoTrial = []string{"REST " + echoNumber, "REST 0"}
+
+// learnEcho learns from the first reply to echoTrial.
+func (b *Backend) learnEcho(r wire.Reply) {
 	b.learn(func(l *learned) {
-		if l.echo = silent; repeats(replies[0], number) {
+		if l.echo = silent; repeats(r, echoNumber) {
 			l.echo = echoes
 		}
 	})
-	return nil
 }
 
 func repeats(r wire.Reply, number string) bool {
@@ -248,7 +251,7 @@ func (b *Backend) answer(ctx context.Context, s *wire.Session, q question, repli
 			s.Close()
 			b.distrust(q.name)
 			b.o.Logger.Warn("a name in a directory forges replies of the server", "server", b.o.Address, "name", q.name)
-			return backends.Info{}, &backends.Error{Op: "stat", Name: q.name, Code: syscall.EIO, Class: backends.Transient, Err: errors.New("the server's replies are out of step")}
+			return backends.Info{}, errOutOfStep("stat", q.name)
 		}
 	}
 	info, ok := b.fromPattern(q, listed)
@@ -270,6 +273,10 @@ func (b *Backend) answer(ctx context.Context, s *wire.Session, q question, repli
 	}
 	// Here are links, which vsftpd filters by what they lead to, and whatever servers do not tell otherwise.
 	return b.fromParent(ctx, s, q, size, mtime, dir)
+}
+
+func errOutOfStep(op, name string) error {
+	return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Class: backends.Transient, Err: errors.New("the server's replies are out of step")}
 }
 
 func (b *Backend) absent(q question, said wire.Reply) error {

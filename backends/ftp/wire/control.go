@@ -24,6 +24,8 @@ type exchange struct {
 	agreed   bool          // that was a preliminary one; set before began is closed
 	again    chan struct{} // closed by a second preliminary one; nil where nobody waits for it
 	done     chan struct{} // closed by the final one
+	number   string        // that the reply must repeat, else nothing of the session is believed any more; "" where it need not
+	spoilt   error         // what was wrong with the reply, where that ended the session; set before Session.dead is closed
 	givenUp  bool          // a transfer whose final reply may never come; guarded by Session.mu
 	early    int
 	reply    Reply
@@ -180,14 +182,23 @@ func (s *Session) listen() {
 			return
 		}
 		reply, err := readReply(s.replies, s.listing())
+		if err == nil {
+			err = s.take(reply)
+		}
 		if err != nil {
+			s.blame(err)
 			s.kill(err)
 			return
 		}
-		if err := s.take(reply); err != nil {
-			s.kill(err)
-			return
-		}
+	}
+}
+
+// blame notes that the session ends with what came in place of the next reply.
+func (s *Session) blame(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 {
+		s.queue[0].spoilt = err
 	}
 }
 
@@ -231,7 +242,7 @@ func (s *Session) match(reply Reply) (*exchange, error) {
 	x := s.queue[0]
 	if reply.early() {
 		if x.early++; x.early > maxEarly {
-			return nil, errTooLong
+			return nil, ErrTooLong
 		}
 		if x.early == 1 && x.began != nil {
 			x.agreed = true
@@ -258,6 +269,9 @@ func (s *Session) match(reply Reply) (*exchange, error) {
 	}
 	if err := misfit(x.command, reply); err != nil && reply.Code != 421 {
 		return nil, err
+	}
+	if x.number != "" && !(reply.Code == 350 && strings.Contains(reply.text(), x.number)) {
+		return nil, fmt.Errorf("%w: %.200q", errNoEcho, reply.text())
 	}
 	s.queue = s.queue[1:]
 	return x, nil

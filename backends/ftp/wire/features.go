@@ -176,6 +176,7 @@ func (f *Features) identify(syst Reply) {
 	switch name {
 	case "vsftpd":
 		f.Sequential, f.MDTMSets, f.awaitsNotify, f.unhurried = true, true, true, true
+		f.StatLists = !f.MLST
 	case "proftpd":
 		f.Sequential, f.fragile = true, true
 	case "pure-ftpd":

@@ -730,7 +730,7 @@ func TestSecretsAndEscapes(t *testing.T) {
 	if strings.ContainsAny(log.String(), "\x1b\x07") {
 		t.Errorf("raw escapes in %q", log.String())
 	}
-	if refusal := (&Refusal{Command: "PASS", Reply: Reply{530, []string{"\x1b[2J"}, false}}).Error(); strings.Contains(refusal, "\x1b") {
+	if refusal := (&Refusal{Command: "PASS", Reply: Reply{Code: 530, Lines: []string{"\x1b[2J"}}}).Error(); strings.Contains(refusal, "\x1b") {
 		t.Errorf("%q", refusal)
 	}
 }

@@ -83,7 +83,7 @@ func (s *Session) hear() (Reply, error) {
 			return reply, err
 		}
 	}
-	return Reply{}, errTooLong
+	return Reply{}, ErrTooLong
 }
 
 // say sends commands and hears the replies to all of them. While nobody else uses the connection nothing may be left over.
@@ -145,7 +145,7 @@ func (s *Session) noGreeting(err error) error {
 		return foreign(backends.CauseWrongProtocol, "an SSH server listens on this port: check port, or set protocol = \"SFTP\"", "%w", err)
 	case len(b) > 0 && (b[0] == recordAlert || b[0] == recordHandshake):
 		return foreign(backends.CauseTLSMode, secret, "the server answers with TLS where a greeting was awaited")
-	case errors.Is(err, errMalformed), errors.Is(err, errTooLong), len(b) >= 4 && !isReply(b):
+	case errors.Is(err, errMalformed), errors.Is(err, ErrTooLong), len(b) >= 4 && !isReply(b):
 		return foreign(backends.CauseWrongProtocol, "something else listens on this port: check port and protocol", "no greeting of FTP: %.64q", b)
 	case e.Cause == backends.CauseSilent && s.speaksTLS():
 		return foreign(backends.CauseTLSMode, secret, "the server is silent until TLS is begun")
@@ -201,7 +201,7 @@ func (s *Session) cut(err error, hint string) error {
 		return &backends.Error{Op: "connect", Code: syscall.EAGAIN, Class: backends.Transient, Cause: backends.CauseTooManySessions, Err: h,
 			Hint: "the server takes no further session now: it is full, or being shut down; a lower maxSessions may help"}
 	}
-	if errors.Is(err, errMalformed) || errors.Is(err, errTooLong) || errors.Is(err, errStray) {
+	if errors.Is(err, errMalformed) || errors.Is(err, ErrTooLong) || errors.Is(err, errStray) {
 		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseWrongProtocol, Err: err,
 			Hint: "this is no sound FTP server: check port and protocol"}
 	}

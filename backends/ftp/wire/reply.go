@@ -13,13 +13,15 @@ import (
 const (
 	maxReply   = 64 << 10 // bytes of a reply, and of one line of any reply
 	maxStatus  = 1 << 20  // bytes kept of a reply to STAT, which carries a listing
-	maxSkipped = 64 << 20 // bytes of a reply to STAT that are read in all
+	maxSkipped = 8 << 20  // bytes of a reply to STAT that are read in all
 	maxEarly   = 100      // preliminary replies to one command
 )
 
 var (
+	// ErrTooLong is why a session was given up that brought more of a reply than is read of one.
+	ErrTooLong = errors.New("the server's reply has no end")
+
 	errMalformed = errors.New("the server sent no FTP reply")
-	errTooLong   = errors.New("the server's reply has no end")
 	errStray     = errors.New("the server sent a reply that nothing had asked for")
 )
 
@@ -40,7 +42,7 @@ func (r Reply) text() string {
 // readReply reads one reply. wide keeps more of it, and reads on where even that is too little; any other reply that is
 // longer than maxReply is an error.
 func readReply(r *bufio.Reader, wide bool) (Reply, error) {
-	line, err := readLine(r)
+	line, _, err := readLine(r)
 	if err != nil {
 		return Reply{}, err
 	}
@@ -58,15 +60,17 @@ func readReply(r *bufio.Reader, wide bool) (Reply, error) {
 		keep, most = maxStatus, maxSkipped
 	}
 	for size := len(line); ; {
-		if line, err = readLine(r); err != nil {
+		var bare bool
+		if line, bare, err = readLine(r); err != nil {
 			return Reply{}, ended(err)
 		}
 		if size += len(line) + 2; size > most {
-			return Reply{}, errTooLong
+			return Reply{}, ErrTooLong
 		}
 		again, mark, ok := parseCode(line)
 		ours := ok && again == code // also before lines that are not the last: a widespread habit
 		last := ours && mark == ' '
+		reply.Bare = reply.Bare || bare
 		if ours {
 			line = line[min(4, len(line)):]
 		}
@@ -82,25 +86,26 @@ func readReply(r *bufio.Reader, wide bool) (Reply, error) {
 }
 
 // readLine reads one line without its end, which is CR LF or a bare LF.
-func readLine(r *bufio.Reader) ([]byte, error) {
+func readLine(r *bufio.Reader) (line []byte, bare bool, err error) {
 	var long []byte
 	for {
 		part, err := r.ReadSlice('\n')
 		if len(long)+len(part) > maxReply {
-			return nil, errTooLong
+			return nil, false, ErrTooLong
 		}
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			long = append(long, part...)
 			continue
 		case err != nil && len(long)+len(part) > 0:
-			return nil, ended(err)
+			return nil, false, ended(err)
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case long != nil:
 			part = append(long, part...)
 		}
-		return bytes.TrimSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r")), nil
+		line, whole := bytes.CutSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r"))
+		return line, !whole, nil
 	}
 }
 

@@ -87,6 +87,7 @@ type Reply struct {
 	Code  int
 	Lines []string
 	Cut   bool // longer than what is kept of a reply to STAT, so that lines are missing before the last one
+	Bare  bool // a line between the first and the last ended in LF alone, as one does that is a part of a name
 }
 
 // Features are what the server offers, from FEAT, the greeting and what was learned since.
@@ -106,6 +107,7 @@ type Features struct {
 	Chmod      bool     // SITE CHMOD is worth a try
 	MDTMSets   bool     // "MDTM time path" sets the time (vsftpd)
 	PASV       bool     // EPSV does not work here; worth telling the next session
+	StatLists  bool     // a directory's STAT brings its listing, one command after the other (vsftpd)
 	LineEnds   bool     // a NUL in a command stands for a line feed, a CR for itself, and a listing's lines end in CR LF (vsftpd)
 	Other      []string // every line of FEAT as sent, without spaces around it
 
