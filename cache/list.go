@@ -170,6 +170,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 		if t.hides(name, l.began) {
 			continue
 		}
+		t.noteLeftover(name, info, l.began)
 		if !info.Known.Has(backends.HasType) {
 			info = backends.Info{Name: info.Name} // it is there, and must be asked about before anything is believed of it
 		}

@@ -37,22 +37,25 @@ type litter struct {
 	path string // of the file
 
 	// Guarded by Tree.mu.
-	names    map[string]string // and which name an upload was to give its content to; "" of a former daemon's
-	sweeping bool              // a goroutine removes them
-	taken    *os.File          // only added to
-	size     int64             // of taken
-	active   int               // names taken and not yet freed
+	holds    map[string]string    // names that stand as empty files on the server, by the temporary names of their uploads; see claims.go
+	claims   map[string]time.Time // those that a former daemon may have left, and since when
+	names    map[string]string    // and which name an upload was to give its content to; "" of a former daemon's
+	sweeping bool                 // a goroutine removes them
+	taken    *os.File             // only added to
+	size     int64                // of taken
+	active   int                  // names taken and not yet freed
 }
 
 // readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
 func readLitter(dir string) (l litter, err error) {
-	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}}
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, holds: map[string]string{}, claims: map[string]time.Time{}}
 	for _, file := range []string{litterFile, takenFile} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return l, err
 		}
 		lines := bytes.Split(text, []byte("\n"))
+		l.readClaims(lines)
 		for _, line := range lines[max(0, len(lines)-maxLitter):] {
 			name, bad := strconv.Unquote(string(line))
 			if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
@@ -70,7 +73,12 @@ func readLitter(dir string) (l litter, err error) {
 // take notes that an upload takes a name, before the server hears of it; the caller holds Tree.mu.
 func (l *litter) take(name string) error {
 	l.active++
-	n, err := l.taken.Write(append(strconv.AppendQuoteToASCII(nil, name), '\n'))
+	return l.add(strconv.QuoteToASCII(name))
+}
+
+// add adds a line to the list of names taken; the caller holds Tree.mu.
+func (l *litter) add(line string) error {
+	n, err := l.taken.WriteString(line + "\n")
 	l.size += int64(n)
 	return err
 }
@@ -95,13 +103,13 @@ func (l *litter) close() error {
 
 // write makes the file tell the names; the caller holds Tree.mu.
 func (l *litter) write() error {
-	if len(l.names) == 0 {
+	if len(l.names)+len(l.claims) == 0 {
 		if err := os.Remove(l.path); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	var text []byte
+	text := l.appendClaims(nil)
 	for name := range l.names {
 		text = append(strconv.AppendQuoteToASCII(text, name), '\n')
 	}
@@ -159,7 +167,7 @@ func (t *Tree) note(name string) bool {
 func (t *Tree) sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.litter.sweeping || len(t.litter.names) == 0 {
+	if t.closed || t.litter.sweeping || len(t.litter.names)+len(t.litter.claims) == 0 {
 		return
 	}
 	t.litter.sweeping = true
@@ -177,6 +185,9 @@ func (t *Tree) sweepLitter() {
 			if err = t.removeLitter(t.ctx, name); err != nil {
 				break
 			}
+		}
+		if err == nil {
+			err = t.removeClaims(t.ctx)
 		}
 		if t.swept(backends.ClassOf(err) == backends.Refused) {
 			return
@@ -201,7 +212,7 @@ func (t *Tree) pause(d time.Duration) bool {
 func (t *Tree) swept(giveUp bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.litter.sweeping = !giveUp && len(t.litter.names) > 0
+	t.litter.sweeping = !giveUp && len(t.litter.names)+len(t.litter.claims) > 0
 	return !t.litter.sweeping
 }
 
@@ -260,6 +271,9 @@ func (t *Tree) leftOf(names []string) (temps []string) {
 		if target != "" && slices.Contains(names, target) {
 			temps = append(temps, temp)
 		}
+	}
+	for _, name := range names { // what stands there is dealt with now
+		delete(t.litter.claims, name)
 	}
 	return temps
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -212,7 +213,7 @@ func TestNextDaemonRemovesWhatTheFormerWasAt(t *testing.T) {
 			t.Errorf("the directory shows %q", got)
 		}
 		time.Sleep(time.Minute)
-		w.only("again", "claimed")
+		w.only("again")
 		w.server.SetFault(nil)
 		cancel()
 		<-published
@@ -310,5 +311,106 @@ func TestTemporaryFileThatIsMadeLateIsRemoved(t *testing.T) {
 		w.only("file")
 		w.has("file", "old")
 		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestLeftoversAreRemovedOnceTheServerIsBack: nobody has to list the directory for that.
+func TestLeftoversAreRemovedOnceTheServerIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.replaceTree(outliving{w.server})
+		w.leaveLitter("file")
+		w.must(w.tree.Close(w.Context()))
+		w.replaceTree(w.server)
+		time.Sleep(time.Hour)
+		if names, err := w.server.Names(""); err != nil || len(names) != 1 {
+			t.Fatalf("the server has %q, %v: this test tests nothing", names, err)
+		}
+		w.server.SetFault(nil)
+		time.Sleep(time.Minute)
+		w.only()
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestNextDaemonRemovesClaimsThatWereNotMadeGood: a killed daemon leaves the empty files of programs that had not closed them. What was
+// closed stays, and so does what was done with a name since.
+func TestNextDaemonRemovesClaimsThatWereNotMadeGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		killed := w.tree
+		w.close(w.open("empty", claiming))
+		full := w.open("full", claiming)
+		w.write(full, "all of it", 0)
+		w.close(full)
+		for _, name := range []string{"open", "taken since", "made anew"} {
+			w.open(name, claiming)
+		}
+		w.give("taken since", "by somebody else")
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			return &backends.Error{Op: op, Name: name, Code: syscall.ECONNREFUSED, Class: backends.Transient}
+		})
+		w.replaceTree(w.server)
+		time.Sleep(time.Second)
+		w.server.SetFault(nil)
+		w.close(w.open("made anew", cuttingNew)) // before the sweeper comes to it
+		time.Sleep(time.Minute)
+		w.only("empty", "full", "made anew", "taken since")
+		w.must(w.tree.Close(w.Context()))
+		_ = killed.Close(w.Context()) // it is dead as far as the next one knows
+	})
+}
+
+// TestOldLeftoversOfOthersAreRemoved: of machines that are no more. What is young, or named otherwise, stays.
+func TestOldLeftoversOfOthersAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		old := ".report.pierfs-0123abcd"
+		for _, name := range []string{old, ".report.pierfs-notrandom", "report.pierfs-0123abcd.txt"} {
+			w.give(name, "half")
+		}
+		time.Sleep(25 * time.Hour)
+		young := ".other.pierfs-0123abcd"
+		w.give(young, "half")
+		for range 3 {
+			w.list("")
+			time.Sleep(15 * time.Minute)
+		}
+		w.only(young, ".report.pierfs-notrandom", "report.pierfs-0123abcd.txt")
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// TestCrashQuarantinesNothingThatTheServerHas: of files that were open, only what was written since the last publication is kept.
+func TestCrashQuarantinesNothingThatTheServerHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		killed := w.tree
+		w.give("grown", "begin ")
+		for _, name := range []string{"published", "written since", "cut since", "grown"} {
+			f := w.open(name, cache.OpenMode{Read: true, Write: true, Create: true, Perm: 0o600})
+			if _, err := f.Append(w.Context(), []byte("all of it")); err != nil {
+				t.Fatal(err)
+			}
+			w.must(f.Publish(w.Context()))
+			switch name {
+			case "written since":
+				w.write(f, "more", 0)
+			case "cut since":
+				_, err := f.SetAttr(w.Context(), backends.Attr{Size: new(int64(3))})
+				w.must(err)
+			case "grown":
+				if got := w.read(f); got != "begin all of it" { // fetches what was there
+					t.Errorf("read %q", got)
+				}
+			}
+		}
+		w.replaceTree(w.server)
+		kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*"))
+		if w.must(err); len(kept) != 4 { // two contents, each with its note
+			t.Errorf("quarantine holds %q", kept)
+		}
+		w.must(w.tree.Close(w.Context()))
+		_ = killed.Close(w.Context()) // it is dead as far as the next one knows
 	})
 }

@@ -192,6 +192,7 @@ func (f *File) arrived(j *job, info backends.Info) {
 	f.published, f.base, f.doubtful = j.change, info, false
 	if f.change == j.change {
 		f.info = info
+		f.sentAll(j)
 	}
 	if j.inPlace {
 		f.dropReader() // after a lost connection it would look for the file as it was
@@ -207,6 +208,15 @@ func (f *File) arrived(j *job, info backends.Info) {
 		_, heard = f.tree.listen(context.Background())
 	}
 	heard.changed(attr.Made(j.name, info))
+}
+
+// sentAll notes on the staging file that nothing of it is owed any more: a daemon that comes after a crash would take it for content
+// that was lost. The caller holds mu.
+func (f *File) sentAll(j *job) {
+	if f.staged == nil || f.staged != j.staged || f.stored || f.lent {
+		return
+	}
+	f.tree.warn("noting that a content has arrived", f.staged.Sent())
 }
 
 // toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they

@@ -110,7 +110,15 @@ func (t *Tree) recoverStaging() error {
 		if name := entry.Name(); name == litterFile || name == takenFile || isOwed(name, owed) {
 			continue
 		}
-		if err := os.Rename(filepath.Join(t.options.Staging, entry.Name()), filepath.Join(t.options.Quarantine, entry.Name())); err != nil {
+		path := filepath.Join(t.options.Staging, entry.Name())
+		if strings.HasSuffix(path, dataSuffix) && spool.WasSent(path) { // the server has it
+			if err := removeStaged(t.options.Staging, entry.Name()); err != nil {
+				return err
+			}
+			continue
+		}
+		err := os.Rename(path, filepath.Join(t.options.Quarantine, entry.Name()))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // the note of what was removed has gone with it
 			return err
 		}
 	}

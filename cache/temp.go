@@ -43,6 +43,9 @@ func (t *Tree) tempName(name string, exclusive bool) string {
 		t.temps[temp], t.targets[temp] = time.Time{}, name
 		t.warn("noting a temporary name", t.litter.take(temp))
 	}
+	if exclusive && t.Caps().Exclusive {
+		t.warn("noting a claim", t.litter.claimed(temp, name))
+	}
 	return temp
 }
 
@@ -65,6 +68,7 @@ func (t *Tree) freeTemp(temp string) {
 	names := t.reserved(temp)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.warn("forgetting a claim", t.litter.unclaimed(temp))
 	for _, name := range names {
 		if freed, ok := t.temps[name]; ok && freed.IsZero() {
 			t.warn("forgetting a temporary name", t.litter.free())

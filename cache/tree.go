@@ -124,16 +124,17 @@ type Tree struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // goroutines of listings and of reading ahead
 
-	mu      sync.Mutex
-	ended   [1 << 12]uint64          // counts the Files that ended, by a hash of their names; see era
-	files   map[string]*File         // open files by the name they bear; a removed file is in nobody's way here
-	links   map[string]*names        // files of several names, by each of these; see link.go
-	temps   map[string]time.Time     // temporary names of uploads under way, and when others were freed
-	targets map[string]string        // of the temporary names in use: what an upload is to give its content to
-	litter  litter                   // temporary names that may be left on the server
-	busy    map[string]chan struct{} // names that are being changed at the server; see change.go
-	moves   uint64                   // counts renames of what may be a directory; see era
-	closed  bool
+	mu        sync.Mutex
+	ended     [1 << 12]uint64      // counts the Files that ended, by a hash of their names; see era
+	files     map[string]*File     // open files by the name they bear; a removed file is in nobody's way here
+	links     map[string]*names    // files of several names, by each of these; see link.go
+	temps     map[string]time.Time // temporary names of uploads under way, and when others were freed
+	targets   map[string]string    // of the temporary names in use: what an upload is to give its content to
+	leftovers leftovers
+	litter    litter                   // temporary names that may be left on the server
+	busy      map[string]chan struct{} // names that are being changed at the server; see change.go
+	moves     uint64                   // counts renames of what may be a directory; see era
+	closed    bool
 
 	small      atomic.Int64  // bytes of small files held in memory, at most smallFiles
 	counters   counters      // of what was read from here and from the server
@@ -179,7 +180,9 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.leftovers = newLeftovers(o.TempName)
 	t.resume()
+	t.sweep() // what a former daemon has left, as soon as the server answers
 	if t.journal != nil {
 		t.work.Add(1)
 		go t.drain() // ends with the Tree

@@ -44,6 +44,7 @@ type File struct {
 	noted   bool      // what is real is written down, and true as long as no byte changes
 	lent    bool      // somebody reads the local file itself: what is there must not change, but by what is written
 	watched bool      // see Watch
+	sent    bool      // the content has arrived where it was meant for, and was not changed since; see Sent
 	grown   bool      // it has become the image of a longer base, and is of no version that could be looked up again
 }
 
@@ -163,6 +164,7 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer f.settle(reserved)
+	f.sent = false
 	n, err := f.disk.WriteAt(p, off)
 	end := off + int64(n)
 	f.real.Add(Range{off, min(end, f.base)})
@@ -197,7 +199,7 @@ func (f *File) Fill(p []byte, off int64) error {
 		}
 		f.real.Add(r)
 	}
-	return nil
+	return f.filled()
 }
 
 // unnote takes back what is written down of a stored file, before something in it changes; the caller holds mu.
@@ -299,6 +301,7 @@ func (f *File) Drop(r Range) error {
 func (f *File) Truncate(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.sent = false
 	if err := f.disk.Truncate(size); err != nil {
 		return err
 	}
@@ -319,6 +322,7 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 		return err
 	}
 	defer f.settle(reserved)
+	f.sent = false
 	if err := unix.Fallocate(int(f.disk.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
 		return err
 	}

@@ -1,0 +1,73 @@
+package cache
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"pierfs/backends"
+)
+
+// What a machine that is no more, or has lost its state, has left of its uploads is found by its name in listings. It is removed when
+// it is older than a day and was seen twice, some time apart: the times of a content are set right before it takes its name.
+
+const (
+	leftoverAge  = 24 * time.Hour
+	leftoverSeen = 10 * time.Minute
+	maxLeftovers = 1000
+)
+
+// leftover is what a listing has told of a name that looks like an upload's.
+type leftover struct {
+	info backends.Info
+	seen time.Time
+}
+
+// leftovers tells leftovers by their names. The zero value knows none.
+type leftovers struct {
+	mark    string         // is in each of their names, and in few others; "" if the names of uploads cannot be told from others
+	pattern *regexp.Regexp // that they all are of
+
+	seen map[string]leftover // guarded by Tree.mu; at most maxLeftovers
+}
+
+// newLeftovers is for uploads that are named after pattern. It takes a random part, and more that is not the file's own name, to know
+// such a name again.
+func newLeftovers(pattern string) leftovers {
+	var mark string
+	for own := range strings.SplitSeq(strings.ReplaceAll(pattern, "XXXX", "NAME"), "NAME") {
+		if len(own) > len(mark) {
+			mark = own
+		}
+	}
+	if !strings.Contains(pattern, "XXXX") || len(mark) < 4 {
+		return leftovers{}
+	}
+	expression := regexp.QuoteMeta(pattern)
+	expression = strings.NewReplacer("NAME", ".*", "XXXX", "[0-9a-f]{8}").Replace(expression)
+	return leftovers{mark, regexp.MustCompile("(?s)^" + expression + "~?$"), map[string]leftover{}}
+}
+
+// noteLeftover looks at an entry of a listing that began at now, and has it removed if it is what somebody's upload has left long ago.
+func (t *Tree) noteLeftover(name string, info backends.Info, now time.Time) {
+	l := &t.leftovers
+	if l.mark == "" || !strings.Contains(info.Name, l.mark) || !info.Mode.IsRegular() || !info.Known.Has(backends.HasType|backends.HasModTime) || now.Sub(info.ModTime) < leftoverAge ||
+		!l.pattern.MatchString(info.Name) || t.Caps().ReadOnly {
+		return
+	}
+	t.mu.Lock()
+	before, known := l.seen[name]
+	if !known && len(l.seen) < maxLeftovers {
+		l.seen[name] = leftover{info, now}
+	}
+	t.mu.Unlock()
+	if !known || now.Sub(before.seen) < leftoverSeen {
+		return
+	}
+	t.mu.Lock()
+	l.seen[name] = leftover{info, now} // should the server refuse, it is not asked at each listing
+	t.mu.Unlock()
+	if before.info.SameVersion(info) && t.note(name) { // the listing's end has it removed
+		t.log.Info("a temporary file that an upload left more than a day ago is removed", "name", name, "changed", info.ModTime)
+	}
+}
