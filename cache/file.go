@@ -62,6 +62,10 @@ type File struct {
 	tried    bool            // a publication failed that may have happened
 	unheard  bool            // what bears the name may be what a publication without an answer has brought there
 	doubtful bool            // the server may have renamed it, which nobody was told
+	placed   bool            // something was written to a place that a program chose, and not appended
+	logs     bool            // whoever opened it only appends
+	believed bool            // it was opened without asking the server
+	moved    bool            // what was appended stands elsewhere than programs were told; see Moved
 	begun    bool            // an append in place failed and may have left a part of itself
 	cut      bool            // it was cut to nothing since it was published: nothing of the base is in it
 
@@ -183,7 +187,7 @@ func (f *File) observe(ctx context.Context, info backends.Info) bool {
 		f.base, f.info = info, info
 	}
 	f.mu.Unlock()
-	if same {
+	if same || f.goesOn(info) {
 		return true
 	}
 	return f.grew(ctx, base, info)
@@ -313,6 +317,7 @@ func (f *File) write(from int64, write func(*spool.File) (off int64, n int, err 
 	off, n, err := write(f.staged)
 	if n > 0 {
 		f.changed(min(off, end))
+		f.placed = f.placed || from < math.MaxInt64
 		f.wrote(spool.Range{Off: off, End: off + int64(n)})
 	}
 	if err != nil {
@@ -338,6 +343,7 @@ func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error 
 	}
 	if f.staged.Size() > end {
 		f.changed(end)
+		f.placed = true
 	}
 	return nil
 }
@@ -362,6 +368,7 @@ func (f *File) truncate(size int64) error {
 }
 
 func (f *File) truncateLocked(size int64) error {
+	f.placed = true
 	if size == 0 && !f.lent && (f.staged == nil || f.owing.frozen > 0) { // nothing of the old content counts any more
 		staged, err := f.tree.newStaging(f.name, 0)
 		if err != nil {

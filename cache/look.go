@@ -23,7 +23,7 @@ import (
 // who searches a path: who asks for one name now and then, for somebody may have put it there by now, has the server asked.
 const (
 	lookPause   = 2 * time.Second       // after which the next name is a first one again
-	burst       = 20 * time.Millisecond // between an answer and the next question, at most
+	burst       = 20 * time.Millisecond // between an answer, or a change of ours, and the next question, at most
 	lookedDirs  = 1 << 10               // directories of which it is remembered what was asked for
 	firstListed = 10_000                // entries after which a directory that nobody knows is large: five round trips of OpenSSH
 	listedALook = 1000                  // entries that are listed for each question
@@ -66,6 +66,24 @@ func newLooks() looks {
 		panic(err) // only for a size below one
 	}
 	return looks{dirs: dirs, glances: map[string]*glance{}}
+}
+
+// justMissed reports whether the server has said lately that there is no such name, so that who makes it need not ask, and when it was
+// asked. What a listing that no program has seen says of it is good for who was just answered by it.
+func (t *Tree) justMissed(name string) (asked time.Time, ok bool) {
+	_, asked, state := t.attrs.Get(name)
+	if state == attr.Unknown && t.inBurst(name) {
+		_, asked, state = t.attrs.GetListed(name)
+	}
+	return asked, state == attr.Absent && time.Since(asked) < t.options.NegativeTTL
+}
+
+// inBurst reports whether a name in the directory of name was answered for, or changed, just now.
+func (t *Tree) inBurst(name string) bool {
+	t.looks.mu.Lock()
+	defer t.looks.mu.Unlock()
+	w, ok := t.looks.dirs.Peek(parent(name))
+	return ok && time.Since(w.at) < burst
 }
 
 // known returns what Stat says without asking the server; false if that must be asked.
@@ -200,23 +218,53 @@ func (t *Tree) lookedUp(name string) (under *glance, inBurst bool) {
 	if g := l.glances[dir]; g != nil {
 		return g, inBurst
 	}
-	life := t.options.NegativeTTL
-	if listed.Has {
-		life = t.options.MetadataTTL
-	}
-	switch {
-	case listed.Cut, time.Since(listed.Asked) < life:
+	switch age := time.Since(listed.Asked); {
+	case listed.Cut, age < t.lifeOf(listed)/2:
 		return nil, inBurst // a listing does not answer for it
 	case !inBurst && !listed.Has && !listed.Asked.IsZero():
 		return nil, inBurst // nor would another one
+	case age < t.lifeOf(listed):
+		t.askedLocked(w, dir, base, listed) // and is answered by the present one
+		return nil, inBurst
 	}
+	return t.askedLocked(w, dir, base, listed), inBurst
+}
+
+// lifeOf is how long a listing answers for a name.
+func (t *Tree) lifeOf(l attr.Listed) time.Duration {
+	if l.Has {
+		return t.options.MetadataTTL
+	}
+	return t.options.NegativeTTL
+}
+
+// renew counts a question for name that what is known has answered. A listing that answers for many is made anew before it is too
+// old, so that they do not have to wait for that.
+func (t *Tree) renew(name string) {
+	listed := t.attrs.Listed(name)
+	age, life := time.Since(listed.Asked), t.lifeOf(listed)
+	if name == "" || listed.Cut || age < life/2 || age >= life {
+		return
+	}
+	dir := parent(name)
+	l := &t.looks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w, ok := l.dirs.Get(dir); ok && l.glances[dir] == nil {
+		t.askedLocked(w, dir, path.Base(name), listed)
+	}
+}
+
+// askedLocked counts a question for base in dir, and begins a listing if there were as many as that is worth; nil if not. The caller
+// holds looks.mu.
+func (t *Tree) askedLocked(w *looked, dir, base string, listed attr.Listed) *glance {
 	w.ask(base)
 	worth := max(listed.Entries, w.large)
 	if w.count < 2+worth/listedALook+w.vain {
-		return nil, inBurst
+		return nil
 	}
 	w.count = 0
-	return t.glanceLocked(dir, max(firstListed, 4*w.large, 2*worth)), inBurst
+	return t.glanceLocked(dir, max(firstListed, 4*w.large, 2*worth))
 }
 
 // ask counts base, unless it was one of the last few.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/cache"
 )
@@ -200,17 +201,17 @@ func TestNamesThatAreMadeOneAfterTheOtherAreNotListedEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFar(t, nil, fillDir("d", 10))
 		began := time.Now()
-		calls := w.within("200 files", time.Hour, func() {
+		calls := w.within("200 files", 603*far, func() {
 			for i := range 200 {
 				name := fmt.Sprint("d/new", i)
-				w.tree.Stat(w.Context(), name)
+				w.misses(name)
 				f := w.open(name, creating)
 				w.write(f, "x", 0)
 				w.close(f)
 			}
 		})
-		if most := 1 + int(time.Since(began)/time.Second); calls["list"] > most { // negativeTTL
-			t.Errorf("%v, want %d listings at most", calls, most)
+		if most := 1 + int(time.Since(began)/(time.Second/2)); calls["list"] > most || calls["stat"] > 3 { // half of negativeTTL
+			t.Errorf("%v, want %d listings at most, and no questions", calls, most)
 		}
 	})
 }
@@ -291,4 +292,91 @@ func TestNewNameIsSeenAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestChangesOneAfterTheOtherCostTheirFlight: who works through the names of a directory is answered from a listing, which is made anew
+// before it is too old, and what the directory itself is like is told in the flight of each change.
+func TestChangesOneAfterTheOtherCostTheirFlight(t *testing.T) {
+	const files = 100
+	for what, change := range map[string]func(w *world, i int){
+		"renamed": func(w *world, i int) {
+			from, to := fmt.Sprintf("d/f%05d", i), fmt.Sprintf("d/new-f%05d", i)
+			w.stat(from)
+			w.misses(to)
+			w.must(w.tree.Rename(w.Context(), from, to, backends.Replace))
+		},
+		"removed": func(w *world, i int) {
+			w.stat(fmt.Sprintf("d/f%05d", i))
+			w.must(w.tree.Remove(w.Context(), fmt.Sprintf("d/f%05d", i)))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newFar(t, nil, fillDir("d", files))
+				w.stat("d")
+				calls := w.within("100 "+what, (files+4)*far, func() {
+					for i := range files {
+						change(w, i)
+						w.stat("d") // as the kernel does, for permissions
+					}
+				})
+				if calls["stat"] > 4 || calls["list"] > 10 {
+					t.Errorf("%v, want hardly a question", calls)
+				}
+			})
+		})
+	}
+}
+
+// TestDirectoryIsAsTheServerHasItAfterAChange: what is told of it beside the change is its time by now.
+func TestDirectoryIsAsTheServerHasItAfterAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillDir("d", 3))
+		w.must(w.server.MakeDir("e"))
+		same := func(what string, dirs ...string) {
+			t.Helper()
+			for _, dir := range dirs {
+				e, err := w.tree.Stat(w.Context(), dir)
+				info, at := w.server.Lstat(dir)
+				if w.must(errors.Join(err, at)); !e.ModTime.Equal(info.ModTime) || e.Mode != info.Mode {
+					t.Errorf("%s: %s is shown as of %v, %v; it is of %v, %v", what, dir, e.ModTime, e.Mode, info.ModTime, info.Mode)
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.list("")
+		same("listed", "d", "e")
+		w.must(w.tree.Rename(w.Context(), "d/f00000", "e/g", backends.Replace))
+		same("renamed", "d", "e")
+		w.must(w.tree.Remove(w.Context(), "e/g"))
+		same("removed", "d", "e")
+		_, err := w.tree.Mkdir(w.Context(), "e/sub", 0o750)
+		w.must(err)
+		same("made", "e", "e/sub")
+		f := w.open("d/new", creating)
+		w.close(f)
+		same("written", "d")
+		perm := os.FileMode(0o700)
+		_, err = w.tree.SetAttr(w.Context(), "d", backends.Attr{Perm: &perm})
+		w.must(err)
+		same("changed", "d")
+		w.must(w.tree.Rmdir(w.Context(), "e/sub"))
+		same("removed", "e")
+
+		var all sync.WaitGroup // at once, each told of a different moment
+		for i := range 20 {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * 7 * time.Millisecond)
+				f, _, err := w.tree.Open(w.Context(), fmt.Sprint("d/at-once", i), creating)
+				if err == nil {
+					err = errors.Join(f.Publish(w.Context()), f.Close(w.Context(), false))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		same("twenty at once", "d")
+	})
 }

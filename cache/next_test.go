@@ -180,6 +180,34 @@ func TestChangesMeetNothingThatIsOpenAhead(t *testing.T) {
 	}
 }
 
+// TestNameKnownToBeAbsentIsNotOpenedAhead: a file that was removed since the directory was listed is not opened ahead of who reads the
+// others, and who makes it anew does so at once.
+func TestNameKnownToBeAbsentIsNotOpenedAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 12, "f%05d"))
+		w.list("d")
+		gone := map[string]bool{}
+		for i := 6; i < 12; i++ {
+			name := fmt.Sprintf("d/f%05d", i)
+			w.must(w.tree.Remove(w.Context(), name))
+			gone[name] = true
+		}
+		w.server.SetFault(func(ctx context.Context, op, name string) error {
+			if op == "open" && gone[name] {
+				t.Errorf("%s is opened, which was removed", name)
+			}
+			return wayOf(far)(ctx, op, name)
+		})
+		for i := range 6 {
+			w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+		}
+		synctest.Wait()
+		f := w.open("d/f00007", claiming)
+		w.close(f)
+		w.has("d/f00007", "")
+	})
+}
+
 // TestReaderWhoStaysLongHasFewFilesOpenAhead.
 func TestReaderWhoStaysLongHasFewFilesOpenAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

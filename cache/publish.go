@@ -44,6 +44,7 @@ type job struct {
 	temp    string
 	refused bool   // the server would not give a gathered content its name
 	beside  string // where the content is that could not have its name; see conflict.go
+	placed  bool   // something of it was written to a place that a program chose, and not appended
 	cut     bool   // all of it was written anew: nothing of the base is in it
 	clash   bool   // what bears the name is not what the content may replace; see clash.go
 	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
@@ -140,8 +141,8 @@ func (f *File) begin() (*job, error) {
 	j.attr = f.attrToSet(j.pending)
 	f.writer, f.temp = nil, ""
 	j.early = f.stopEarly()
-	j.cut = f.cut
-	f.tail, f.pending, f.cut = math.MaxInt64, backends.Attr{}, false
+	j.cut, j.placed = f.cut, f.placed
+	f.tail, f.pending, f.cut, f.placed = math.MaxInt64, backends.Attr{}, false, false
 	j.unsure = f.unheard
 	return j, nil
 }
@@ -175,7 +176,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.tree.options.Spool.Drop(j.name) // a program may give the new content the size and time of the old one
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
-		f.cut = f.cut || j.cut
+		f.cut, f.placed = f.cut || j.cut, f.placed || j.placed
 		f.pending = merge(j.pending, f.pending)
 		f.tree.attrs.Forget(j.name)
 		return !f.gone && f.name != j.name && errors.Is(err, os.ErrNotExist)
@@ -189,7 +190,7 @@ func (f *File) arrived(j *job, info backends.Info) {
 	_, refused := sendable(j.attr, f.tree.Caps()) // as it has turned out by now
 	f.tree.kept.published(j.name, f.toKeep(j, info), refused, info)
 	info = inherit(f.info, f.tree.kept.shown(j.name, info))
-	f.published, f.base, f.doubtful = j.change, info, false
+	f.published, f.base, f.doubtful, f.believed = j.change, info, false, false
 	if f.change == j.change {
 		f.info = info
 		f.sentAll(j)
@@ -271,6 +272,7 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
 		switch {
+		case errors.Is(err, os.ErrNotExist) && f.beginAnew(j):
 		case errors.Is(err, changedElsewhere) && f.tree.options.Conflict == Overwrite: // all of ours, if all of it is here
 		case errors.Is(err, changedElsewhere):
 			return info, f.clashed(ctx, j, err)
@@ -310,7 +312,7 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 // onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.
 func (f *File) onlyGrew(j *job) bool {
 	caps := f.tree.Caps()
-	return j.base.Known != 0 && j.base.Size > 0 && j.tail >= j.base.Size && j.writer == nil && (caps.RandomWrite || caps.Append)
+	return j.base.Known != 0 && (j.base.Size > 0 || j.appends()) && j.tail >= j.base.Size && j.writer == nil && (caps.RandomWrite || caps.Append)
 }
 
 // replace uploads the whole of j under a temporary name and gives it its own.
@@ -416,23 +418,35 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 	return info, err
 }
 
-// openToAppend opens the file of j to change it, and sets where to begin. On a server that can only append, opening asks for the
-// size and sends nothing else, so that it may go on beside our own question.
+// openToAppend opens the file of j to change it, and sets where to begin. What the file is then is asked for in the flight that opens
+// it, where the server lets us. On a server that can only append, opening asks for the size and sends nothing else, so that it may
+// go on beside our own question.
 func (f *File) openToAppend(ctx context.Context, j *job) (w backends.Writer, err error) {
 	t := f.tree
 	if t.Caps().RandomWrite {
-		if j.from, err = f.whereToAppend(ctx, j); err != nil {
-			return nil, err
+		listening, heard := t.listen(ctx)
+		w, refused := t.backend.Update(listening, j.name)
+		now, ok := heard.of(j.name)
+		if ok {
+			now = t.told(j.name, now)
+		} else {
+			now, err = t.ask(ctx, j.name)
 		}
-		return t.backend.Update(ctx, j.name)
+		j.from, err = f.whereToAppend(ctx, j, now, err)
+		if err != nil && refused == nil {
+			w.Abort() // nothing was written
+		}
+		return w, cmp.Or(err, refused)
 	}
 	var opening sync.WaitGroup
 	var refused error
 	opening.Go(func() { w, refused = t.backend.Update(ctx, j.name) })
-	j.from, err = f.whereToAppend(ctx, j)
+	base := j.base.Size
+	now, err := t.ask(ctx, j.name)
+	j.from, err = f.whereToAppend(ctx, j, now, err)
 	opening.Wait()
 	switch {
-	case err == nil && refused == nil && j.from == j.base.Size:
+	case err == nil && refused == nil && j.from == base:
 		return w, nil
 	case refused == nil:
 		w.Abort() // nothing was written
@@ -443,10 +457,9 @@ func (f *File) openToAppend(ctx context.Context, j *job) (w backends.Writer, err
 	return t.backend.Update(ctx, j.name) // what it found may still have been growing then
 }
 
-// whereToAppend returns where the end of j goes on the server: behind its base, or, where nothing can be written twice, behind
-// what a failed attempt has left of the new end.
-func (f *File) whereToAppend(ctx context.Context, j *job) (int64, error) {
-	now, err := f.tree.ask(ctx, j.name)
+// whereToAppend returns where the end of j goes on the server, which says now, or err, of the name: behind its base, or, where
+// nothing can be written twice, behind what a failed attempt has left of the new end; else behind what others have made of the base.
+func (f *File) whereToAppend(ctx context.Context, j *job, now backends.Info, err error) (int64, error) {
 	for range maxMoves {
 		if err != nil {
 			return 0, err
@@ -459,7 +472,14 @@ func (f *File) whereToAppend(ctx context.Context, j *job) (int64, error) {
 		case err != nil:
 			return 0, err
 		case !ours:
-			return 0, f.fault("publish", changedElsewhere)
+			moved, err := f.moveEnd(j, now)
+			if err == nil && !moved {
+				err = changedElsewhere
+			}
+			if err != nil {
+				return 0, f.fault("publish", err)
+			}
+			return j.base.Size, nil
 		case f.tree.Caps().RandomWrite:
 			return j.base.Size, nil
 		}

@@ -222,6 +222,9 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 	if !ok {
 		return t.look(ctx, name)
 	}
+	if e.Valid < t.options.NegativeTTL/2 || err == nil && e.Valid < t.options.MetadataTTL/2 {
+		t.renew(name)
+	}
 	if t.walks.on.Load() {
 		t.visited(parent(name))
 	}
@@ -426,6 +429,7 @@ type OpenMode struct {
 	Truncate    bool        // O_TRUNC
 	Create      bool        // O_CREAT
 	Exclusive   bool        // O_EXCL, with Create
+	Append      bool        // O_APPEND: what is written goes through File.Append
 	Perm        os.FileMode // of a file that Create makes
 }
 
@@ -435,7 +439,8 @@ type OpenMode struct {
 //
 // The server is asked for the file's state at every Open, in the flight that opens it, so that an Open never serves a
 // version older than itself: an Entry whose Version is not what the caller knew means that somebody else changed it. Where all of
-// the content is here, an answer of the server that is not older than its lifetime will do, and nothing is opened there.
+// the content is here, and for who only appends (OpenMode.Append, to write alone) where the server can do that at any place, an answer
+// of the server that is not older than its lifetime will do, and nothing is opened there.
 // A file that Create makes is on the server when it is published; with Exclusive its empty name is there at once, where
 // the server can decide that (Caps.Exclusive).
 func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Entry, error) {
@@ -507,7 +512,7 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 			return t.opened(ctx, f, mode)
 		}
 	}
-	if _, asked, state := t.attrs.Get(name); mode.Create && state == attr.Absent && time.Since(asked) < t.options.NegativeTTL {
+	if asked, ok := t.justMissed(name); mode.Create && ok {
 		_, err := t.absent(name, asked) // the kernel has just asked; asking again would cost a flight for each new file
 		return nil, err
 	}
@@ -520,7 +525,7 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 	var err error
 	switch {
 	case known:
-	case mode.Truncate:
+	case mode.Truncate, t.believes(mode):
 		e, err = t.Stat(ctx, name) // the content does not matter, so neither does its last second
 	default:
 		e, err = t.Refresh(ctx, name)
@@ -549,16 +554,19 @@ func (t *Tree) openExisting(ctx context.Context, name string, mode OpenMode, now
 	if err := reader.hand(f, !t.streams()); err != nil {
 		return nil, errors.Join(err, f.Close(ctx, false))
 	}
+	if t.believes(mode) {
+		f.mu.Lock()
+		f.believed = !f.dirtyLocked()
+		f.mu.Unlock()
+	}
 	return t.opened(ctx, f, mode)
 }
 
 // opened finishes an Open of f.
 func (t *Tree) opened(ctx context.Context, f *File, mode OpenMode) (*File, error) {
-	if mode.Read {
-		f.mu.Lock()
-		f.reads = true
-		f.mu.Unlock()
-	}
+	f.mu.Lock()
+	f.reads, f.logs = f.reads || mode.Read, f.logs && mode.onlyAppends()
+	f.mu.Unlock()
 	if mode.Truncate {
 		if err := f.truncate(0); err != nil {
 			return nil, errors.Join(err, f.Close(ctx, false))
@@ -742,7 +750,7 @@ func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) 
 		f.discard()
 		return nil, err
 	}
-	f.reads = mode.Read
+	f.reads, f.logs = mode.Read, mode.onlyAppends()
 	f.reclaim = mode.Exclusive && writer == nil // whoever was faster than our publication is not replaced by it
 	f.change++                                  // its bare existence is unpublished
 	f.opens = 1
@@ -757,6 +765,9 @@ func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) 
 func (t *Tree) add(f *File, mode OpenMode, now era) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if f.writer != nil {
+		t.takeClaimed(f.name)
+	}
 	switch taken := t.files[f.name] != nil; {
 	case t.closed:
 		return shutDown("create", f.name)
@@ -768,6 +779,20 @@ func (t *Tree) add(f *File, mode OpenMode, now era) error {
 	t.unlinkLocked(f.name) // it was free, so it is no name of another file any more
 	t.files[f.name] = f
 	return nil
+}
+
+// takeClaimed takes a name that the server has just given us from a file that somebody opened by it since then, and has not changed:
+// what he opened is the empty file that stands for our claim. The caller holds mu.
+func (t *Tree) takeClaimed(name string) {
+	f := t.files[name]
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.dirtyLocked() {
+		t.detachLocked(f)
+	}
 }
 
 // claim makes sure that name is ours alone, by the server's decision where it can take one.
@@ -826,7 +851,7 @@ func (t *Tree) joinOrAdd(name string, e Entry, now era) (*File, error) {
 			e.Nlink, e.Known = 0, e.Known&^backends.HasNlink
 		}
 		f = newFile(t, name, e.Info)
-		f.base, f.version = e.Info, e.Version
+		f.base, f.version, f.logs = e.Info, e.Version, true
 		t.files[name] = f
 	}
 	f.opens++

@@ -355,19 +355,6 @@ func TestAppendSendsOnlyTheEnd(t *testing.T) {
 	}
 }
 
-func TestAppendToAFileThatSomebodyElseChangedIsTold(t *testing.T) {
-	w := newWorld(t, nil)
-	w.give("log", "one\n")
-	f := w.open("log", cache.OpenMode{Write: true})
-	if _, err := f.Append(w.Context(), []byte("two\n")); err != nil {
-		t.Fatal(err)
-	}
-	w.give("log", "one\nother\n")
-	wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
-	w.has("log", "one\nother\n")
-	w.must(f.Close(w.Context(), true))
-}
-
 func TestAppendThatIsRefusedHalfWayIsTakenBack(t *testing.T) {
 	w := newWorld(t, func(so *mem.Options, _ *cache.Options) { so.Size = 3 << 20 })
 	w.give("log", "one\n")

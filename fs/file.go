@@ -151,6 +151,7 @@ func openMode(flags uint32) cache.OpenMode {
 		Truncate:  flags&syscall.O_TRUNC != 0,
 		Create:    flags&syscall.O_CREAT != 0,
 		Exclusive: flags&syscall.O_EXCL != 0 && flags&syscall.O_CREAT != 0,
+		Append:    flags&syscall.O_APPEND != 0,
 	}
 }
 

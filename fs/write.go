@@ -130,6 +130,7 @@ func (s *fileSystem) publish(cancel <-chan struct{}, pid uint32, h *handle, op f
 		defer s.end(r)
 		err := guarded(func() error { return op(r) })
 		s.nodes.tell(h.node, err != nil)
+		s.moved(h.node, c.file)
 		s.unpublished(c.file, err)
 		done <- s.gaveBack(c, err)
 	}()
@@ -138,6 +139,17 @@ func (s *fileSystem) publish(cancel <-chan struct{}, pid uint32, h *handle, op f
 		return status(err)
 	case <-caller.Done():
 		return fuse.EINTR
+	}
+}
+
+// moved lets the kernel forget what it keeps of a file whose end others have moved: it has put what was appended where the end was.
+func (s *fileSystem) moved(id nodeID, f *cache.File) {
+	if !f.Moved() {
+		return
+	}
+	s.nodes.forgetPages(id)
+	if name, named := f.Name(); named {
+		s.notifier.add(name)
 	}
 }
 
