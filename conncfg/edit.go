@@ -87,6 +87,9 @@ func (c FieldChange) toml() (string, *problem) {
 	return f.toml(s), nil
 }
 
+// WithoutName returns a definition without the name that may stand in it, for a file of another name.
+func WithoutName(data []byte) ([]byte, error) { return amend(data, amendment{key: "name"}) }
+
 // Secrets returns the names of the fields that hold secrets.
 func Secrets() []string {
 	return slices.Collect(fieldNames(func(f *field) bool { return f.kind == secret }))

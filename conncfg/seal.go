@@ -53,6 +53,9 @@ func newKey(text, file string) (*Key, error) {
 	return &Key{aead}, err
 }
 
+// SealedSample has the form of a sealed secret, for a change that is only tried.
+const SealedSample = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
 // MakeKey is OpenKey, and makes the key file if there is no key yet.
 func MakeKey(dir string) (*Key, error) {
 	key, err := OpenKey(dir)

@@ -34,10 +34,10 @@ var (
 
 // All describes every verb.
 func All() []Description {
-	return []Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
+	return append([]Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
 		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
 		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
-		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}
+		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, changes()...)
 }
 
 // State is where a connection stands in one environment.
@@ -91,8 +91,10 @@ type Environment struct {
 	Active bool   `json:"active"`
 }
 
-// ApplyRequest asks to read the definitions again and to do what changed.
-type ApplyRequest struct{}
+// ApplyRequest asks to read the definitions again and to do what changed; with DryRun, to tell what that would be.
+type ApplyRequest struct {
+	DryRun bool `json:"dryRun,omitempty"`
+}
 
 // ApplyAnswer tells what was done. Connections are those that were touched, as they stand afterwards.
 type ApplyAnswer struct {

@@ -17,7 +17,7 @@
 //	              |          v         v
 //	            failed <-- draining <--+ --> unmounted
 //
-// Locks, in the order in which they are taken: Daemon.changing (held over starts and stops, which may last), Daemon.mu,
+// Locks, in the order in which they are taken: Daemon.editing (held over a change of definitions and its apply), Daemon.changing (held over starts and stops, which may last), Daemon.mu,
 // mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only.
 package daemon
 
@@ -40,6 +40,7 @@ import (
 	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/registry"
 	"pierfs/conncfg"
 )
 
@@ -118,7 +119,9 @@ type Daemon struct {
 
 	certificates certificates
 
-	changing sync.Mutex // one apply, mount or umount at a time
+	registry *registry.Registry // nil if it cannot be used
+	editing  sync.Mutex         // one change of definitions at a time
+	changing sync.Mutex         // one apply, mount or umount at a time
 
 	mu      sync.Mutex
 	plan    Plan
@@ -298,6 +301,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 	for dir := range d.points.each() {
 		d.o.Floor.clean(dir, d.log)
 	}
+	d.openRegistry()
 	l, err := takeLock(d.o.Dirs.Cache)
 	if err == nil {
 		locks = append(locks, l)
@@ -313,6 +317,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 	d.changing.Lock()
 	defer d.changing.Unlock()
+	d.observe(ctx, "", "")
 	plan := d.o.Plan(ctx)
 	d.logFindings(plan.Findings)
 	answer := control.ApplyAnswer{Added: []string{}, Changed: []string{}, Removed: []string{},

@@ -21,7 +21,10 @@ import (
 
 // serve gives every verb its handler.
 func (d *Daemon) serve(s *control.Server) {
-	control.Apply.Serve(s, func(ctx context.Context, _ control.ApplyRequest) (control.ApplyAnswer, error) {
+	control.Apply.Serve(s, func(ctx context.Context, q control.ApplyRequest) (control.ApplyAnswer, error) {
+		if q.DryRun {
+			return d.wouldApply(ctx), nil
+		}
 		d.o.Notify(reloading())
 		defer d.notify("READY=1")
 		answer := d.apply(ctx)
@@ -47,6 +50,7 @@ func (d *Daemon) serve(s *control.Server) {
 	control.CacheStatus.Serve(s, d.cacheStatus)
 	control.CacheDrop.Serve(s, d.cacheDrop)
 	control.CacheWarm.Serve(s, d.cacheWarm)
+	d.serveChanges(s)
 }
 
 // connections returns everything that is defined in an active environment or mounted.
@@ -283,6 +287,11 @@ func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.A
 	case err != nil:
 		return control.ApplyAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err)
 	}
+	word := "disable"
+	if q.Enabled {
+		word = "enable"
+	}
+	d.observe(ctx, word, q.Name)
 	if q.Enabled { // by hand in both directions
 		d.mu.Lock()
 		for k := range d.held {

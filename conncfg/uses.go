@@ -1,0 +1,82 @@
+package conncfg
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Use is a field that needs a variable in an environment.
+type Use struct {
+	Connection  string `json:"connection"`
+	Environment string `json:"environment"`
+	Field       string `json:"field"`
+}
+
+// Uses returns, for each variable, the fields of connections for which it is the one that counts, also by way of other variables.
+func (c *Config) Uses() map[*Variable][]Use {
+	uses := map[*Variable][]Use{}
+	for _, conn := range c.Connections() {
+		for _, env := range c.Environments() {
+			for _, f := range fields {
+				s := conn.merged(env.Name, f.name)
+				if s == nil || !f.deferred(s) {
+					continue
+				}
+				needed := map[string]*Variable{}
+				c.references(env.Name, s.text+s.secret.Reveal(), needed)
+				for _, v := range needed {
+					if v != nil {
+						uses[v] = append(uses[v], Use{conn.Name, env.Name, f.name})
+					}
+				}
+			}
+		}
+	}
+	return uses
+}
+
+// AllVariables returns every variable of every environment, in the order in which those of one name count: an environment's
+// before the global ones, secrets before others.
+func (c *Config) AllVariables() []*Variable {
+	all := c.global.all()
+	for _, e := range c.environments {
+		all = append(all, e.variables.all()...)
+	}
+	global := func(v *Variable) int {
+		if v.Environment == "" {
+			return 1
+		}
+		return 0
+	}
+	plain := func(v *Variable) int {
+		if v.Secret {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(all, func(a, b *Variable) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(global(a), global(b)), cmp.Compare(a.Environment, b.Environment), cmp.Compare(plain(a), plain(b)))
+	})
+	return all
+}
+
+// Literal is a secret that stands in a definition itself.
+type Literal struct {
+	Environment string // "" for all
+	Field       string
+	Value       Secret
+	Variables   bool // the field may refer to a variable instead
+}
+
+// Literals returns the secrets that stand in the definition itself, in the order of environments and fields.
+func (c *Connection) Literals() []Literal {
+	var out []Literal
+	for env, set := range c.all() {
+		for _, f := range fields {
+			if s := set[f.name]; s != nil && f.kind == secret && s.literal() {
+				out = append(out, Literal{env, f.name, s.secret, f.variables})
+			}
+		}
+	}
+	return out
+}
