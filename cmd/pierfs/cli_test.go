@@ -38,6 +38,10 @@ func TestPageShowsTheShapes(t *testing.T) {
 			Files []control.File `json:"files"`
 		}](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
+		"change": reflect.TypeFor[control.ChangeAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
+		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {
+			Environments []control.Environment `json:"environments"`
+		}](), "history": reflect.TypeFor[control.HistoryAnswer](), "audit_verify": reflect.TypeFor[control.VerifyAnswer](),
 		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[control.Done](),
 	}
 	examples := regexp.MustCompile("(?s)```json (\\w+)\n(.*?)```").FindAllStringSubmatch(page(t), -1)

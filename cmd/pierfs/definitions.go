@@ -65,16 +65,17 @@ func (h *hand) printChecked(c checked) error {
 }
 
 func (h *hand) applyCommand() *cobra.Command {
-	var offlineOK bool
+	var offlineOK, dry bool
 	cmd := &cobra.Command{Use: "apply", Aliases: []string{"reload"}, Short: "Have the daemon read the definitions again and do what changed", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{})
+			a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{DryRun: dry})
 			if err != nil {
 				return err
 			}
 			return h.applied(a, offlineOK)
 		}}
 	offlineFlag(cmd, &offlineOK)
+	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "tell what would be mounted and unmounted, and do nothing")
 	return cmd
 }
 

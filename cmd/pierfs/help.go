@@ -94,6 +94,60 @@ path is the absolute working directory; /~/dir is relative to the login director
 	case "cache warm":
 		return help{"Every file below the path is read into the cache, and links are not followed. Ctrl-C stops it, and what is there by then\nstays. It ends with 74 if something could not be read.",
 			[]string{"pierfs cache warm partner:/orders", "pierfs cache warm /srv/pierfs/Production/partner/orders", "pierfs cache warm partner:/reference/rates.csv --json"}}
+	case "create":
+		return help{"The definition comes from a file, from standard input, from --set or from both; `pierfs help edit` says how fields are written.\nA password is never an argument: --ask-password asks for it, --password-file reads it, and it is stored encrypted; or write\n${variable}. What would not work is refused with the field, the value and the way out, and nothing is written.",
+			[]string{"pierfs create partner -s protocol=SFTP -s host=files.example -s username=batch -s workingDir=/in -s password=${partner.password}",
+				"pierfs create shop/orders orders.toml --ask-password", "pierfs create partner - --disabled --dry-run < partner.toml"}}
+	case "edit":
+		return help{"--set changes single values and leaves every other byte of the file, comments too; FILE or - takes the place of the whole; without\neither the definition is opened in $VISUAL or $EDITOR. With --env, or as ENV.FIELD, a value is for that environment alone.\nBefore anything is written, it is told whom the change affects; what owes something to its server is not changed, unless --force.",
+			[]string{"pierfs edit partner --set port=2222 --set Test.host=test.example", "pierfs edit partner --unset Test.host --dry-run", "pierfs edit partner --password-file secret --reason rotated", "pierfs edit partner"}}
+	case "copy":
+		return help{"Comments and order are copied too.", []string{"pierfs copy partner partner2"}}
+	case "move-to-global":
+		return help{"The file is moved as it is, and mounted at its new place. A global connection of the name is never replaced.", []string{"pierfs move-to-global shop/orders"}}
+	case "delete":
+		return help{"The name must be typed once more, or given with --yes. While programs have files open there, or something is owed to the server, it is\nrefused, unless --force. `pierfs rollback` brings a deleted definition back.",
+			[]string{"pierfs delete partner", "pierfs delete partner --yes=partner", "pierfs delete partner --dry-run"}}
+	case "diff":
+		return help{"It ends with 0 if they mean the same, and with 1 if not. Of secrets it tells only that they differ.", []string{"pierfs diff partner partner.toml", "pierfs diff partner - < partner.toml"}}
+	case "name":
+		return help{"", []string{"pierfs name check partner"}}
+	case "name check":
+		return help{"It needs no daemon and creates nothing.", []string{"pierfs name check partner", "pierfs name check shop/orders --json"}}
+	case "vars":
+		return help{"A variable stands for ${name} in definitions. Each environment may have its own; the global ones count where it has none.",
+			[]string{"pierfs vars list", "pierfs vars set shop.host files.example --env Test", "pierfs vars explain shop.host"}}
+	case "vars list":
+		return help{"Values of secrets are never shown.", []string{"pierfs vars list", "pierfs vars list --env Production --json"}}
+	case "vars set":
+		return help{"Without --env it is a global one. A secret is asked for or read from a file, and stored encrypted. What was made a secret stays one.\nIf connections need it, they are listed and the name must be typed once more, or given with --yes.",
+			[]string{"pierfs vars set shop.host files.example --env Test", "pierfs vars set shop.password --secret --env Production", "pierfs vars set shop.password --secret --value-file - --yes=shop.password < secret"}}
+	case "vars unset":
+		return help{"It is refused where a connection could not be used any more.", []string{"pierfs vars unset shop.host --env Test"}}
+	case "vars explain":
+		return help{"The first one that it lists for an environment is the one that counts there.", []string{"pierfs vars explain shop.host", "pierfs vars explain shop.host --env Test"}}
+	case "vars extract":
+		return help{"A password becomes the secret variable CONNECTION.password, in the environment that it was written for; other secrets are\nencrypted where they stand.", []string{"pierfs vars extract partner", "pierfs vars extract partner --dry-run"}}
+	case "env":
+		return help{"The connections of all active environments are mounted on this machine.", []string{"pierfs env list", "pierfs env use Test", "pierfs env create Acceptance"}}
+	case "env list":
+		return help{"", []string{"pierfs env list", "pierfs env list --json"}}
+	case "env show":
+		return help{"Global variables that it does not have itself are among them.", []string{"pierfs env show Production"}}
+	case "env use":
+		return help{"It writes activeEnvironments into pierfs.toml. Mounts of an environment that is left are taken down, and refused while programs have\nfiles open there or something is owed to a server, unless --force.", []string{"pierfs env use Test", "pierfs env use Production Test --dry-run"}}
+	case "env create":
+		return help{"", []string{"pierfs env create Acceptance"}}
+	case "history":
+		return help{"Of a connection, of variables.toml, pierfs.toml or environments/ENV.toml, or of all. Changes by hand are there too.", []string{"pierfs history partner", "pierfs history variables.toml --json", "pierfs history --last 10"}}
+	case "rollback":
+		return help{"The file becomes what it was, also one that was deleted since; the log grows by one entry. REVISION is one that `pierfs history` lists.",
+			[]string{"pierfs rollback partner 12 --dry-run", "pierfs rollback variables.toml 7 --reason mistake"}}
+	case "audit":
+		return help{"", []string{"pierfs audit verify"}}
+	case "audit verify":
+		return help{"Each entry has the hash of the one before it. Whoever can write the log could write all of it anew: keep the last hash elsewhere now\nand then, and give it with --head. It ends with 74 if something is wrong.",
+			[]string{"pierfs audit verify", "pierfs audit verify --json"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}

@@ -69,6 +69,9 @@ type usageError struct{ error }
 func (u usageError) Unwrap() error { return u.error }
 
 func exitStatus(err error) int {
+	if s, ok := errors.AsType[status](err); ok {
+		return int(s)
+	}
 	if s, ok := errors.AsType[silent](err); ok {
 		return s.code.Exit()
 	}
@@ -103,6 +106,9 @@ func asControl(err error) *control.Error {
 // fail tells err: as JSON on standard output for scripts, as text on standard error for people.
 func (h *hand) fail(err error) {
 	if _, ok := errors.AsType[silent](err); ok {
+		return
+	}
+	if _, ok := errors.AsType[status](err); ok {
 		return
 	}
 	e := asControl(err)
@@ -159,6 +165,8 @@ relative to its working directory.`,
 		h.mountCommand(), h.umountCommand(),
 		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
 		h.cacheCommand(),
+		h.createCommand(), h.editCommand(), h.copyCommand(), h.moveCommand(), h.deleteCommand(), h.diffCommand(), h.nameCommand(),
+		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(),
 		h.versionCommand(),
 	)
 	explain(root)
