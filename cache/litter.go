@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,7 +183,7 @@ func (t *Tree) sweepLitter() {
 	for pause := firstSweep; t.pause(pause); pause = min(2*pause, longestSweep) {
 		var err error
 		for _, name := range t.leftBelow("") {
-			if err = t.removeLitter(t.ctx, name); err != nil {
+			if err = t.sweepAway(t.ctx, name); err != nil {
 				break
 			}
 		}
@@ -231,9 +232,37 @@ func (t *Tree) leftBelow(dir string) []string {
 	return names
 }
 
+// sweepAway is removeLitter of a name that nobody waits for. While something above it is being renamed nobody can tell
+// where it is: then it stays for the next time.
+func (t *Tree) sweepAway(ctx context.Context, name string) error {
+	if t.isMoving(name) {
+		return nil
+	}
+	err := t.clearAway(ctx, name)
+	if err == nil && !t.isMoving(name) {
+		t.forgetLitter(name)
+	}
+	return err
+}
+
+func (t *Tree) isMoving(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.busyLocked(name) != nil
+}
+
 // removeLitter removes one name that is left, if what bears it may be ours: a file. The error is that of a server that
 // cannot be asked now; what it refuses for good, or what is another's, is forgotten.
 func (t *Tree) removeLitter(ctx context.Context, name string) error {
+	err := t.clearAway(ctx, name)
+	if err == nil {
+		t.forgetLitter(name)
+	}
+	return err
+}
+
+// clearAway is removeLitter that forgets nothing.
+func (t *Tree) clearAway(ctx context.Context, name string) error {
 	info, err := t.backend.Stat(ctx, name)
 	if err == nil && info.Mode.IsRegular() {
 		err = t.backend.Remove(ctx, name)
@@ -245,11 +274,14 @@ func (t *Tree) removeLitter(ctx context.Context, name string) error {
 	default:
 		t.log.Warn("a temporary file stays on the server", "name", name, "err", err)
 	}
+	return nil
+}
+
+func (t *Tree) forgetLitter(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.litter.names, name)
 	t.warn("the list of temporary files on the server", t.litter.write())
-	return nil
 }
 
 // fence removes what outages have left of uploads to names, before these are changed. A server that was stalled may still come to a
@@ -287,23 +319,55 @@ func (t *Tree) tidy(ctx context.Context, dir string) {
 	}
 }
 
-// moveLitter carries what is left below from to to; the caller holds mu.
-func (t *Tree) moveLitter(from, to string) {
-	var moved []string
-	for name := range t.litter.names {
-		if strings.HasPrefix(name, from+"/") {
-			moved = append(moved, name)
+// foreseeMove notes what is left below from by the names, too, that it has once from is called to, for a daemon that ends between the
+// renaming and moveLitter. The func takes that back, for nothing was renamed.
+func (t *Tree) foreseeMove(from, to string) (undo func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var foreseen []string
+	for name, target := range t.litter.movedLocked(from, to) {
+		if _, already := t.litter.names[name]; !already {
+			t.litter.names[name] = target
+			foreseen = append(foreseen, name)
 		}
 	}
-	for _, name := range moved {
-		target := t.litter.names[name]
-		delete(t.litter.names, name)
+	if len(foreseen) == 0 {
+		return func() {}
+	}
+	t.warn("the list of temporary files on the server", t.litter.write())
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, name := range foreseen {
+			delete(t.litter.names, name)
+		}
+		t.warn("the list of temporary files on the server", t.litter.write())
+	}
+}
+
+// movedLocked returns what is left below from by the names that it has below to; the caller holds Tree.mu.
+func (l *litter) movedLocked(from, to string) map[string]string {
+	moved := map[string]string{}
+	for name, target := range l.names {
+		below, ok := strings.CutPrefix(name, from+"/")
+		if !ok {
+			continue
+		}
 		if strings.HasPrefix(target, from+"/") {
 			target = to + target[len(from):]
 		}
-		t.litter.names[to+name[len(from):]] = target
+		moved[join(to, below)] = target
 	}
-	if len(moved) > 0 {
-		t.warn("the list of temporary files on the server", t.litter.write())
+	return moved
+}
+
+// moveLitter carries what is left below from to to; the caller holds mu.
+func (t *Tree) moveLitter(from, to string) {
+	moved := t.litter.movedLocked(from, to)
+	if len(moved) == 0 {
+		return
 	}
+	maps.DeleteFunc(t.litter.names, func(name, _ string) bool { return strings.HasPrefix(name, from+"/") })
+	maps.Copy(t.litter.names, moved)
+	t.warn("the list of temporary files on the server", t.litter.write())
 }

@@ -182,6 +182,58 @@ func TestNextDaemonRemovesWhatTheFormerLeft(t *testing.T) {
 	})
 }
 
+// TestNextDaemonFindsWhatLiesInARenamedDirectory: the former one was killed when the server had renamed a directory with a temporary
+// name in it, and before it heard of that.
+func TestNextDaemonFindsWhatLiesInARenamedDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.replaceTree(outliving{w.server})
+		killed := w.tree
+		w.must(w.server.MakeDir("d"))
+		_, back := w.leaveLitter("d/file")
+		back()
+		w.replaceTree(renamesOnly{outliving{w.server}})
+		renaming, cancel := context.WithCancel(w.Context())
+		renamed := make(chan error, 1)
+		go func() { renamed <- w.tree.Rename(renaming, "d", "moved", backends.Replace) }()
+		synctest.Wait()
+		if got, err := w.server.Names("moved"); err != nil || len(got) != 1 {
+			t.Fatalf("the server has %q, %v: this test tests nothing", got, err)
+		}
+		between := w.tree
+
+		w.replaceTree(w.server)
+		if got := w.list("moved"); len(got) != 0 {
+			t.Errorf("the directory shows %q, want nothing", got)
+		}
+		time.Sleep(time.Minute)
+		if got, err := w.server.Names("moved"); err != nil || len(got) != 0 {
+			t.Errorf("a minute later the server has %q, %v", got, err)
+		}
+		w.must(w.tree.Close(w.Context()))
+		cancel()
+		<-renamed
+		for _, dead := range []*cache.Tree{between, killed} { // as far as the next one knows, and they owe nothing
+			_ = dead.Close(w.Context())
+		}
+	})
+}
+
+// renamesOnly never answers a renaming, which happens, and can be asked nothing about what is left.
+type renamesOnly struct{ backends.Backend }
+
+func (r renamesOnly) Rename(ctx context.Context, from, to string, mode backends.RenameMode) error {
+	if err := r.Backend.Rename(ctx, from, to, mode); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (r renamesOnly) Remove(ctx context.Context, name string) error {
+	return &backends.Error{Op: "remove", Name: name, Code: syscall.EAGAIN, Class: backends.Transient}
+}
+
 // TestNextDaemonRemovesWhatTheFormerWasAt: the temporary names of uploads that were under way when a daemon was killed are known
 // to the next one.
 func TestNextDaemonRemovesWhatTheFormerWasAt(t *testing.T) {

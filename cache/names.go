@@ -211,16 +211,19 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 		return err
 	}
 	t.tidy(ctx, to)
+	nothingMoved := t.foreseeMove(from, to)
 	listening, heard := t.listen(ctx)
 	err = t.backend.Rename(listening, from, to, mode)
 	t.dropRenamed(from, to)
 	if err != nil {
 		t.attrs.Forget(from)
 		t.attrs.Forget(to)
-		if backends.ClassOf(err) != backends.Final {
-			for _, f := range t.below(from) {
-				f.doubt()
-			}
+		if backends.ClassOf(err) == backends.Final {
+			nothingMoved()
+			return err
+		}
+		for _, f := range t.below(from) {
+			f.doubt()
 		}
 		return err
 	}
