@@ -14,7 +14,7 @@ import (
 )
 
 // built are the programs under test, built when the first test asks for them.
-var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build() })
+var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build("-tags", "crash") })
 
 func TestMain(m *testing.M) {
 	if tapping() {
@@ -140,12 +140,16 @@ var plants = []plant{
 func logAt(dir string) string { return filepath.Join(filepath.Dir(dir), logbookDir, logbookName) }
 
 func TestCheckerFindsEveryHarm(t *testing.T) {
-	for _, p := range []protocol{sftp, ftp} {
+	t.Parallel()
+	for i, p := range []protocol{sftp, ftp} { // which take turns: to the checker they are the same
 		t.Run(string(p), func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, programs(t), p, "close", 1)
 			s.patience = 500 * time.Millisecond // the planted name stays for ever
-			for _, plant := range plants {
+			for k, plant := range plants {
+				if k%2 != i {
+					continue
+				}
 				got, want := s.suffer(t, plant), append([]string{}, plant.want...)
 				slices.Sort(want)
 				if !slices.Equal(got, want) {

@@ -15,7 +15,7 @@ import (
 )
 
 // budget is how many steps a load takes at most before its daemon is killed.
-const budget = 3000
+const budget = 2000
 
 // chance returns a moment of chance: any of some hundred steps of the load, now and then one soon after the daemon's start.
 func (s *stage) chance() aim {

@@ -26,7 +26,10 @@ type worker struct {
 	dir  string // the same, as programs see it
 	rng  *rand.Rand
 	big  bool     // writes a large file now and then
+	ties bool     // makes links, which not every server can
+	even bool     // does the rare things as often as the others
 	log  *logbook // that it shares with others
+	bag  []job
 
 	now     world   // what it was told
 	may     []state // what the server may have; read by others when run has returned
@@ -43,6 +46,9 @@ func newWorker(mount, name string, rng *rand.Rand) *worker {
 
 // run works until something fails, which it does when the daemon is dead.
 func (w *worker) run() error {
+	if err := w.untie(); err != nil {
+		return err
+	}
 	for {
 		if err := w.work(); err != nil {
 			return err
@@ -74,33 +80,45 @@ func jobs() []job {
 		{2, "unlink while open", (*worker).unlinkOpen},
 		{2, "mkdir", (*worker).mkdir},
 		{1, "rename a directory", (*worker).renameDir},
+		{1, "rename a directory while a file is open", (*worker).renameDirOpen},
 		{1, "rmdir", (*worker).rmdir},
 		{1, "leave open", (*worker).leaveOpen},
 		{2, "read", (*worker).read},
 		{1, "chmod", (*worker).chmod},
+		{1, "link", (*worker).link},
+		{1, "symlink", (*worker).symlink},
 	}
 }
 
 // work does one job, chosen by chance.
 func (w *worker) work() error {
-	all := jobs()
-	sum := 0
-	for _, j := range all {
-		sum += j.often
-	}
 	for {
-		i, at := 0, w.rng.IntN(sum)
-		for ; at >= all[i].often; i++ {
-			at -= all[i].often
-		}
-		did, err := all[i].do(w)
+		j := w.next()
+		did, err := j.do(w)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", w.name, all[i].name, err)
+			return fmt.Errorf("%s: %s: %w", w.name, j.name, err)
 		}
 		if did {
 			return nil
 		}
 	}
+}
+
+// next takes a job out of a bag, which is filled again when it is empty.
+func (w *worker) next() job {
+	if len(w.bag) == 0 {
+		for _, j := range jobs() {
+			often := j.often
+			if w.even {
+				often = 1
+			}
+			w.bag = append(w.bag, slices.Repeat([]job{j}, often)...)
+		}
+		w.rng.Shuffle(len(w.bag), func(i, k int) { w.bag[i], w.bag[k] = w.bag[k], w.bag[i] })
+	}
+	j := w.bag[0]
+	w.bag = w.bag[1:]
+	return j
 }
 
 // step does something that brings the tree to next. Until it is told to be done, the server may have the tree before it, that
@@ -155,7 +173,7 @@ const maxFiles = 10
 func (w *worker) names(dirs bool) []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(w.now)) {
-		if w.now[name].dir == dirs {
+		if n := w.now[name]; n.isDir() == dirs && n.kind != os.ModeSymlink {
 			names = append(names, name)
 		}
 	}
@@ -174,7 +192,11 @@ func (w *worker) one(names []string) (name string, ok bool) {
 
 // newName returns a name that nothing bears, in some directory.
 func (w *worker) newName(stem string) string {
-	dir := append(w.names(true), "")[w.rng.IntN(len(w.names(true))+1)]
+	return w.fresh(append(w.names(true), "")[w.rng.IntN(len(w.names(true))+1)], stem)
+}
+
+// fresh is newName in the directory dir.
+func (w *worker) fresh(dir, stem string) string {
 	for {
 		name := filepath.Join(dir, fmt.Sprintf("%s%d", stem, w.rng.IntN(40)))
 		if _, there := w.now[name]; !there {
@@ -359,6 +381,49 @@ func (w *worker) renameOpen() (bool, error) {
 	return true, err
 }
 
+// untie removes links that a former daemon left: what is done to a second name happens to the first one too.
+func (w *worker) untie() error {
+	for _, name := range slices.Sorted(maps.Keys(w.now)) {
+		if n := w.now[name]; n.kind != os.ModeSymlink && (n.isDir() || !strings.HasPrefix(filepath.Base(name), "l")) {
+			continue
+		}
+		if err := w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// link gives a file a second name for a while.
+func (w *worker) link() (bool, error) {
+	name, ok := w.file()
+	if !ok || !w.ties {
+		return false, nil
+	}
+	to := w.newName("l")
+	err := w.step("link "+name+" as "+to, w.now.with(to, w.now[name].content), func() error { return os.Link(w.path(name), w.path(to)) })
+	if err == nil {
+		err = w.step("unlink "+to, w.now.without(to), func() error { return os.Remove(w.path(to)) })
+	}
+	return true, err
+}
+
+func (w *worker) symlink() (bool, error) {
+	if !w.ties {
+		return false, nil
+	}
+	name, to := w.newName("s"), w.newName("s")
+	err := w.step("make "+name+" a symbolic link", w.now.withLink(name, "nowhere"), func() error { return os.Symlink("nowhere", w.path(name)) })
+	if err == nil && name != to {
+		err = w.step("rename "+name+" to "+to, w.now.renamed(name, to), func() error { return os.Rename(w.path(name), w.path(to)) })
+		name = to
+	}
+	if err == nil {
+		err = w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+	}
+	return true, err
+}
+
 func (w *worker) unlink() (bool, error) {
 	name, ok := w.file()
 	if !ok {
@@ -373,12 +438,16 @@ func (w *worker) unlinkOpen() (bool, error) {
 	if !ok || w.rng.IntN(2) == 0 {
 		name = w.newName("u")
 	}
+	size := w.size()
+	if w.big && (w.even || w.rng.IntN(3) == 0) {
+		size = bigSize // so that it is on its way already
+	}
 	return true, w.step("write to "+name+" and unlink it", w.now.without(name), func() error {
 		f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE, 0o644)
 		if err != nil {
 			return err
 		}
-		err = w.write(f, w.record(w.rng.IntN(10<<10)))
+		err = w.write(f, w.record(size))
 		return closing(f, errors.Join(err, os.Remove(w.path(name))))
 	})
 }
@@ -403,14 +472,42 @@ func (w *worker) renameDir() (bool, error) {
 	return true, w.step("rename the directory "+from+" to "+to, w.now.renamed(from, to), func() error { return os.Rename(w.path(from), w.path(to)) })
 }
 
-func (w *worker) rmdir() (bool, error) {
-	name, ok := w.one(w.names(true))
-	if !ok {
+// renameDirOpen renames a directory in which a file is being written, which is published by that, and goes on writing.
+func (w *worker) renameDirOpen() (bool, error) {
+	from, ok := w.one(w.names(true))
+	to := w.newName("d")
+	if !ok || isBelow(to, from) || len(w.names(false)) >= maxFiles {
 		return false, nil
 	}
-	for other := range w.now {
-		if other != name && isBelow(other, name) {
-			return false, nil
+	name, first, second := w.fresh(from, "f"), w.record(w.size()), w.record(w.rng.IntN(4<<10))
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return true, err
+	}
+	written := w.now.with(name, first)
+	err = w.step("write "+name+" and rename its directory to "+to, written.renamed(from, to), func() error {
+		return errors.Join(w.write(f, first), os.Rename(w.path(from), w.path(to)))
+	}, state{world: written})
+	if err == nil {
+		next, part := w.grown(to+name[len(from):], second)
+		err = w.step("append to it", next, func() error { return closing(f, w.write(f, second)) }, part)
+	}
+	f.Close() // once more, if it did not come to that
+	return true, err
+}
+
+// rmdir empties a directory of its files and removes it.
+func (w *worker) rmdir() (bool, error) {
+	name, ok := w.one(w.names(true))
+	if !ok || slices.ContainsFunc(w.names(true), func(dir string) bool { return dir != name && isBelow(dir, name) }) {
+		return false, nil
+	}
+	for _, file := range w.names(false) {
+		if !isBelow(file, name) {
+			continue
+		}
+		if err := w.step("unlink "+file, w.now.without(file), func() error { return os.Remove(w.path(file)) }); err != nil {
+			return true, err
 		}
 	}
 	return true, w.step("rmdir "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })

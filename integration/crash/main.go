@@ -62,7 +62,7 @@ func crash(t *testing.T, o options) {
 	programs := daemon.Programs{Dir: o.programs}
 	if o.programs == "" {
 		var err error
-		if programs, err = daemon.Build(); err != nil {
+		if programs, err = daemon.Build("-tags", "crash"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { os.RemoveAll(programs.Dir) })

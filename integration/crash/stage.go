@@ -24,13 +24,15 @@ const workers = 4
 
 // stage is a server and a daemon that is killed again and again, with all that it has in its directories.
 type stage struct {
-	rng     *rand.Rand
-	road    road
-	daemon  *daemon.Daemon
-	behind  string // the directory as the server has it
-	workers []*worker
-	log     *logbook // of all workers
-	sum     figures
+	protocol protocol
+	commit   string
+	rng      *rand.Rand
+	road     road
+	daemon   *daemon.Daemon
+	behind   string // the directory as the server has it
+	workers  []*worker
+	log      *logbook // of all workers
+	sum      figures
 
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
 }
@@ -46,7 +48,10 @@ const (
 // newStage starts a server, and makes a daemon that mounts it through a road.
 func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string, seed uint64) *stage {
 	t.Helper()
-	s := &stage{rng: rand.New(rand.NewPCG(seed, 1)), daemon: daemon.New(t, programs), sum: newFigures(), patience: process.Patience}
+	s := &stage{
+		protocol: p, commit: commit, rng: rand.New(rand.NewPCG(seed, 1)), daemon: daemon.New(t, programs), sum: newFigures(),
+		patience: process.Patience,
+	}
 	socket := s.newGateway(t)
 	var fields daemon.Fields
 	if p == sftp {
@@ -61,7 +66,7 @@ func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string,
 	s.log = newLogbook(mount)
 	for i := range workers {
 		w := newWorker(mount, fmt.Sprintf("w%d", i), rand.New(rand.NewPCG(seed, uint64(100+i))))
-		w.big, w.log = i == 0, s.log
+		w.big, w.ties, w.log = i == 0, p == sftp, s.log
 		s.workers = append(s.workers, w)
 	}
 	return s

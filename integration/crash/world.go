@@ -14,11 +14,13 @@ import (
 // world is a tree: what each path below a directory holds.
 type world map[string]node
 
-// node is a directory, or a file with its content.
+// node is a directory, or a file with its content, or a symbolic link, whose content is its target.
 type node struct {
-	dir     bool
+	kind    os.FileMode // of os.ModeType
 	content []byte
 }
+
+func (n node) isDir() bool { return n.kind == os.ModeDir }
 
 // with returns w with path holding content.
 func (w world) with(path string, content []byte) world {
@@ -30,7 +32,14 @@ func (w world) with(path string, content []byte) world {
 // withDir returns w with a directory at path.
 func (w world) withDir(path string) world {
 	w = maps.Clone(w)
-	w[path] = node{dir: true}
+	w[path] = node{kind: os.ModeDir}
+	return w
+}
+
+// withLink returns w with a symbolic link at path.
+func (w world) withLink(path, target string) world {
+	w = maps.Clone(w)
+	w[path] = node{kind: os.ModeSymlink, content: []byte(target)}
 	return w
 }
 
@@ -72,7 +81,7 @@ func (s state) explains(found world) bool {
 	}
 	for name, want := range s.world {
 		got, ok := found[name]
-		if !ok || got.dir != want.dir || !s.allows(name, got.content) {
+		if !ok || got.kind != want.kind || !s.allows(name, got.content) {
 			return false
 		}
 	}
@@ -141,7 +150,7 @@ func harmOf(name string, found world, states []state) (h harm, ok bool) {
 	}
 	for _, s := range states {
 		want, has := s.world[name]
-		if has == there && want.dir == got.dir && s.allows(name, got.content) {
+		if has == there && want.kind == got.kind && s.allows(name, got.content) {
 			return harm{}, true
 		}
 		if !has {
@@ -166,7 +175,7 @@ func harmOf(name string, found world, states []state) (h harm, ok bool) {
 // differs says how got is not what was wanted.
 func differs(got, want node) harmKind {
 	switch {
-	case got.dir || want.dir:
+	case got.kind != want.kind, got.kind != 0:
 		return strange
 	case hasDoubled(got.content, want.content):
 		return doubled
@@ -188,7 +197,7 @@ func worse(a, b harmKind) harmKind {
 // isLess reports whether got has less of name than every state has.
 func isLess(got node, name string, states []state) bool {
 	for _, s := range states {
-		if want, has := s.world[name]; !has || got.dir != want.dir || !bytes.HasPrefix(want.content, got.content) {
+		if want, has := s.world[name]; !has || got.kind != want.kind || !bytes.HasPrefix(want.content, got.content) {
 			return false
 		}
 	}
@@ -207,8 +216,11 @@ func hasDoubled(got, want []byte) bool {
 
 // tell describes a node by its size and the records in it.
 func tell(n node) string {
-	if n.dir {
+	switch n.kind {
+	case os.ModeDir:
 		return "a directory"
+	case os.ModeSymlink:
+		return fmt.Sprintf("a link to %q", n.content)
 	}
 	var records []string
 	for line := range bytes.Lines(n.content) {
@@ -237,7 +249,13 @@ func look(dir string) (w world, temps []string, err error) {
 		case temporary.MatchString(entry.Name()):
 			temps = append(temps, name)
 		case entry.IsDir():
-			w[name] = node{dir: true}
+			w[name] = node{kind: os.ModeDir}
+		case entry.Type() == os.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			w[name] = node{kind: os.ModeSymlink, content: []byte(target)}
 		default:
 			content, err := os.ReadFile(path)
 			if err != nil {

@@ -265,6 +265,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		MetadataTTL: target.MetadataTTL,
 		NegativeTTL: target.NegativeTTL,
 		Retry:       dial.Policy(target),
+		Hook:        steps(),
 		Logger:      m.log,
 	})
 	if err != nil {

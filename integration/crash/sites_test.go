@@ -1,0 +1,117 @@
+package main
+
+import (
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"pierfs/cache"
+)
+
+// wireSites are the steps on the wire that the load leads to, by protocol: each command as it is about to reach the server (asked), as its
+// answer is about to reach the daemon (answered) and, of a transfer, its beginning (begun).
+var wireSites = map[protocol]string{
+	sftp: "init limits realpath lstat stat fstat open close read write fsync fsetstat setstat opendir readdir mkdir rmdir remove " +
+		"posix-rename hardlink symlink",
+	ftp: "USER PASS SYST FEAT OPTS TYPE PWD CWD EPSV LIST STAT SIZE MDTM REST RETR STOR APPE RNFR RNTO DELE MKD RMD SITE-CHMOD",
+}
+
+// transfers are the commands of FTP that have a beginning.
+var transfers = []string{"LIST", "RETR", "STOR", "APPE"}
+
+// unreached are sites that no load leads to, and why.
+var unreached = map[protocol]map[string]string{
+	ftp: {
+		"wire.symlink.before": "FTP has no links", "wire.symlink.after": "FTP has no links",
+		"wire.link.before": "FTP has no links", "wire.link.after": "FTP has no links",
+		"wire.abort.before": "nothing of FTP travels before close", "wire.abort.after": "nothing of FTP travels before close",
+	},
+}
+
+// sites returns all that a daemon is to be killed at.
+func sites(p protocol, commit string) (all []string) {
+	for command := range strings.FieldsSeq(wireSites[p]) {
+		all = append(all, string(p)+"."+command+".asked", string(p)+"."+command+".answered")
+		if slices.Contains(transfers, command) {
+			all = append(all, string(p)+"."+command+".begun")
+		}
+	}
+	for _, site := range cache.Sites() {
+		onWire := strings.HasPrefix(site, "wire.")
+		if _, cannot := unreached[p][site]; !cannot && (onWire || commit == "background") {
+			all = append(all, site)
+		}
+	}
+	return all
+}
+
+// tries is how many daemons may live to the end of their load without passing a site at which none was killed before.
+const tries = 20
+
+func TestKillAtEverySite(t *testing.T) {
+	t.Parallel()
+	for _, p := range []protocol{sftp, ftp} {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, programs(t), p, "close", 1)
+			for _, w := range s.workers {
+				w.even = true
+			}
+			for idle := 0; idle < tries && len(s.missing()) > 0 && !t.Failed(); {
+				if !s.live(t, aim{fresh: func(site string) bool { return s.sum.sites[site] == 0 }}, false) {
+					idle++
+				}
+			}
+			s.end(t)
+			if missing := s.missing(); len(missing) > 0 {
+				t.Errorf("no daemon was killed at %q", missing)
+			}
+			t.Log(s.sum)
+		})
+	}
+}
+
+// Beyond the sites, 40 daemons die at moments of chance, each with work of its own behind it.
+func TestKillByChance(t *testing.T) {
+	t.Parallel()
+	sum := byChance(t, programs(t), options{kills: 40, seed: 1, commit: "close", stages: 2})
+	t.Log(sum)
+	if sum.kills < 40 || sum.calls < 10*sum.kills {
+		t.Errorf("%d kills with %d changes acknowledged before: this test tests too little", sum.kills, sum.calls)
+	}
+}
+
+// missing returns the sites at which no daemon was killed yet.
+func (s *stage) missing() []string {
+	return slices.DeleteFunc(sites(s.protocol, s.commit), func(site string) bool { return s.sum.sites[site] > 0 })
+}
+
+// The programs that are released hold nothing that waits for anybody's leave to go on.
+func TestReleasedProgramsHaveNoHook(t *testing.T) {
+	files := func(tags ...string) (all []string) {
+		args := append([]string{"list", "-deps", "-f", "{{range .GoFiles}}{{$.ImportPath}}/{{.}} {{end}}"}, tags...)
+		text, err := exec.Command("go", append(args, "pierfs/cmd/pierfs", "pierfs/cmd/pierfsd")...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range strings.FieldsSeq(string(text)) {
+			if strings.HasPrefix(name, "pierfs/") {
+				all = append(all, name)
+			}
+		}
+		return all
+	}
+	released, killed := map[string]bool{}, map[string]bool{}
+	for _, name := range files() {
+		released[name] = true
+	}
+	for _, name := range files("-tags", "crash") {
+		killed[name] = !released[name]
+	}
+	maps.DeleteFunc(killed, func(_ string, only bool) bool { return !only })
+	if want := map[string]bool{"pierfs/cmd/internal/daemon/steps_crash.go": true}; !maps.Equal(killed, want) {
+		t.Errorf("only in programs that are built to be killed: %v, want %v", slices.Sorted(maps.Keys(killed)), slices.Sorted(maps.Keys(want)))
+	}
+}
