@@ -304,8 +304,12 @@ func (t *Tree) leftOf(names []string) (temps []string) {
 			temps = append(temps, temp)
 		}
 	}
+	claims := len(t.litter.claims)
 	for _, name := range names { // what stands there is dealt with now
 		delete(t.litter.claims, name)
+	}
+	if len(t.litter.claims) < claims { // before it is: a daemon after this one would take an empty file for the claim
+		t.warn("the list of temporary files on the server", t.litter.write())
 	}
 	return temps
 }

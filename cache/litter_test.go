@@ -406,10 +406,12 @@ func TestNextDaemonRemovesClaimsThatWereNotMadeGood(t *testing.T) {
 		time.Sleep(time.Second)
 		w.server.SetFault(nil)
 		w.close(w.open("made anew", cuttingNew)) // before the sweeper comes to it
+		again := w.tree
+		w.replaceTree(w.server) // nor did it before that one was killed
 		time.Sleep(time.Minute)
 		w.only("empty", "full", "made anew", "taken since")
 		w.must(w.tree.Close(w.Context()))
-		_ = killed.Close(w.Context()) // it is dead as far as the next one knows
+		_ = errors.Join(killed.Close(w.Context()), again.Close(w.Context())) // they are dead as far as the next one knows
 	})
 }
 
