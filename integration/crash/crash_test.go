@@ -214,7 +214,7 @@ func (s *stage) clear(t *testing.T) {
 		}
 	}
 	for _, w := range s.workers {
-		w.found(world{})
+		w.found(world{}, state{})
 	}
 	s.log.found(nil)
 }

@@ -180,7 +180,7 @@ func (s *stage) judge(t *testing.T) (harms []harm) {
 				s.sum.whole++
 			}
 		}
-		w.found(found)
+		w.found(found, at)
 	}
 	found, temps := s.has(t, logbookDir)
 	s.sum.temps += len(temps)
@@ -219,13 +219,14 @@ func inside(dir string, harms []harm) []harm {
 }
 
 // homes returns the directories that are worked in, and what each is to hold.
-func (s *stage) homes() map[string]world {
-	homes := map[string]world{logbookDir: {}}
+func (s *stage) homes() map[string][]state {
+	log := world{}
 	if s.log.base != nil {
-		homes[logbookDir] = world{logbookName: node{content: s.log.base}}
+		log = log.with(logbookName, s.log.base)
 	}
+	homes := map[string][]state{logbookDir: {{world: log}}}
 	for _, w := range s.workers {
-		homes[w.name] = w.now
+		homes[w.name] = w.rests()
 	}
 	return homes
 }
@@ -250,7 +251,7 @@ func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
 		for _, temp := range temps {
 			open = append(open, filepath.Join(name, temp))
 		}
-		_, _, more := explain(seen, []state{{world: want}})
+		_, _, more := explain(seen, want)
 		for _, h := range inside(name, more) {
 			harms = append(harms, harm{h.name, shown, "to programs " + h.text + ", as the server has it"})
 		}
@@ -270,7 +271,7 @@ func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
 
 // await returns how what the server has is not what homes say. If it is patient it waits until no temporary name is left, and
 // returns those that are in the end.
-func (s *stage) await(t *testing.T, g *gate, homes map[string]world, patient bool) (temps []string, harms []harm) {
+func (s *stage) await(t *testing.T, g *gate, homes map[string][]state, patient bool) (temps []string, harms []harm) {
 	t.Helper()
 	for deadline := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
 		temps = nil
@@ -279,7 +280,7 @@ func (s *stage) await(t *testing.T, g *gate, homes map[string]world, patient boo
 			for _, temp := range left {
 				temps = append(temps, filepath.Join(name, temp))
 			}
-			_, _, more := explain(found, []state{{world: want}})
+			_, _, more := explain(found, want)
 			harms = append(harms, inside(name, more)...)
 		}
 		switch {

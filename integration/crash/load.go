@@ -34,6 +34,7 @@ type worker struct {
 	now     world   // what it was told
 	may     []state // what the server may have; read by others when run has returned
 	records int
+	claim   string   // what its daemon left of an exclusive creation, and the next one may remove; "" is nothing
 	trail   []string // the last things it did
 	acked   int64    // bytes of content that it was told are safe
 	calls   int      // changes that it was told are done
@@ -141,8 +142,26 @@ func (w *worker) step(what string, next world, do func() error, via ...state) er
 	return nil
 }
 
-// found says that the tree was found so.
-func (w *worker) found(at world) { w.now, w.may = at, []state{{world: at}} }
+// found says that the tree was found so, in the state s.
+func (w *worker) found(at world, s state) {
+	if s.claim == "" {
+		s.claim = w.claim
+	}
+	w.now, w.claim = at, ""
+	if _, still := at[s.claim]; still {
+		w.claim = s.claim
+	}
+	w.may = w.rests()
+}
+
+// rests returns what the tree may be while nothing is done.
+func (w *worker) rests() []state {
+	states := []state{{world: w.now}}
+	if w.claim != "" {
+		states = append(states, state{world: w.now.without(w.claim)})
+	}
+	return states
+}
 
 func (w *worker) path(name string) string { return filepath.Join(w.dir, name) }
 
@@ -253,7 +272,7 @@ func (w *worker) createExclusively() (bool, error) {
 	}
 	name, content := w.newName("x"), w.record(w.size())
 	return true, w.step("create "+name+" exclusively", w.now.with(name, content),
-		func() error { return w.put(name, os.O_CREATE|os.O_EXCL, content) }, state{world: w.now.with(name, nil)})
+		func() error { return w.put(name, os.O_CREATE|os.O_EXCL, content) }, state{world: w.now.with(name, nil), claim: name})
 }
 
 // grown is the tree in which more is added to name, and the state in which a part of it is.
@@ -381,8 +400,15 @@ func (w *worker) renameOpen() (bool, error) {
 	return true, err
 }
 
-// untie removes links that a former daemon left: what is done to a second name happens to the first one too.
+// untie removes links that a former daemon left: what is done to a second name happens to the first one too. So it does
+// with a claim, which may go at any time.
 func (w *worker) untie() error {
+	if name := w.claim; name != "" {
+		if err := w.step("unlink "+name, w.now.without(name), func() error { return w.unlinkIfThere(name) }); err != nil {
+			return err
+		}
+		w.claim = ""
+	}
 	for _, name := range slices.Sorted(maps.Keys(w.now)) {
 		if n := w.now[name]; n.kind != os.ModeSymlink && (n.isDir() || !strings.HasPrefix(filepath.Base(name), "l")) {
 			continue
@@ -390,6 +416,13 @@ func (w *worker) untie() error {
 		if err := w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) }); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (w *worker) unlinkIfThere(name string) error {
+	if err := os.Remove(w.path(name)); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

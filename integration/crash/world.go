@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -72,6 +73,9 @@ type state struct {
 	// is none.
 	grows string
 	least int
+
+	// claim names an empty file by which a server decided who has created the name, and which the next daemon may remove. "" is none.
+	claim string
 }
 
 // explains reports whether a server that is found with the tree got it by s.
@@ -237,7 +241,7 @@ func tell(n node) string {
 // temporary is how uploads under way are called. They are nobody's files.
 var temporary = regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}~?$`)
 
-// look reads the tree below dir. Temporary names are told apart.
+// look reads the tree below dir. Temporary names are told apart; what goes meanwhile is not there.
 func look(dir string) (w world, temps []string, err error) {
 	w = world{}
 	err = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
@@ -258,6 +262,9 @@ func look(dir string) (w world, temps []string, err error) {
 			w[name] = node{kind: os.ModeSymlink, content: []byte(target)}
 		default:
 			content, err := os.ReadFile(path)
+			if errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}
