@@ -18,7 +18,6 @@ const account = 4742
 func accounts(t testing.TB, etc, service, user, password, home string) (owner string) {
 	t.Helper()
 	passwd, group := read(t, "/etc/passwd"), read(t, "/etc/group")
-	hash := process.Output(t, strings.NewReader(password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
 	if user == "root" {
 		lines := strings.SplitAfter(passwd, "\n")
 		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "root:") })
@@ -31,8 +30,28 @@ func accounts(t testing.TB, etc, service, user, password, home string) (owner st
 	}
 	write(t, filepath.Join(etc, "passwd"), 0o644, "%s", passwd)
 	write(t, filepath.Join(etc, "group"), 0o644, "%s", group)
-	write(t, filepath.Join(etc, "shadow"), 0o600, "%s:%s:19000:0:99999:7:::\n", user, hash)
+	setPassword(t, etc, user, password)
 	write(t, filepath.Join(etc, "pam.d", service), 0o644,
 		"auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n")
 	return owner
 }
+
+// setPassword writes the password of user, also below a server that runs.
+func setPassword(t testing.TB, etc, user, password string) {
+	t.Helper()
+	hash := process.Output(t, strings.NewReader(password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
+	write(t, filepath.Join(etc, "shadow"), 0o600, "%s:%s:19000:0:99999:7:::\n", user, hash)
+}
+
+// ChangePassword gives the user another password. Sessions that stand go on.
+func (s *SSHD) ChangePassword(t testing.TB, password string) {
+	t.Helper()
+	setPassword(t, s.etc, s.User, password)
+	s.Password = password
+}
+
+// SetReadOnly makes the file system of a server with a Size read-only, or ends that.
+func (s *SSHD) SetReadOnly(t testing.TB, on bool) { t.Helper(); s.space.setReadOnly(t, on) }
+
+// SetReadOnly makes the file system of a server with a Size read-only, or ends that.
+func (s *FTP) SetReadOnly(t testing.TB, on bool) { t.Helper(); s.space.setReadOnly(t, on) }

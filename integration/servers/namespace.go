@@ -103,6 +103,16 @@ func release(p *process.Process) {
 	}
 }
 
+// setReadOnly remounts what the server has as its files.
+func (n *namespace) setReadOnly(t testing.TB, on bool) {
+	t.Helper()
+	mode := "remount,rw"
+	if on {
+		mode = "remount,ro"
+	}
+	process.Output(t, nil, "nsenter", "--target", strconv.Itoa(n.holder.Pid()), "--mount", "--", "mount", "-o", mode, inside)
+}
+
 // view returns a path by which this machine sees what the namespace has at path.
 func (n *namespace) view(path string) string {
 	return filepath.Join("/proc", strconv.Itoa(n.holder.Pid()), "root", path)
