@@ -26,8 +26,8 @@ const leastCache = 64 << 20
 
 const sizeHint = `write "4GiB" or "500MB"; a bare number is bytes`
 
-// parseSize reads a number with a unit, to whole bytes.
-func parseSize(text string) (int64, bool) {
+// ParseSize reads a number with a unit, to whole bytes.
+func ParseSize(text string) (int64, bool) {
 	text = strings.ToLower(strings.TrimSpace(text))
 	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyz ")
 	unit, known := sizeUnits[strings.TrimSpace(text[len(digits):])]
@@ -59,7 +59,7 @@ func readSize(e *entry, report func(Finding)) int64 {
 	if !ok {
 		return refuse(CodeWrongType, "is "+kindOf(e.value)+"; it takes a size", sizeHint)
 	}
-	size, ok := parseSize(text)
+	size, ok := ParseSize(text)
 	switch {
 	case !ok:
 		return refuse(CodeInvalid, "is no size", sizeHint)
@@ -91,7 +91,7 @@ func readFree(e *entry, report func(Finding)) (percent int, bytes int64) {
 		}
 		return n, 0
 	}
-	size, ok := parseSize(text)
+	size, ok := ParseSize(text)
 	if !ok || size < 1 {
 		refuse(CodeInvalid, "is no size")
 		return 0, 0

@@ -205,7 +205,7 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.DirMode = os.FileMode(s.number) }},
 	{name: "owner", kind: text, standard: string(OwnerMap), check: oneOf(string(OwnerMap), string(OwnerRaw), string(OwnerFixed)),
 		apply: func(t *Target, s *setting) { t.Owner = Owner(s.text) }},
-	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)), warn: warnCommit,
+	{name: "commit", kind: text, standard: string(CommitClose), check: oneOf(string(CommitClose), string(CommitBackground)),
 		apply: func(t *Target, s *setting) { t.Commit = CommitMode(s.text) }},
 	{name: "conflict", kind: text, standard: string(ConflictKeepBoth), check: oneOf(string(ConflictKeepBoth), string(ConflictOverwrite), string(ConflictFail)),
 		apply: func(t *Target, s *setting) { t.Conflict = ConflictPolicy(s.text) }},
@@ -323,7 +323,7 @@ func (f *field) parse(v string) (*setting, *problem) {
 		}
 		s.number = i
 	case size:
-		i, ok := parseSize(v)
+		i, ok := ParseSize(v)
 		if !ok {
 			return nil, invalid("is no size", sizeHint)
 		}

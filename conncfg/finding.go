@@ -141,7 +141,6 @@ const (
 	CodeIgnored        Code = "IGNORED"       // means nothing for this protocol, or beside another field
 	CodePair           Code = "PAIR"          // one of two fields that only work together
 	CodeLegacy         Code = "LEGACY"        // legacyAlgorithms is on
-	CodeNotYet         Code = "NOT_YET"       // a choice that this version knows and does not offer
 	CodeNoCredential   Code = "NO_CREDENTIAL" // nothing proves who logs in
 	CodeInPlace        Code = "IN_PLACE"      // uploads without a temporary name
 	CodeLiteralSecret  Code = "LITERAL_SECRET"

@@ -320,13 +320,6 @@ func warnLegacy(s *setting) *problem {
 	return &problem{CodeLegacy, "allows ciphers and keys that are broken or close to it", "set it back once the server has been updated"}
 }
 
-func warnCommit(s *setting) *problem {
-	if s.text == string(CommitClose) {
-		return nil
-	}
-	return &problem{CodeNotYet, "is not built yet: close() waits for the server, as with \"close\"", `leave it out, or write commit = "close"`}
-}
-
 // leastStaging is what a file and the list of what is owed need at least.
 const leastStaging = 16 << 20
 

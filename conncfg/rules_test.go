@@ -204,7 +204,6 @@ var rules = []rule{
 	{"host key cut", `hostKey = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOq"`, CodeInvalid, Error, "hostKey", "43 characters"},
 	{"host key without prefix", `hostKey = "+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"`, CodeInvalid, Error, "hostKey", `write "SHA256:+DiY`},
 	{"a whole key", `hostKey = "ssh-ed25519 AAAA"`, CodeInvalid, Error, "hostKey", "ssh-keygen"},
-	{"background", `commit = "background"`, CodeNotYet, Warning, "commit", "close"},
 	{"legacy algorithms", `legacyAlgorithms = true`, CodeLegacy, Warning, "legacyAlgorithms", "updated"},
 
 	{"unknown encoding", `encoding = "latin-11"`, CodeInvalid, Error, "encoding", "did you mean iso-8859-1"},

@@ -147,12 +147,9 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 			files = append(files, filepath.Join("..", name))
 		}
 	}
-	told := map[string]string{} // the help of each
-	help := func(verb string) string {
-		args := []string{verb, "--help"}
-		if verb == "" {
-			args = args[1:]
-		}
+	told := map[string]string{} // the help of each, and of the commands below it
+	help := func(verbs ...string) string {
+		args := append(verbs, "--help")
 		r := daemon.Run(t, exec.Command(filepath.Join(binaries(t), "pierfs"), args...), time.Minute)
 		if r.Status != 0 {
 			t.Fatalf("pierfs %s: exit %d", strings.Join(args, " "), r.Status)
@@ -160,7 +157,8 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 		return r.Stdout
 	}
 	known := map[string]bool{"help": true, "unmount": true, "reload": true} // the latter two by another name
-	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`).FindAllStringSubmatch(help(""), -1) {
+	listed := regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+	for _, m := range listed.FindAllStringSubmatch(help(), -1) {
 		known[m[1]] = true
 	}
 	if len(known) < 15 {
@@ -190,6 +188,9 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 			for _, f := range flag.FindAllStringSubmatch(m[2], -1) {
 				if told[m[1]] == "" {
 					told[m[1]] = help(m[1])
+					for _, below := range listed.FindAllStringSubmatch(told[m[1]], -1) {
+						told[m[1]] += help(m[1], below[1])
+					}
 				}
 				if !strings.Contains(told[m[1]], f[1]+" ") && !strings.Contains(told[m[1]], f[1]+"\n") {
 					t.Errorf("%s tells to type %q, which has no flag %s", file, strings.TrimSpace(m[0]), f[1])

@@ -37,6 +37,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 			Path  control.Name   `json:"path"`
 			Files []control.File `json:"files"`
 		}](),
+		"metrics": reflect.TypeFor[control.MetricsAnswer](), "queue": reflect.TypeFor[queued](), "queue_check": reflect.TypeFor[queueChecked](), "queue_change": reflect.TypeFor[control.QueueChanged](), "queue_export": reflect.TypeFor[exported](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
 		"change": reflect.TypeFor[control.ChangeAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
 		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {

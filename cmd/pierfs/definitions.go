@@ -66,16 +66,30 @@ func (h *hand) printChecked(c checked) error {
 
 func (h *hand) applyCommand() *cobra.Command {
 	var offlineOK, dry bool
+	var owed owedFlags
 	cmd := &cobra.Command{Use: "apply", Aliases: []string{"reload"}, Short: "Have the daemon read the definitions again and do what changed", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{DryRun: dry})
-			if err != nil {
+			if err := owed.check(); err != nil {
 				return err
 			}
-			return h.applied(a, offlineOK)
+			for {
+				a, err := control.Apply.Call(cmd.Context(), h.client(), control.ApplyRequest{DryRun: dry, Keep: owed.keep})
+				if err != nil {
+					return err
+				}
+				if dry || !owed.wait || len(a.Owing) == 0 {
+					return h.applied(a, offlineOK)
+				}
+				for _, o := range a.Owing {
+					if err := h.awaitPaid(cmd.Context(), o.Name, o.Environment); err != nil {
+						return err
+					}
+				}
+			}
 		}}
 	offlineFlag(cmd, &offlineOK)
 	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "tell what would be mounted and unmounted, and do nothing")
+	owed.add(cmd)
 	return cmd
 }
 
@@ -101,6 +115,7 @@ func (h *hand) applied(a control.ApplyAnswer, offlineOK bool) error {
 			}
 		}
 		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
+		h.stay(a.Owing)
 		if err := h.standing(a.Connections); err != nil {
 			return err
 		}
@@ -113,7 +128,10 @@ func failedApply(a control.ApplyAnswer, offlineOK bool) error {
 	if conncfg.HasErrors(a.Findings) {
 		return silent{control.ConfigInvalid}
 	}
-	return failedMounts(a.Connections, offlineOK)
+	if err := failedMounts(a.Connections, offlineOK); err != nil || len(a.Owing) == 0 {
+		return err
+	}
+	return silent{control.StillOwed}
 }
 
 // failedMounts is the status of the first connection that is not mounted; if all are, of the first whose server cannot be used.
@@ -257,6 +275,12 @@ func owed(c control.ConnectionStatus) string {
 
 // left prints what went wrong without any program having been told, and where the content is.
 func (h *hand) left(c control.ConnectionStatus, stateDir string) {
+	if c.OwedReason != "" {
+		fmt.Fprintf(h.out, "\n%s: owed for %s: %s\n  `pierfs queue %s` shows what\n", terminal.Quote(fullName(c.Connection)), ago(c.OwedSince), terminal.Quote(c.OwedReason), terminal.Quote(c.Name))
+	}
+	if c.Held > 0 {
+		fmt.Fprintf(h.out, "\n%s: %s held until somebody decides\n  `pierfs queue %s` shows them\n", terminal.Quote(fullName(c.Connection)), counted(c.Held, "1 change is", "changes are"), terminal.Quote(c.Name))
+	}
 	if c.LastError != "" {
 		fmt.Fprintf(h.out, "\n%s: not published: %s\n", terminal.Quote(fullName(c.Connection)), terminal.Quote(c.LastError))
 	}
@@ -324,9 +348,17 @@ func (h *hand) enableCommand(on bool) *cobra.Command {
 		word, short = "enable", "Switch a connection on, in its definition"
 	}
 	var offlineOK bool
+	var owed owedFlags
 	cmd := &cobra.Command{Use: word + " NAME", Short: short, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.Enable.Call(cmd.Context(), h.client(), control.EnableRequest{Name: args[0], Enabled: on})
+			if err := owed.check(); err != nil {
+				return err
+			}
+			var a control.ApplyAnswer
+			err := h.paid(cmd.Context(), owed, args[0], func() (err error) {
+				a, err = control.Enable.Call(cmd.Context(), h.client(), control.EnableRequest{Name: args[0], Enabled: on, Keep: owed.keep})
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -334,6 +366,8 @@ func (h *hand) enableCommand(on bool) *cobra.Command {
 		}}
 	if on {
 		offlineFlag(cmd, &offlineOK)
+	} else {
+		owed.add(cmd)
 	}
 	return cmd
 }

@@ -24,8 +24,8 @@ func helpOf(command string) help {
 		return help{"It reads every file below --config-dir, asks no server and no daemon, and prints all that is wrong or odd with\nfile and line. It ends with 78 if anything is an error.",
 			[]string{"pierfs check", "pierfs check --config-dir ./etc"}}
 	case "apply":
-		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once. It ends with 0 only\nif everything that it touched is ready; with --offline-ok also where a mount stands and its server cannot be used.",
-			[]string{"pierfs apply", "pierfs apply --json", "pierfs apply --offline-ok"}}
+		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once. It ends with 0 only\nif everything that it touched is ready; with --offline-ok also where a mount stands and its server cannot be used.\nA connection that owes something to its server stays as it was until that is there, and the status is 75.",
+			[]string{"pierfs apply", "pierfs apply --json", "pierfs apply --offline-ok", "pierfs apply --wait"}}
 	case "list":
 		return help{"Below the table stands what keeps a connection from being ready, and the way out. docs/OPERATING.md explains\nthe words in the column REASON.",
 			[]string{"pierfs list", "pierfs list --env Production", "pierfs list --json"}}
@@ -38,8 +38,8 @@ func helpOf(command string) help {
 	case "enable":
 		return help{"It writes enabled = true into the definition and applies it.", []string{"pierfs enable partner"}}
 	case "disable":
-		return help{"It writes enabled = false into the definition and applies it: the connection is unmounted in every environment.",
-			[]string{"pierfs disable partner"}}
+		return help{"It writes enabled = false into the definition and applies it: the connection is unmounted in every environment.\nWhile something is owed to its server it is refused with 75.",
+			[]string{"pierfs disable partner", "pierfs disable partner --wait"}}
 	case "test":
 		return help{"It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list; for FTP and FTPS\nbanner, tls, auth, features, workingDir, passive, data, list. What ends in .toml or begins with / or . is a file, a\ndirectory what is mounted on it. Nothing is written to the server.",
 			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml"}}
@@ -63,8 +63,8 @@ path is the absolute working directory; /~/dir is relative to the login director
 				"pierfs mount ftpes://user@host/outbound /mnt/partner --ca partner-ca.pem",
 				"pierfs mount ftps://user@host/ /mnt/partner --trust-cert SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"}}
 	case "umount":
-		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open.",
-			[]string{"pierfs umount partner", "pierfs umount /mnt/partner --force"}}
+		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open, and while something is owed to the server.",
+			[]string{"pierfs umount partner", "pierfs umount partner --wait", "pierfs umount /mnt/partner --force"}}
 	case "ls":
 		return help{"Without a path it is the working directory.", []string{"pierfs ls partner", "pierfs ls partner:/orders", "pierfs ls /mnt/partner:/orders --json"}}
 	case "stat":
@@ -82,6 +82,26 @@ path is the absolute working directory; /~/dir is relative to the login director
 			[]string{"pierfs mv partner:/in/a.csv partner:/done/", "pierfs mv -n partner:/a partner:/b"}}
 	case "mkdir":
 		return help{"", []string{"pierfs mkdir partner:/inbox", "pierfs mkdir -p partner:/2026/11"}}
+	case "queue":
+		return help{"With commit = \"background\" a file is acknowledged when it is durable here, and sent behind. What was not sent yet stands here,\nthe oldest first, with the reason. --check is for monitoring: it ends with 0 if all is well, 75 if something waits for longer\nthan --age or more than --size waits, 74 if something is held or in quarantine until a person decides.",
+			[]string{"pierfs queue", "pierfs queue partner", "pierfs queue --check --age 1h --size 10GiB", "pierfs queue --check --json"}}
+	case "queue list":
+		return help{"", []string{"pierfs queue list", "pierfs queue list partner --json"}}
+	case "queue retry":
+		return help{"Without an ID it is all that the connection owes. Pauses end at once, and what was held is sent.",
+			[]string{"pierfs queue retry partner", "pierfs queue retry partner 17 18"}}
+	case "queue hold":
+		return help{"Without an ID it is all that the connection owes now. It stays held when the daemon starts anew.",
+			[]string{"pierfs queue hold partner 17"}}
+	case "queue drop":
+		return help{"A program was told that it is written, so the content is kept: in quarantine, and the answer says where. Programs see what the\nserver has from then on.",
+			[]string{"pierfs queue drop partner --backup 17", "pierfs queue drop partner --backup --all"}}
+	case "queue export":
+		return help{"Each content is written below DIR under its path, where nothing bears that name; without an ID all of them. They stay owed.",
+			[]string{"pierfs queue export partner /tmp/owed", "pierfs queue export partner /tmp/owed 17"}}
+	case "metrics":
+		return help{"Each figure has the labels connection and environment; docs/CLI.md lists them. For the textfile collector of node_exporter\nwrite them beside the file and rename.",
+			[]string{"pierfs metrics", "pierfs metrics --json"}}
 	case "cache":
 		return help{"Content that was read is kept below the cache directory, bounded by cacheSize of pierfs.toml, and read again from there\nas long as the server tells the same size and time. Nothing that is owed lies there.",
 			[]string{"pierfs cache status", "pierfs cache warm partner:/orders", "pierfs cache drop partner"}}

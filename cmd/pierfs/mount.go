@@ -81,20 +81,29 @@ func (h *hand) mountCommand() *cobra.Command {
 
 func (h *hand) umountCommand() *cobra.Command {
 	var q control.UmountRequest
+	var owed owedFlags
 	cmd := &cobra.Command{Use: "umount NAME|DIR", Aliases: []string{"unmount"}, Short: "Unmount a connection, or a mount without definition", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			q.Name, q.Environment = args[0], h.environment
+			if err := owed.check(); err != nil {
+				return err
+			}
+			q.Name, q.Environment, q.Keep = args[0], h.environment, owed.keep
 			if strings.HasPrefix(args[0], ".") || strings.HasPrefix(args[0], "/") || h.isLocalDir(cmd.Context(), args[0]) {
 				if q.Name, err = realDir(args[0]); err != nil {
 					return err
 				}
 			}
-			a, err := control.Umount.Call(cmd.Context(), h.client(), q)
+			var a control.MountAnswer
+			err = h.paid(cmd.Context(), owed, q.Name, func() (err error) {
+				a, err = control.Umount.Call(cmd.Context(), h.client(), q)
+				return err
+			})
 			if err != nil {
 				return err
 			}
 			return h.unmounted(a)
 		}}
+	owed.add(cmd)
 	cmd.Flags().BoolVarP(&q.Force, "force", "f", false, "also while programs have files open: they get some seconds, then they are cut off")
 	return cmd
 }
@@ -146,6 +155,7 @@ func (h *hand) unmounted(a control.MountAnswer) error {
 		}
 		fmt.Fprintf(h.out, "unmounted: %s%s\n", terminal.Quote(fullName(c)), terminal.Quote(again))
 	}
+	h.kept(a.Owing)
 	return nil
 }
 

@@ -29,9 +29,11 @@ const (
 	CannotCreate       Code = "CANNOT_CREATE"       // a local file or mount point cannot be made
 	Failed             Code = "IO"                  // the server or the disk failed the operation
 	Cut                Code = "CUT"                 // a stream ended before its end
+	Stuck              Code = "STUCK"               // what is owed waits for a person
 	Offline            Code = "OFFLINE"             // the server is known to be away; it is being probed
 	Timeout            Code = "TIMEOUT"             // no answer within the deadline
 	Busy               Code = "BUSY"                // programs have files open there
+	StillOwed          Code = "OWED"                // the server does not have everything that was acknowledged here
 	Stopping           Code = "STOPPING"            // the daemon is on its way out
 	ProtocolError      Code = "PROTOCOL"            // the other side speaks something else
 	NotAllowed         Code = "NOT_ALLOWED"         // this caller may not do this
@@ -63,9 +65,9 @@ func (c Code) meaning() meaning {
 		return meaning{71, http.StatusInternalServerError}
 	case Exists, NotEmpty, NoSpace, CannotCreate:
 		return meaning{73, http.StatusConflict}
-	case Failed, Cut:
+	case Failed, Cut, Stuck:
 		return meaning{74, http.StatusBadGateway}
-	case Offline, Timeout, Busy, Stopping:
+	case Offline, Timeout, Busy, StillOwed, Stopping:
 		return meaning{75, http.StatusServiceUnavailable}
 	case ProtocolError:
 		return meaning{76, http.StatusBadGateway}
@@ -83,7 +85,7 @@ func (c Code) Exit() int { return c.meaning().exit }
 // Codes returns every code, in the order of their exit statuses, for the page that documents them.
 func Codes() []Code {
 	return []Code{Usage, BadData, NotFound, UnknownConnection, UnknownEnvironment, NotRunning, Disabled, NotMounted,
-		Unreachable, Internal, System, Exists, NotEmpty, NoSpace, CannotCreate, Failed, Cut, Offline, Timeout, Busy, Stopping,
+		Unreachable, Internal, System, Exists, NotEmpty, NoSpace, CannotCreate, Failed, Cut, Stuck, Offline, Timeout, Busy, StillOwed, Stopping,
 		ProtocolError, NotAllowed, PermissionDenied, ReadOnly, AuthFailed, HostKeyUnknown, HostKeyChanged,
 		CertUnknown, CertChanged, CertInvalid, ConfigInvalid}
 }

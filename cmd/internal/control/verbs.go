@@ -27,6 +27,14 @@ var (
 	Mkdir    = Verb[MkdirRequest, File]{Name: "mkdir"}
 	Trust    = Verb[TrustRequest, TrustAnswer]{Name: "trust"}
 
+	Queue       = Feed[QueueRequest, Due]{Name: "queue"}
+	QueueRetry  = Verb[QueueChange, QueueChanged]{Name: "queue-retry"}
+	QueueHold   = Verb[QueueChange, QueueChanged]{Name: "queue-hold"}
+	QueueDrop   = Verb[QueueChange, QueueChanged]{Name: "queue-drop"}
+	QueueExport = Download[QueueItem, Due]{Name: "queue-export"}
+
+	Metrics = Verb[MetricsRequest, MetricsAnswer]{Name: "metrics"}
+
 	CacheStatus = Verb[CacheRequest, CacheAnswer]{Name: "cache-status"}
 	CacheDrop   = Verb[FileRequest, Dropped]{Name: "cache-drop"}
 	CacheWarm   = Feed[FileRequest, Warming]{Name: "cache-warm", Live: true}
@@ -37,6 +45,7 @@ func All() []Description {
 	return append([]Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
 		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
 		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
+		Queue.Describe(), QueueRetry.Describe(), QueueHold.Describe(), QueueDrop.Describe(), QueueExport.Describe(), Metrics.Describe(),
 		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, changes()...)
 }
 
@@ -91,19 +100,32 @@ type Environment struct {
 	Active bool   `json:"active"`
 }
 
-// ApplyRequest asks to read the definitions again and to do what changed; with DryRun, to tell what that would be.
+// ApplyRequest asks to read the definitions again and to do what changed; with DryRun, to tell what that would be. A connection that
+// would lead elsewhere, or be gone, stays as it was while something is owed to its server, unless Keep leaves that in the journal.
 type ApplyRequest struct {
 	DryRun bool `json:"dryRun,omitempty"`
+	Keep   bool `json:"keep,omitempty"`
 }
 
 // ApplyAnswer tells what was done. Connections are those that were touched, as they stand afterwards.
 type ApplyAnswer struct {
-	Added       []string          `json:"added"`
-	Changed     []string          `json:"changed"`
-	Removed     []string          `json:"removed"`
-	Unchanged   int               `json:"unchanged"`
+	Added     []string `json:"added"`
+	Changed   []string `json:"changed"`
+	Removed   []string `json:"removed"`
+	Unchanged int      `json:"unchanged"`
+	// Owing is the connections that stay as they were until their servers have what is owed.
+	Owing       []Owing           `json:"owing,omitempty"`
 	Connections []Connection      `json:"connections"`
 	Findings    []conncfg.Finding `json:"findings"`
+}
+
+// Owing is how much a connection owes to its server.
+type Owing struct {
+	Name        string    `json:"name"`
+	Environment string    `json:"environment"`
+	Changes     int       `json:"changes"`
+	Bytes       int64     `json:"bytes"`
+	Since       time.Time `json:"since"` // that the oldest is owed
 }
 
 // ListRequest asks for all connections.
@@ -137,13 +159,19 @@ type StatusAnswer struct {
 // ConnectionStatus is a Connection and what is owed to its server.
 type ConnectionStatus struct {
 	Connection
-	Server      string `json:"server,omitempty"` // how the server names itself
-	OpenFiles   int    `json:"openFiles"`
-	OwedFiles   int    `json:"owedFiles"`
-	OwedBytes   int64  `json:"owedBytes"`
-	Quarantined int    `json:"quarantined"`
-	Conflicts   int    `json:"conflicts"`           // changes that met somebody else's since the connection was mounted
-	LastError   string `json:"lastError,omitempty"` // of a publication that no program was told of
+	Server    string `json:"server,omitempty"` // how the server names itself
+	OpenFiles int    `json:"openFiles"`
+	OwedFiles int    `json:"owedFiles"`
+	OwedBytes int64  `json:"owedBytes"`
+	// OwedSince is since when the oldest acknowledged change is owed, OwedReason why it is not there yet, and OwedCause the stable word
+	// for that. Held counts those that wait for a person.
+	OwedSince   time.Time `json:"owedSince,omitzero"`
+	OwedReason  string    `json:"owedReason,omitempty"`
+	OwedCause   string    `json:"owedCause,omitempty"`
+	Held        int       `json:"held,omitempty"`
+	Quarantined int       `json:"quarantined"`
+	Conflicts   int       `json:"conflicts"`           // changes that met somebody else's since the connection was mounted
+	LastError   string    `json:"lastError,omitempty"` // of a publication that no program was told of
 }
 
 // ShowRequest asks for one connection; without Environment, in the first active one.
@@ -178,10 +206,12 @@ type ShownField struct {
 	Resolved string `json:"resolved,omitempty"`
 }
 
-// EnableRequest switches a connection on or off, in its definition.
+// EnableRequest switches a connection on or off, in its definition. It is not switched off while it owes something to its server,
+// unless Keep leaves that in the journal.
 type EnableRequest struct {
 	Name    string `json:"name"`
 	Enabled bool   `json:"enabled"`
+	Keep    bool   `json:"keep,omitempty"`
 }
 
 // TestRequest asks to try a connection step by step: a stored one by Name, or the text of a definition, which is called Name
@@ -219,16 +249,20 @@ type MountURLRequest struct {
 }
 
 // UmountRequest unmounts by name or, if Name begins with a slash, by directory. Without Force it is refused while programs
-// have files open there; with it they have some seconds to close them.
+// have files open there; with it they have some seconds to close them. Without Keep it is refused while something is owed to the
+// server; with it that is sent for drainTimeout at most, and the rest stays in the journal.
 type UmountRequest struct {
 	Name        string `json:"name"`
 	Environment string `json:"environment,omitempty"`
 	Force       bool   `json:"force,omitempty"`
+	Keep        bool   `json:"keep,omitempty"`
 }
 
 // MountAnswer is the connections that were mounted or unmounted, as they stand afterwards.
 type MountAnswer struct {
 	Connections []Connection `json:"connections"`
+	// Owing is what those that were unmounted leave in their journals.
+	Owing []Owing `json:"owing,omitempty"`
 	// Trusted is the host key that TrustNew pinned; nil if none was.
 	Trusted *TrustAnswer `json:"trusted,omitempty"`
 	// Findings are warnings about the options of a mount without definition.
@@ -326,6 +360,83 @@ type Certificate struct {
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
 	Names     []string  `json:"names,omitempty"` // hosts and addresses that it is for
+}
+
+// QueueRequest asks what is owed to servers, of one connection or of all; without Environment, of Name in every environment.
+type QueueRequest struct {
+	Name        string `json:"name,omitempty"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// Due is one thing that was acknowledged here and that a server does not have yet.
+type Due struct {
+	Name        string    `json:"name"`        // of the connection, or the directory of an ad-hoc mount
+	Environment string    `json:"environment"` // "" for an ad-hoc mount
+	ID          uint64    `json:"id"`          // tells it from all others of the connection, for good
+	Kind        string    `json:"kind"`        // put, mkdir, rmdir, remove, rename, setattr, symlink or link
+	Path        Name      `json:"path"`
+	To          *Name     `json:"to,omitempty"` // of a rename and a link
+	Size        int64     `json:"size"`
+	Since       time.Time `json:"since"`
+	State       DueState  `json:"state"`
+	Tries       int       `json:"tries,omitempty"`  // in vain, since it last moved
+	Reason      string    `json:"reason,omitempty"` // why it is not there yet
+	Cause       string    `json:"cause,omitempty"`  // the stable word for that, as test tells it
+	Target      string    `json:"target"`           // the server, the login, the directory and the environment that it is owed to
+}
+
+// DueState is what is being done about something that is owed.
+type DueState string
+
+const (
+	DueWaiting  DueState = "waiting"  // for its turn, or for the server
+	DueSending  DueState = "sending"  // it is on its way
+	DueHeld     DueState = "held"     // until a person decides; Reason says why
+	DueUnserved DueState = "unserved" // nothing mounted leads to its target
+)
+
+// QueueChange names what is owed by one connection: all of it, or what has one of these IDs. Without Environment it is the first
+// active one.
+type QueueChange struct {
+	Name        string   `json:"name"`
+	Environment string   `json:"environment,omitempty"`
+	IDs         []uint64 `json:"ids,omitempty"` // none: all
+}
+
+// QueueChanged tells how many were changed, and of what is owed no more where its content lies now.
+type QueueChanged struct {
+	Changed int      `json:"changed"`
+	Kept    []string `json:"kept,omitempty"`
+}
+
+// QueueItem names one thing that is owed.
+type QueueItem struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+	ID          uint64 `json:"id"`
+}
+
+// MetricsRequest asks for the figures that monitoring wants.
+type MetricsRequest struct{}
+
+// MetricsAnswer is those figures.
+type MetricsAnswer struct {
+	Metrics []Metric `json:"metrics"`
+}
+
+// Metric is one figure, of each connection that has it.
+type Metric struct {
+	Name    string   `json:"name"` // as Prometheus wants it
+	Type    string   `json:"type"` // gauge or counter
+	Help    string   `json:"help"`
+	Samples []Sample `json:"samples"`
+}
+
+// Sample is the figure of one connection.
+type Sample struct {
+	Connection  string  `json:"connection"`
+	Environment string  `json:"environment"` // "" for an ad-hoc mount
+	Value       float64 `json:"value"`
 }
 
 // CacheRequest asks what is kept of what was read, of one mounted connection or of all; without Environment, of Name in the

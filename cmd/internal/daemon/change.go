@@ -148,7 +148,7 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	if e != nil {
 		a.Revision = e.Seq
 	}
-	applied := d.apply(ctx)
+	applied := d.apply(ctx, control.ApplyRequest{Keep: c.o.Force})
 	applied.Findings = a.Findings // of what was changed; what is wrong with others does not fail this
 	a.Apply = &applied
 	return a, nil
@@ -210,7 +210,7 @@ func (c *draft) guard(impact []control.Impact) error {
 		switch {
 		case i.Change == "added":
 		case i.OwedFiles > 0:
-			return control.Errorf(control.Busy, "%s in %s still owes %d files to its server", i.Name, i.Environment, i.OwedFiles).
+			return control.Errorf(control.StillOwed, "%s in %s still owes %d files to its server", i.Name, i.Environment, i.OwedFiles).
 				WithHint("wait until `pierfs status` shows that nothing is owed; --force keeps them here, owed to the server as it was")
 		case i.OpenFiles > 0 && c.guarded:
 			return control.Errorf(control.Busy, "programs have files open on %s: %d", i.Dir, i.OpenFiles).

@@ -126,8 +126,9 @@ type Daemon struct {
 	mu      sync.Mutex
 	plan    Plan
 	mounts  map[key]*mount
-	held    map[key]bool // unmounted by hand
-	lost    error        // what mounts that are gone could not publish
+	held    map[key]bool       // unmounted by hand
+	lost    map[key]*LeftError // what mounts that are gone could neither publish nor leave in their journals
+	staying []key              // mounts that are to end, or to lead elsewhere, once their servers have what is owed
 	closing bool
 }
 
@@ -140,7 +141,7 @@ func New(o Options) *Daemon {
 		o.Notify = func(string) {}
 	}
 	return &Daemon{o: o, log: o.Logger, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
-		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}}
+		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
 }
 
 // Run claims the directories, mounts what is wanted and serves the control socket until ctx ends; reload makes it read the
@@ -169,7 +170,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	go d.tick(serving)
 	watching, stopWatching := context.WithCancel(ctx)
 	changes := d.watch(watching)
-	d.apply(ctx)
+	d.apply(ctx, control.ApplyRequest{})
 	d.notify("READY=1")
 	d.log.Info("ready", "mounts", d.count(), "root", d.o.Dirs.MountRoot, "socket", control.SocketPath(d.o.Dirs.Runtime))
 
@@ -190,12 +191,18 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-chan struct{}, served chan error) error {
 	round := time.NewTicker(certificateRound)
 	defer round.Stop()
+	owing := time.NewTicker(owingRound)
+	defer owing.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-round.C:
 			d.lookAtCertificates()
+		case <-owing.C:
+			if d.mayGoOn() {
+				d.reload(ctx, "nothing is owed any more")
+			}
 		case <-d.idle:
 			d.log.Info("nothing is mounted any more")
 			return nil
@@ -220,7 +227,7 @@ func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-ch
 func (d *Daemon) reload(ctx context.Context, cause string) {
 	d.log.Info("reading the definitions again", "cause", cause)
 	d.o.Notify(reloading())
-	answer := d.apply(ctx)
+	answer := d.apply(ctx, control.ApplyRequest{})
 	d.log.Info("read the definitions", "added", len(answer.Added), "changed", len(answer.Changed),
 		"removed", len(answer.Removed), "unchanged", answer.Unchanged, "findings", len(answer.Findings))
 	d.notify("READY=1")
@@ -314,7 +321,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 }
 
 // apply reads the definitions and makes the mounts agree with them. It returns when all it touched has settled.
-func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
+func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.ApplyAnswer {
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	d.observe(ctx, "", "")
@@ -334,8 +341,9 @@ func (d *Daemon) apply(ctx context.Context) control.ApplyAnswer {
 	}
 	d.mu.Unlock()
 	d.boundSpool(plan)
-	todo := d.compare(ctx, plan, &answer)
+	todo := d.compare(ctx, plan, q.Keep, &answer)
 	d.stopAll(todo.stop)
+	d.makeRoom(todo.start)
 	if !plan.Torn {
 		d.points.forget(d.claimed()) // also what was removed while no daemon ran
 	}
@@ -364,8 +372,9 @@ type todo struct {
 }
 
 // compare finds what differs between the mounts and the plan.
-func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAnswer) todo {
+func (d *Daemon) compare(ctx context.Context, plan Plan, keep bool, answer *control.ApplyAnswer) todo {
 	var t todo
+	stays := func(m *mount) bool { return !keep && d.owes(m, answer) }
 	defined, wanted := map[key]bool{}, map[key]bool{}
 	for _, w := range plan.Wants {
 		defined[w.key()] = true
@@ -384,6 +393,7 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAn
 			t.start = append(t.start, w)
 		case m.want.same(w), m.serving() && !d.differs(ctx, m, w):
 			answer.Unchanged++
+		case d.leadsElsewhere(ctx, m, w) && stays(m):
 		default:
 			answer.Changed = append(answer.Changed, label(w))
 			t.stop = append(t.stop, m)
@@ -394,11 +404,18 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, answer *control.ApplyAn
 		if m.want.AdHoc || wanted[m.want.key()] || plan.Torn && !defined[m.want.key()] {
 			continue
 		}
+		if stays(m) {
+			continue
+		}
 		answer.Removed = append(answer.Removed, label(m.want))
 		t.stop = append(t.stop, m)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.staying = nil
+	for _, o := range answer.Owing {
+		d.staying = append(d.staying, key{o.Environment, o.Name})
+	}
 	maps.DeleteFunc(d.held, func(k key, _ bool) bool { return !defined[k] && !plan.Torn })
 	return t
 }
@@ -418,6 +435,60 @@ func (d *Daemon) differs(ctx context.Context, m *mount, w Want) bool {
 		return false
 	}
 	return w.Dir != m.want.Dir || !reflect.DeepEqual(target, m.reach())
+}
+
+// leadsElsewhere reports whether w leads to another place than m, which serves, or may not change anything there.
+func (d *Daemon) leadsElsewhere(ctx context.Context, m *mount, w Want) bool {
+	if !m.serving() {
+		return false
+	}
+	target, findings := w.Resolve(ctx)
+	return d.refusal(findings) == nil && (target.Identity() != m.reach().Identity() || target.ReadOnly)
+}
+
+// owes reports whether m owes something to its server, and adds it to the answer then.
+func (d *Daemon) owes(m *mount, answer *control.ApplyAnswer) bool {
+	o, owes, err := m.debtor().owing()
+	if err != nil {
+		d.log.Error("nobody can tell what is owed", "conn", m.want.Name, "env", m.want.Environment, "err", err)
+	}
+	if owes {
+		answer.Owing = append(answer.Owing, o)
+		d.log.Warn("the definition is changed or gone; the mount stays as it was until its server has what is owed", "conn", m.want.Name,
+			"env", m.want.Environment, "owed", o.Changes, "bytes", o.Bytes)
+	}
+	return owes
+}
+
+// owingRound is how often it is looked whether a mount that had to stay as it was owes nothing any more.
+const owingRound = time.Second
+
+// mayGoOn reports whether a mount that had to stay as it was owes nothing any more.
+func (d *Daemon) mayGoOn() bool {
+	d.mu.Lock()
+	staying := d.staying
+	d.mu.Unlock()
+	return slices.ContainsFunc(staying, func(k key) bool {
+		m, _ := d.at(k)
+		if m == nil {
+			return true
+		}
+		_, owes, err := m.debtor().owing()
+		return !owes && err == nil
+	})
+}
+
+// makeRoom refuses those of wants whose directory a mount still has that had to stay as it was.
+func (d *Daemon) makeRoom(wants []Want) {
+	var taken []string
+	for _, m := range d.all() {
+		taken = append(taken, m.want.Dir)
+	}
+	for i := range wants {
+		if err := d.points.check(wants[i].Dir, taken); err != nil && wants[i].Refused == nil {
+			wants[i].Refused = err
+		}
+	}
 }
 
 // at returns the mount of k, or nil, and whether it was unmounted by hand.
@@ -485,7 +556,16 @@ func (d *Daemon) stopAll(mounts []*mount) {
 		if d.mounts[m.want.key()] == m {
 			delete(d.mounts, m.want.key())
 		}
-		d.lost = errors.Join(d.lost, m.left())
+		d.note(m)
+	}
+}
+
+// note remembers what m, which has ended, could not publish. d.mu is held.
+func (d *Daemon) note(m *mount) {
+	k := m.want.key()
+	delete(d.lost, k)
+	if left := m.left(); left != nil {
+		d.lost[k] = left
 	}
 }
 
@@ -495,7 +575,7 @@ func (d *Daemon) ended(m *mount) {
 	if d.mounts[m.want.key()] == m {
 		delete(d.mounts, m.want.key())
 	}
-	d.lost = errors.Join(d.lost, m.left())
+	d.note(m)
 	d.mu.Unlock()
 	d.restore(m.want.Dir)
 	d.checkIdle()
@@ -530,9 +610,7 @@ func (d *Daemon) claimed() []string {
 		all = append(all, w.Dir)
 	}
 	for _, m := range d.mounts {
-		if m.want.AdHoc {
-			all = append(all, m.want.Dir)
-		}
+		all = append(all, m.want.Dir)
 	}
 	return all
 }
@@ -555,9 +633,34 @@ func (d *Daemon) close() error {
 	if d.o.ReleasePoints {
 		d.points.forget(nil)
 	}
+	return d.left()
+}
+
+// left tells what no server has, now that nothing is mounted: what the journals owe, also those of connections that were not mounted,
+// and what lies in quarantine of those that were.
+func (d *Daemon) left() error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.lost
+	lost := maps.Clone(d.lost)
+	d.mu.Unlock()
+	var errs []error
+	for _, b := range d.journals() {
+		o, owes, err := b.owing()
+		errs = append(errs, err)
+		if !owes {
+			continue
+		}
+		k := key{b.environment, b.name}
+		if lost[k] == nil {
+			lost[k] = &LeftError{Connection: b.name, Environment: b.environment}
+		}
+		lost[k].Changes, lost[k].Bytes = o.Changes, o.Bytes
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(lost), func(a, b key) int {
+		return cmp.Or(strings.Compare(a.environment, b.environment), strings.Compare(a.name, b.name))
+	}) {
+		errs = append(errs, lost[k])
+	}
+	return errors.Join(errs...)
 }
 
 // all returns the mounts, in the order of environment and name.

@@ -178,7 +178,7 @@ func TestOfflineIsShown(t *testing.T) {
 // What is dangerous is logged each time that it is mounted, not only when it is read.
 func TestWarningsAreLoggedAtEachMount(t *testing.T) {
 	s := newStage(t)
-	s.define("old", "legacyAlgorithms = true", `commit = "background"`)
+	s.define("old", "legacyAlgorithms = true", `tempName = "none"`)
 	s.start()
 	before := s.log.String()
 	if err := s.fake("old").Unmount(t.Context()); err != nil { // it is mounted again
@@ -187,7 +187,7 @@ func TestWarningsAreLoggedAtEachMount(t *testing.T) {
 	<-s.mounted
 	<-s.mounted
 	again := strings.TrimPrefix(s.log.String(), before)
-	for _, code := range []string{"LEGACY", "NOT_YET"} {
+	for _, code := range []string{"LEGACY", "IN_PLACE"} {
 		if !strings.Contains(before, code) || !strings.Contains(again, code) {
 			t.Errorf("%s is missing in the log of the first or the second mount", code)
 		}
@@ -645,7 +645,7 @@ func TestStopTellsWhatIsLeft(t *testing.T) {
 	}
 	err = s.stop()
 	left, ok := errors.AsType[*LeftError](err)
-	if !ok || left.Connection != "one" || left.Owed.Quarantined != 1 {
+	if !ok || left.Connection != "one" || left.Quarantined != 1 {
 		t.Errorf("the daemon ended with %v; want what it could not publish", err)
 	}
 	kept := ""

@@ -255,18 +255,21 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		return nil, nil, err
 	}
 	tree, err := cache.New(backend, cache.Options{
-		Staging:     m.d.keep("staging", m.want),
-		Quarantine:  m.d.keep("quarantine", m.want),
-		Spool:       m.d.shelf(target),
-		Ahead:       m.d.ahead,
-		TempName:    target.TempName,
-		Conflict:    conflicts[target.Conflict],
-		Host:        hostname(),
-		MetadataTTL: target.MetadataTTL,
-		NegativeTTL: target.NegativeTTL,
-		Retry:       dial.Policy(target),
-		Hook:        steps(),
-		Logger:      m.log,
+		Staging:      m.d.keep("staging", m.want),
+		Quarantine:   m.d.keep("quarantine", m.want),
+		Spool:        m.d.shelf(target),
+		Ahead:        m.d.ahead,
+		TempName:     target.TempName,
+		Conflict:     conflicts[target.Conflict],
+		Host:         hostname(),
+		MetadataTTL:  target.MetadataTTL,
+		NegativeTTL:  target.NegativeTTL,
+		Background:   target.Commit == conncfg.CommitBackground,
+		Target:       target.Identity(),
+		StagingLimit: target.StagingLimit,
+		Retry:        dial.Policy(target),
+		Hook:         steps(),
+		Logger:       m.log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, backend.Close())
@@ -442,6 +445,7 @@ func (m *mount) learn(up bool, reason error, overrule bool) {
 		m.log.Warn("server is away; the mount stays and it is being probed", "err", reason)
 	case before == control.StateOffline:
 		m.log.Info("server is back")
+		m.wake()
 	}
 }
 
@@ -500,7 +504,18 @@ func (m *mount) knock() <-chan struct{} {
 	if line == nil {
 		return nil
 	}
+	m.wake()
 	return line.Knock()
+}
+
+// wake has what is owed tried now.
+func (m *mount) wake() {
+	m.mu.Lock()
+	tree := m.tree
+	m.mu.Unlock()
+	if tree != nil {
+		tree.Wake()
+	}
 }
 
 // knockAndWait is knock, and a wait until the server is back, is away for another reason, has said the same again, or had its
@@ -594,6 +609,20 @@ func (m *mount) failed() bool {
 	return m.state == control.StateFailed
 }
 
+// whyOwed is why the server does not have what is owed; the zero value where it is just on its way.
+func (m *mount) whyOwed() trouble {
+	b := m.debtor()
+	if b.tree == nil {
+		return trouble{}
+	}
+	for _, d := range b.tree.Queue() { // the oldest goes first
+		if told := b.due(d); told.Reason != "" {
+			return trouble{reason: told.Reason, cause: told.Cause}
+		}
+	}
+	return trouble{}
+}
+
 // status returns m as it stands.
 func (m *mount) status() control.Connection {
 	called := m.d.called(m.want)
@@ -619,23 +648,35 @@ func endpoint(t conncfg.Target) string {
 	return t.Display()
 }
 
-// left tells what a mount that has ended could not bring to its server; nil if nothing.
-func (m *mount) left() error {
+// left tells what a mount that has ended could neither bring to its server nor leave in the journal; nil if nothing.
+func (m *mount) left() *LeftError {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.owed.Files == 0 && m.owed.Quarantined == 0 {
+	if m.owed.Quarantined == 0 {
 		return nil
 	}
-	return &LeftError{Connection: m.want.Name, Environment: m.want.Environment, Owed: m.owed}
+	return &LeftError{Connection: m.want.Name, Environment: m.want.Environment, Quarantined: m.owed.Quarantined}
 }
 
-// LeftError says that a mount ended with something that its server does not have.
+// LeftError says that a connection ended with something that its server does not have.
 type LeftError struct {
 	Connection, Environment string
-	Owed                    cache.Owed
+	Changes                 int // in the journal: they are sent when it is mounted again
+	Bytes                   int64
+	Quarantined             int // contents that wait for a person
 }
 
 func (e *LeftError) Error() string {
-	return fmt.Sprintf("%s in %s: %d files (%d bytes) not published, %d kept in quarantine",
-		e.Connection, e.Environment, e.Owed.Files, e.Owed.Bytes, e.Owed.Quarantined)
+	var left []string
+	if e.Changes > 0 {
+		left = append(left, fmt.Sprintf("%s (%d bytes) owed to the server, to be sent when it is mounted again", changes(e.Changes), e.Bytes))
+	}
+	if e.Quarantined > 0 {
+		left = append(left, fmt.Sprintf("%d in quarantine", e.Quarantined))
+	}
+	name := e.Connection
+	if e.Environment != "" {
+		name += " in " + e.Environment
+	}
+	return name + ": " + strings.Join(left, ", ")
 }

@@ -27,7 +27,7 @@ func (d *Daemon) serve(s *control.Server) {
 		}
 		d.o.Notify(reloading())
 		defer d.notify("READY=1")
-		answer := d.apply(ctx)
+		answer := d.apply(ctx, q)
 		d.knock("")
 		return answer, nil
 	})
@@ -47,6 +47,12 @@ func (d *Daemon) serve(s *control.Server) {
 	control.Rm.Serve(s, d.rm)
 	control.Mv.Serve(s, d.mv)
 	control.Mkdir.Serve(s, d.mkdir)
+	control.Queue.Serve(s, d.queue)
+	control.QueueRetry.Serve(s, d.queueRetry)
+	control.QueueHold.Serve(s, d.queueHold)
+	control.QueueDrop.Serve(s, d.queueDrop)
+	control.QueueExport.Serve(s, d.queueExport)
+	control.Metrics.Serve(s, d.metrics)
 	control.CacheStatus.Serve(s, d.cacheStatus)
 	control.CacheDrop.Serve(s, d.cacheDrop)
 	control.CacheWarm.Serve(s, d.cacheWarm)
@@ -117,6 +123,8 @@ func (d *Daemon) status() control.StatusAnswer {
 			s.Server, s.OpenFiles = server, m.openFiles()
 			s.Conflicts = owed.Conflicts
 			s.OwedFiles, s.OwedBytes, s.Quarantined, s.LastError = owed.Files, owed.Bytes, owed.Quarantined, text(owed.LastError)
+			why := m.whyOwed()
+			s.OwedSince, s.OwedReason, s.OwedCause, s.Held = owed.Oldest, why.reason, why.cause, owed.Held
 		}
 		answer.Connections = append(answer.Connections, s)
 	}
@@ -280,6 +288,11 @@ func more(n int) string {
 }
 
 func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.ApplyAnswer, error) {
+	if !q.Enabled && !q.Keep {
+		if err := refuseOwing(d.mounted(filter(q.Name, ""))); err != nil {
+			return control.ApplyAnswer{}, err
+		}
+	}
 	err := conncfg.NewStore(d.o.Dirs.Config).SetEnabled(q.Name, q.Enabled)
 	switch {
 	case errors.Is(err, conncfg.ErrNoSuch), isAbsent(err):
@@ -301,7 +314,7 @@ func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.A
 		}
 		d.mu.Unlock()
 	}
-	answer := d.apply(ctx)
+	answer := d.apply(ctx, control.ApplyRequest{Keep: q.Keep})
 	others := func(f conncfg.Finding) bool { return f.Connection != q.Name } // what is wrong with them does not fail this
 	answer.Findings = slices.DeleteFunc(slices.Clone(answer.Findings), others)
 	return answer, nil
@@ -387,7 +400,7 @@ func (d *Daemon) resolveUnsaved(ctx context.Context, config *conncfg.Config, c *
 func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
 	w, err := d.wanted(q.Name, q.Environment)
 	if control.CodeOf(err) == control.UnknownConnection { // it may have been written a moment ago
-		d.apply(ctx)
+		d.apply(ctx, control.ApplyRequest{})
 		w, err = d.wanted(q.Name, q.Environment)
 	}
 	if err != nil {
@@ -441,6 +454,11 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 				WithHint("see who has them with `fuser -vm %s`; --force gives programs %v and then cuts them", m.want.Dir, unmountWithin)
 		}
 	}
+	if !q.Keep {
+		if err := refuseOwing(debtorsOf(mounts)); err != nil {
+			return control.MountAnswer{}, err
+		}
+	}
 	d.mu.Lock()
 	for _, m := range mounts {
 		if !m.want.AdHoc {
@@ -458,7 +476,13 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 		c := m.status()
 		c.State = control.StateUnmounted
 		answer.Connections = append(answer.Connections, c)
-		left = errors.Join(left, m.left())
+		if l := m.left(); l != nil {
+			left = errors.Join(left, l)
+		}
+		o, owes, err := d.journalOf(m.want).owing()
+		if left = errors.Join(left, err); owes {
+			answer.Owing = append(answer.Owing, o)
+		}
 	}
 	d.checkIdle()
 	if left != nil {
