@@ -70,7 +70,9 @@ func TestDrainTellsWhatIsLeft(t *testing.T) {
 }
 
 func TestOutageIsTold(t *testing.T) {
-	w := newOwing(t, func(_ *mem.Options, to *cache.Options) { to.Retry = retry.Policy{Count: 1, Timeout: 100 * time.Millisecond} })
+	w := newOwing(t, func(_ *mem.Options, to *cache.Options) {
+		to.Retry = retry.Policy{Count: 1, Timeout: 100 * time.Millisecond}
+	})
 	w.refuse(true)
 	w.save("f", "content")
 	w.server.SetFault(func(context.Context, string, string) error {
