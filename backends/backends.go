@@ -16,6 +16,7 @@ package backends
 
 import (
 	"context"
+	"io"
 	"iter"
 	"os"
 	"time"
@@ -166,6 +167,10 @@ type Commit struct {
 	// returns what it has.
 	Attr Attr
 
+	// Content is what the content must be, for a Backend that was told to compare more than the size and did not see all of it
+	// pass in order. A difference is EIO of CauseMismatch. Nil: the size must do.
+	Content io.ReaderAt
+
 	// Before, if not nil, is asked once whether a Create under a temporary name may replace its name: with what the server then
 	// tells of that, or with the error (ENOENT if it is free), as late as it costs no further flight, or the last one before the
 	// renaming. Its error ends the Commit, and is what that returns; the name keeps what it has. It must not call the Backend.
@@ -273,6 +278,7 @@ type Caps struct {
 	SetTimes    bool
 	Truncate    bool
 	Fsync       bool
+	Sums        bool // it computes checksums of contents
 	StatFS      bool
 	ReadOnly    bool // every change is EROFS and nothing is sent (jail)
 

@@ -109,6 +109,8 @@ const (
 	CauseAccount        Cause = "account_wanted"  // ACCT
 	CausePassiveBlocked Cause = "passive_blocked" // the control connection works, data connections do not
 
+	CauseMismatch Cause = "upload_mismatch" // what arrived is not what was sent: another size, or other bytes
+
 	CauseOffline Cause = "offline" // spared: the connection is known to be down and probed in the background
 )
 

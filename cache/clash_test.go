@@ -204,3 +204,42 @@ func TestOwnUploadWithoutAnAnswerIsNoConflict(t *testing.T) {
 		w.must(f.Close(w.Context(), false))
 	})
 }
+
+// TestMismatchIsSentAgainAndThenTold: what arrived is not what was sent, once and for good.
+func TestMismatchIsSentAgainAndThenTold(t *testing.T) {
+	for name, times := range map[string]int{"once": 1, "for good": 100} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.give("f", "old")
+				sent := 0
+				w.server.SetFault(func(_ context.Context, op, name string) error {
+					if op != "commit" {
+						return nil
+					}
+					if sent++; sent > times {
+						return nil
+					}
+					return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Cause: backends.CauseMismatch}
+				})
+				f := w.open("f", cutting)
+				w.write(f, "new", 0)
+				began := time.Now()
+				err := f.Publish(w.Context())
+				w.server.SetFault(nil)
+				if times == 1 {
+					w.must(err)
+					w.has("f", "new")
+				} else {
+					wantErrno(t, err, syscall.EIO)
+					w.has("f", "old")
+				}
+				if want := min(times, w.options.Retry.Count) + 1; sent != want || time.Since(began) > time.Second {
+					t.Errorf("it was sent %d times in %v, want %d", sent, time.Since(began), want)
+				}
+				w.must(f.Close(w.Context(), true))
+				w.only("f")
+			})
+		})
+	}
+}

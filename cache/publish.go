@@ -298,7 +298,7 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 		j.unsure = true // until it has ended well: readers see each byte as it comes
 		return f.rewrite(ctx, j)
 	}
-	err = f.tree.options.Retry.Do(ctx, func(ctx context.Context) error {
+	err = f.tree.untilItMatches(ctx, j.name, func(ctx context.Context) error {
 		info, err = f.replace(ctx, j)
 		j.unsure = j.unsure || backends.ClassOf(err) == backends.Lost || f.tree.options.TempName == TempNone
 		return err
@@ -307,6 +307,18 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 		err = f.clashed(ctx, j, err)
 	}
 	return info, err
+}
+
+// untilItMatches makes uploads by the policy until what arrived is what was sent. A difference is no trouble of the line, so that it is
+// tried again at once, but no more often than the policy says.
+func (t *Tree) untilItMatches(ctx context.Context, name string, upload func(context.Context) error) (err error) {
+	for range 1 + max(0, t.options.Retry.Count) {
+		if err = t.options.Retry.Do(ctx, upload); backends.CauseOf(err) != backends.CauseMismatch || ctx.Err() != nil {
+			return err
+		}
+		t.log.Warn("what arrived is not what was sent", "name", name, "err", err)
+	}
+	return err
 }
 
 // onlyGrew reports whether j only adds to something that the server has, so that sending the end is enough.
@@ -572,7 +584,11 @@ func send(ctx context.Context, w backends.Writer, j *job, a backends.Attr, parts
 		w.Abort() // its error would add nothing to this one
 		return backends.Info{}, err
 	}
-	return w.Commit(ctx, backends.Commit{Size: j.size, Attr: a, Before: j.before})
+	commit := backends.Commit{Size: j.size, Attr: a, Before: j.before}
+	if !j.inPlace {
+		commit.Content = j.staged
+	}
+	return w.Commit(ctx, commit)
 }
 
 func copyOut(ctx context.Context, w backends.Writer, j *job, parts iter.Seq[spool.Range]) error {

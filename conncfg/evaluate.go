@@ -42,7 +42,7 @@ func (c *Connection) defaults(env string) *Target {
 	t := &Target{
 		Name: c.Name, Environment: env,
 		ConnectTimeout: defaultTimeout, SocketTimeout: defaultTimeout, RetryCount: defaultRetryCount,
-		Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, DrainTimeout: defaultDrain, MetadataTTL: defaultMetadataTTL, NegativeTTL: defaultNegativeTTL,
+		Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, DrainTimeout: defaultDrain, MetadataTTL: defaultMetadataTTL, NegativeTTL: defaultNegativeTTL,
 	}
 	if s := c.merged(env, "protocol"); s != nil && !s.broken {
 		t.Protocol = Protocol(s.text)
@@ -59,7 +59,7 @@ func (c *Connection) defaults(env string) *Target {
 		t.TLS.MinVersion = tls.VersionTLS12
 	}
 	if t.Protocol == FTPS || t.Protocol == FTP {
-		t.FTP.Verify, t.MaxSessions = VerifySize, defaultMaxSessions
+		t.MaxSessions = defaultMaxSessions
 	}
 	return t
 }

@@ -148,8 +148,6 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.FTP.Active = !s.truth }},
 	{name: "passivePorts", kind: text, protocols: onlyFTP, check: checkPorts,
 		apply: func(t *Target, s *setting) { t.FTP.PassivePorts = readPorts(s.text) }},
-	{name: "verify", kind: text, protocols: onlyFTP, standard: string(VerifySize), check: oneOf(string(VerifySize), string(VerifyHash), string(VerifyReadback)),
-		apply: func(t *Target, s *setting) { t.FTP.Verify = Verify(s.text) }},
 	{name: "maxSessions", kind: whole, protocols: onlyFTP, standard: "4", check: between(1, maxMaxSessions),
 		apply: func(t *Target, s *setting) { t.MaxSessions = int(s.number) }},
 
@@ -215,6 +213,8 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.StagingLimit = s.number }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
+	{name: "verify", kind: text, standard: string(VerifySize), check: oneOf(string(VerifySize), string(VerifyHash), string(VerifyReadback)),
+		apply: func(t *Target, s *setting) { t.Verify = Verify(s.text) }},
 	{name: "metadataTTL", kind: duration, standard: "2s", check: spanUpTo(maxTTL),
 		apply: func(t *Target, s *setting) { t.MetadataTTL = s.duration }},
 	{name: "negativeTTL", kind: duration, standard: "1s", check: spanUpTo(maxTTL),

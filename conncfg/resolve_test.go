@@ -25,7 +25,7 @@ func TestResolveFillsDefaults(t *testing.T) {
 	want := Target{
 		Name: "ok", Environment: "Development", Protocol: SFTP, Host: "files.example.com", Port: 22, Username: "batch",
 		Password: NewSecret("hunter2"), WorkingDir: "/in", ConnectTimeout: 30 * time.Second, SocketTimeout: 30 * time.Second,
-		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, DrainTimeout: time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
+		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, DrainTimeout: time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
 	}
 	if !reflect.DeepEqual(got, want) || len(findings) > 0 {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))
@@ -83,12 +83,12 @@ rateLimit = "2MiB"
 		WorkingDir: "/x/y", ConnectTimeout: 5 * time.Second, SocketTimeout: 40 * time.Second, RetryCount: 4, RetryAuth: true,
 		TLS: TLS{Implicit: true, MinVersion: tls.VersionTLS13, CAFile: "/ca", TrustCert: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
 			CertFile: "/c", KeyFile: "/k", ServerName: "2001:DB8::1"},
-		FTP: FTPOptions{Account: NewSecret("x7"), PassivePorts: Ports{50000, 50100}, Verify: VerifyHash},
+		FTP: FTPOptions{Account: NewSecret("x7"), PassivePorts: Ports{50000, 50100}},
 		Via: Via{Kind: ViaSSH, Host: "192.0.2.9", Port: 22, Username: "jump", Password: NewSecret("x7"), KeyFile: "/j",
 			HostKey: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"},
 		SourceAddress: "192.0.2.1", RateLimit: 2 << 20,
 		Encoding: "windows-1252", ReadOnly: true, MountPoint: "/srv/x", UID: new(uint32(0)), GID: new(uint32(7)), FileMode: 0o640, DirMode: 0o750,
-		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DrainTimeout: 5 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
+		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, Verify: VerifyHash, DrainTimeout: 5 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
 	}
 	if !reflect.DeepEqual(got, want) || HasErrors(findings) {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))

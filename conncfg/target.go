@@ -61,6 +61,7 @@ type Target struct {
 	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
 	StagingLimit int64
 	TempName     string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
+	Verify       Verify
 	MetadataTTL  time.Duration
 	NegativeTTL  time.Duration
 	MaxSessions  int // of FTP and FTPS; SFTP needs one
@@ -84,7 +85,6 @@ type FTPOptions struct {
 	Account      Secret // sent where the server asks for it (ACCT)
 	Active       bool   // the server opens the data connections
 	PassivePorts Ports  // that the server is known to use; nothing but hints hangs on it
-	Verify       Verify
 }
 
 // Ports is a range of them, both ends included. The zero value is unknown.
@@ -106,7 +106,7 @@ type Verify string
 
 const (
 	VerifySize     Verify = "size"     // by its size
-	VerifyHash     Verify = "hash"     // by a checksum that the server computes, and by the size where it computes none
+	VerifyHash     Verify = "hash"     // by a checksum that the server computes, and as readback where it computes none
 	VerifyReadback Verify = "readback" // by reading it again
 )
 

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"syscall"
 	"time"
 
@@ -145,6 +146,9 @@ func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) e
 	defer b.Close()
 	if err := b.Probe(ctx); err != nil {
 		return cmp.Or(last, err)
+	}
+	if said := Weaker(t, b.Caps()); len(said) > 0 {
+		report(Step{Name: "promises", Detail: strings.Join(said, "; ")})
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func optionsFTP(t conncfg.Target, o Options, w way) ftp.Options {
 		},
 		WorkingDir:  t.WorkingDir,
 		MaxSessions: t.MaxSessions,
-		Verify:      string(t.FTP.Verify),
+		Verify:      string(t.Verify),
 	}
 }
 

@@ -34,7 +34,7 @@ func targetFTP(t *testing.T, s *servers.FTP, mode servers.TLSMode, dir string) c
 	}
 	place := conncfg.Target{
 		Protocol: conncfg.FTP, Host: s.Host, Port: s.Port, Username: s.User, Password: conncfg.NewSecret(s.Password),
-		WorkingDir: strings.TrimSuffix(s.Root, "/") + "/" + dir, FTP: conncfg.FTPOptions{Verify: conncfg.VerifySize}, MaxSessions: 4,
+		WorkingDir: strings.TrimSuffix(s.Root, "/") + "/" + dir, Verify: conncfg.VerifySize, MaxSessions: 4,
 		ConnectTimeout: 5 * time.Second, SocketTimeout: 5 * time.Second, RetryCount: 3,
 	}
 	if mode != servers.Plain {

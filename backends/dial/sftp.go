@@ -79,6 +79,7 @@ func optionsSFTP(t conncfg.Target, o Options, w way) sftp.Options {
 		KnownHostsFiles:  knownHosts(t, o),
 		Trusted:          o.trusted,
 		WorkingDir:       t.WorkingDir,
+		Verify:           string(t.Verify),
 		ConnectTimeout:   t.ConnectTimeout,
 		SocketTimeout:    t.SocketTimeout,
 		Dial:             w.dial,

@@ -41,7 +41,7 @@ func loginOf(t conncfg.Target) login {
 		address: t.Address(), username: t.Username, password: t.Password, ftp: t.FTP, tls: t.TLS, protocol: t.Protocol,
 		via: t.Via, source: t.SourceAddress, rate: t.RateLimit, encoding: t.Encoding,
 	}
-	l.ftp.Verify, l.ftp.PassivePorts = "", conncfg.Ports{} // concern no login
+	l.ftp.PassivePorts = conncfg.Ports{} // concern no login
 	return l
 }
 

@@ -191,6 +191,7 @@ func (b *Backend) know(f wire.Features) {
 	b.caps.SetPerm = f.Chmod
 	b.caps.SetTimes = f.MFMT || f.MDTMSets || slices.Contains(f.MFF, "modify")
 	b.caps.StatFS = offers(f, "AVBL")
+	b.caps.Sums = sums(f)
 	if isPure(f) && b.caps.ListLimit == 0 {
 		b.caps.ListLimit = pureLimit
 	}

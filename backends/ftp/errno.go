@@ -88,6 +88,7 @@ func vague(err error) bool {
 type coded struct {
 	code  syscall.Errno
 	class backends.Class
+	cause backends.Cause
 	hint  string
 	err   error
 }
@@ -130,7 +131,7 @@ func seam(op, name string, err error) error {
 	}
 	e := &backends.Error{Op: op, Name: name, Err: err, Code: syscall.EIO}
 	if c, ok := errors.AsType[*coded](err); ok {
-		e.Code, e.Class, e.Hint = c.code, c.class, c.hint
+		e.Code, e.Class, e.Cause, e.Hint = c.code, c.class, c.cause, c.hint
 		return e
 	}
 	if told, ok := errors.AsType[*backends.Error](err); ok {

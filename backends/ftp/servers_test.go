@@ -604,6 +604,34 @@ func TestUploadsAreVerified(t *testing.T) {
 	}
 }
 
+// TestUploadsAreReadBackWhereNoSumIs: vsftpd computes no checksums. Somebody changes a byte of what is being uploaded.
+func TestUploadsAreReadBackWhereNoSumIs(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	content := noise(1<<20, 7)
+	for _, spoilt := range []bool{false, true} {
+		b := connect(t, s, servers.Plain, Options{Verify: "hash"})
+		w, err := b.Create(t.Context(), "file", backends.WriteMode{TempName: ".file.part"})
+		ok(t, err)
+		_, err = w.WriteAt(t.Context(), content, 0)
+		ok(t, err)
+		ok(t, w.Sync(t.Context()))
+		if spoilt {
+			f, err := os.OpenFile(filepath.Join(s.Dir, ".file.part"), os.O_WRONLY, 0)
+			ok(t, err)
+			_, err = f.WriteAt([]byte{content[1000] + 1}, 1000)
+			ok(t, err)
+			ok(t, f.Close())
+		}
+		_, err = w.Commit(t.Context(), backends.Commit{Size: int64(len(content))})
+		if spoilt != (backends.CauseOf(err) == backends.CauseMismatch) || !spoilt && err != nil {
+			t.Errorf("spoilt %v: %v", spoilt, err)
+		}
+	}
+	if b := connect(t, s, servers.Plain, Options{}); b.Caps().Sums {
+		t.Error("it is said to compute checksums")
+	}
+}
+
 // Links are told from what they lead to, and where they lead.
 func TestLinksAreLinks(t *testing.T) {
 	for _, kind := range servers.FTPKinds() {

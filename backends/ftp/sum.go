@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"hash/crc32"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"pierfs/backends"
 	"pierfs/backends/ftp/wire"
 )
 
@@ -38,15 +40,25 @@ var algorithms = []struct {
 	{"XCRC", "CRC32", func() hash.Hash { return crc32.NewIEEE() }},
 }
 
-// newSum returns how an upload is verified beyond its size; nil if it is not, or the server offers nothing.
+// newSum returns how an upload is verified beyond its size; nil if it is not. Where the server computes no sum it is read back.
 func newSum(f wire.Features, verify string) *sum {
-	switch verify {
-	case "readback":
-		return &sum{Hash: sha256.New()}
-	case "hash":
-	default:
+	if verify != "hash" && verify != "readback" {
 		return nil
 	}
+	if verify == "readback" {
+		return &sum{Hash: sha256.New()}
+	}
+	if s := serversSum(f); s != nil {
+		return s
+	}
+	return &sum{Hash: sha256.New()}
+}
+
+// sums reports whether the server computes checksums that are known here.
+func sums(f wire.Features) bool { return serversSum(f) != nil }
+
+// serversSum is the best sum that the server computes; nil if it computes none.
+func serversSum(f wire.Features) *sum {
 	for _, a := range algorithms {
 		if len(f.Hash) > 0 && f.Hash[0] == a.name {
 			return &sum{a.new(), "HASH"}
@@ -87,7 +99,12 @@ func (s *sum) compare(r wire.Reply) error {
 			}
 		}
 	}
-	return refuse(syscall.EIO, "the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", said(r), s.command, want)
+	return mismatch("the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", said(r), s.command, want)
+}
+
+// mismatch says that the server has another content than was sent.
+func mismatch(format string, args ...any) error {
+	return &coded{code: syscall.EIO, cause: backends.CauseMismatch, err: fmt.Errorf(format, args...)}
 }
 
 // readBack fetches what was written, in the session of the writer, and compares what came, of which it makes a sum, with sent.
@@ -111,7 +128,7 @@ func (w *writer) readBack(ctx context.Context, came, sent hash.Hash) error {
 		down.Cancel()
 		return err
 	case n != w.size || string(came.Sum(nil)) != string(sent.Sum(nil)):
-		return refuse(syscall.EIO, "the server has other bytes than were sent")
+		return mismatch("the server has other bytes than were sent")
 	}
 	return nil
 }

@@ -441,10 +441,10 @@ func (w *writer) confirm(ctx context.Context) error {
 			return err
 		}
 		if !info.Known.Has(backends.HasSize) || info.Size != w.size {
-			return refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, w.size)
+			return mismatch("the server has %d bytes of %d", info.Size, w.size)
 		}
 	} else if n, ok := sizeOf(size); !ok || n != w.size {
-		return refuse(syscall.EIO, "the server says %q of the %d bytes written", said(size), w.size)
+		return mismatch("the server says %q of the %d bytes written", said(size), w.size)
 	}
 	if len(answers) > 1 {
 		return w.sum.compare(answers[1])
@@ -529,7 +529,7 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) error {
 	var err error
 	switch {
 	case w.update:
-	case w.b.o.Verify == "readback":
+	case w.sum != nil && w.sum.command == "":
 		err = w.readBack(ctx, sha256.New(), w.sum)
 	case w.unheard && w.sum == nil:
 		again := new(maphash.Hash)

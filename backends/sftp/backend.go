@@ -67,6 +67,10 @@ type Options struct {
 	// WorkingDir is absolute or relative to the login directory ("" or "~" is that itself); the server resolves it.
 	WorkingDir string
 
+	// Verify is how an upload is compared beyond its size: "" or "size", "hash" by the server's checksum, or "readback", which is
+	// what "hash" is as well where the server computes none.
+	Verify string
+
 	ConnectTimeout time.Duration // for each of dns, tcp, handshake and login; 0 means 10 s
 	SocketTimeout  time.Duration // without progress; 0 means 30 s
 
@@ -165,6 +169,7 @@ func (s *session) caps() backends.Caps {
 	c.Replace = s.meta.offers(extPosixRename)
 	c.Link = s.meta.offers(extHardlink)
 	c.Fsync = s.meta.offers(extFsync)
+	c.Sums = s.meta.offers(extCheckFile)
 	c.StatFS = s.meta.offers(extStatVFS)
 	c.MaxRead, c.MaxWrite = s.maxRead, s.maxWrite
 	c.UID, c.GID, c.HasLogin = s.login.uid, s.login.gid, s.login.known

@@ -23,6 +23,7 @@ import (
 
 // script is a server that says what a test wants.
 type script struct {
+	offers string                            // one further extension; set before the first call
 	answer func(kind byte, p *parser) []byte // type and what follows the id; nil is no answer
 
 	in  *io.PipeReader
@@ -88,6 +89,9 @@ func (s *script) serve() {
 		}
 		if head[4] == typeInit {
 			v := frame{0, 0, 0, 0, typeVersion}.u32(3).text(extPosixRename).text("1").text(extFsync).text("1").text(extHardlink).text("1")
+			if s.offers != "" {
+				v = v.text(s.offers).text("1")
+			}
 			v.measure()
 			s.out.Write(v)
 			continue

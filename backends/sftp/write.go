@@ -754,7 +754,8 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info
 	}
 	stat := f.add(pathFrame(typeLstat, w.s.path(w.place())))
 	var there *call
-	if c.Before != nil && w.temp != "" {
+	verifies := w.verifies(c)
+	if c.Before != nil && w.temp != "" && !verifies {
 		there = f.add(pathFrame(typeLstat, w.s.path(w.name)))
 	}
 	w.handle, w.guard = "", ""
@@ -780,7 +781,18 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) (backends.Info
 	case !info.Known.Has(backends.HasSize):
 		return info, refuse(syscall.EIO, "the server does not tell the size of what was written")
 	case info.Size != c.Size:
-		return info, refuse(syscall.EIO, "the server has %d bytes of %d", info.Size, c.Size)
+		return info, mismatch("the server has %d bytes of %d", info.Size, c.Size)
+	}
+	if verifies {
+		if err := w.verify(ctx, c); err != nil {
+			return info, err
+		}
+		if c.Before != nil && w.temp != "" { // that may have taken its time
+			f := w.m.flight()
+			there = f.add(pathFrame(typeLstat, w.s.path(w.name)))
+			f.send(bulk)
+			f.wait(ctx)
+		}
 	}
 	return info, w.mayReplace(there, c.Before)
 }

@@ -95,19 +95,20 @@ type mount struct {
 	done    chan struct{}      // closed when it has
 	settled chan struct{}      // closed when it has been up, or failed, or waited in vain for the server once
 
-	mu     sync.Mutex
-	state  control.State
-	since  time.Time
-	why    trouble        // that it is not ready
-	target conncfg.Target // as resolved when it was mounted
-	latest conncfg.Target // as last resolved, for its secrets
-	asked  time.Time      // when that was
-	line   Backend        // nil as tree is
-	tree   *cache.Tree    // nil but while it is mounted: in ready and offline, and at the end of starting
-	server Mounted        // the same
-	owed   cache.Owed     // what was left when it ended
-	err    error          // of the end
-	once   bool           // settled is closed
+	mu      sync.Mutex
+	state   control.State
+	since   time.Time
+	why     trouble        // that it is not ready
+	target  conncfg.Target // as resolved when it was mounted
+	latest  conncfg.Target // as last resolved, for its secrets
+	asked   time.Time      // when that was
+	line    Backend        // nil as tree is
+	tree    *cache.Tree    // nil but while it is mounted: in ready and offline, and at the end of starting
+	server  Mounted        // the same
+	owed    cache.Owed     // what was left when it ended
+	err     error          // of the end
+	once    bool           // settled is closed
+	weighed bool           // it was told which promises do not hold
 }
 
 func newMount(d *Daemon, w Want) *mount {
@@ -432,6 +433,12 @@ func (m *mount) learn(up bool, reason error, overrule bool) {
 		m.state, m.why = control.StateOffline, why
 	}
 	after := m.state
+	if after == control.StateReady && !m.weighed {
+		m.weighed = true
+		for _, weaker := range dial.Weaker(m.target, m.line.Caps()) {
+			m.log.Warn("a promise does not hold here", "what", weaker)
+		}
+	}
 	if before != after {
 		m.since = time.Now()
 	}
