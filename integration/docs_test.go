@@ -157,7 +157,7 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 		return r.Stdout
 	}
 	known := map[string]bool{"help": true, "unmount": true, "reload": true} // the latter two by another name
-	listed := regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+	listed := regexp.MustCompile(`(?m)^  ([a-z-]+) +[A-Z]`)
 	for _, m := range listed.FindAllStringSubmatch(help(), -1) {
 		known[m[1]] = true
 	}
@@ -165,9 +165,9 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 		t.Fatalf("only the commands %v were found", known)
 	}
 	// In backquotes, behind "run:", and at the beginning of a line of a block for shells.
-	command := regexp.MustCompile("`pierfs ([a-z]+)([^`\\n]*)`|run: pierfs ([a-z]+)([^`\"\\n]*)")
+	command := regexp.MustCompile("`pierfs ([a-z-]+)([^`\\n]*)`|run: pierfs ([a-z-]+)([^`\"\\n]*)")
 	block := regexp.MustCompile("(?s)```sh\\n(.*?)```")
-	line := regexp.MustCompile(`(?m)^pierfs ([a-z]+)([^#|\n]*)`)
+	line := regexp.MustCompile(`(?m)^pierfs ([a-z-]+)([^#|\n]*)`)
 	flag := regexp.MustCompile(`(?:^| )(--[a-z-]+)`)
 	seen := 0
 	for _, file := range files {
