@@ -26,6 +26,9 @@ func (f *File) pay(ctx context.Context) error {
 
 // payInTurn is pay for a caller who has the turn.
 func (f *File) payInTurn(ctx context.Context) error {
+	if f.awaitsChange() {
+		return f.fault("publish", errParked)
+	}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	d, j := f.beginPaying(stop)
@@ -63,6 +66,16 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
 	f.owing.paying, f.owing.stop = d, stop
 	return d, j
 }
+
+// awaitsChange reports whether a change of names must be made before what the file owes can be sent.
+func (f *File) awaitsChange() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.owing.debt != nil && f.tree.changes.block(f.name, f.owing.debt.seq)
+}
+
+// errParked is why a content is not sent now.
+var errParked = &backends.Error{Op: "publish", Code: syscall.EAGAIN, Class: backends.Transient, Err: errors.New("a change of its name, or of a directory above it, comes first")}
 
 // errStopped ends the sending of a content that has lost its name meanwhile.
 var errStopped = &backends.Error{Op: "publish", Code: syscall.EINTR, Err: errors.New("its name was changed meanwhile")}
@@ -118,7 +131,9 @@ func (f *File) unpaid(j *job, err error) {
 		f.sentIsKnown()
 	}
 	f.mu.Unlock()
-	f.tree.attrs.Forget(j.name)
+	if !isOutage(err) || j.begun {
+		f.tree.attrs.Forget(j.name)
+	}
 	if !isOutage(err) {
 		f.tree.log.Warn("what is owed could not be sent yet", "name", j.name, "err", err)
 	}
@@ -188,6 +203,11 @@ func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info
 
 func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
 	j.refused = false
+	if f.tree.queue.why() != nil { // is it back? A question that is not answered leaves nothing behind
+		if _, err := f.tree.ask(ctx, j.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return backends.Info{}, err
+		}
+	}
 	if f.isUnsure() { // it may be there already
 		found, now, err := f.look(ctx, j, d)
 		switch {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -40,6 +41,7 @@ type queue struct {
 	pause   time.Duration  // of the outage; 0 if there is none
 	until   time.Time      // of the pause
 	outage  error
+	parked  []*File       // known, and waiting for changes of names
 	paid    chan struct{} // closed when nothing is known any more; nil while nobody waits
 
 	news chan struct{} // holds one when the dispatcher should look again
@@ -102,6 +104,7 @@ func (t *Tree) Wake() {
 	q.waiting = nil
 	q.mu.Unlock()
 	q.wake()
+	t.changes.retry()
 }
 
 // drain sends what is owed, until the Tree is closed. It is started by New, alone.
@@ -118,6 +121,9 @@ func (t *Tree) drain() {
 			lanes.Go(func() {
 				err := f.pay(t.ctx)
 				t.queue.tried(f, err)
+				if errors.Is(err, errParked) && !f.awaitsChange() { // it was made meanwhile
+					t.queue.unpark()
+				}
 				t.unqueue(f)
 			})
 		}
@@ -160,6 +166,14 @@ func (q *queue) take(most int) *File {
 	return f
 }
 
+// unpark has all tried that wait for changes of names, one of which was made.
+func (q *queue) unpark() {
+	q.mu.Lock()
+	q.ready, q.parked = append(q.ready, q.parked...), nil
+	q.mu.Unlock()
+	q.wake()
+}
+
 // sleeps returns for how long nothing will have to be done, unless there are news.
 func (q *queue) sleeps() time.Duration {
 	q.mu.Lock()
@@ -182,6 +196,10 @@ func (q *queue) tried(f *File, err error) {
 	q.lanes--
 	if err == nil {
 		q.pause, q.outage = 0, nil
+	}
+	if errors.Is(err, errParked) {
+		q.parked = append(q.parked, f)
+		return
 	}
 	switch debt, held := f.debtLeft(err); {
 	case debt == nil, held:
@@ -233,17 +251,17 @@ func isOutage(err error) bool {
 }
 
 // isOffline reports whether the server is known to be away.
-func (q *queue) isOffline() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.pause > 0 && backends.CauseOf(q.outage) == backends.CauseOffline
+func (t *Tree) isOffline() bool {
+	return backends.CauseOf(cmp.Or(t.queue.why(), t.changes.why())) == backends.CauseOffline
 }
 
 // emptied returns when nothing is owed that could be sent, when ctx ends, or when it is in vain.
-func (q *queue) emptied(ctx context.Context, vain func() bool) {
+func (t *Tree) emptied(ctx context.Context, vain func() bool) {
+	q := t.queue
 	for !vain() {
+		rest := t.changes.rest()
 		q.mu.Lock()
-		if len(q.known) == 0 {
+		if rest && len(q.known) == len(q.parked) {
 			q.mu.Unlock()
 			return
 		}

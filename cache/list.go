@@ -110,6 +110,14 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 	if t.listKnown(dir, l) {
 		return l, nil
 	}
+	if t.changes.concern(dir) {
+		if t.listLastKnown(dir, l) {
+			return l, nil
+		}
+		if err := t.awaitChanges(ctx, dir); err != nil {
+			return nil, err
+		}
+	}
 	if !t.begin() {
 		return nil, shutDown("list", dir)
 	}
@@ -122,7 +130,9 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 		if g := t.underWay(dir); g != nil && ended(listCtx, g.done) == nil && t.listKnown(dir, l) {
 			return
 		}
-		if err := t.list(listCtx, dir, l, over); err != nil {
+		if err := t.list(listCtx, dir, l, over); t.isAway(listCtx, err) && l.list.Len() == 0 && t.listLastKnown(dir, l) {
+			return
+		} else if err != nil {
 			l.end(nil, err)
 			return
 		}

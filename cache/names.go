@@ -19,8 +19,13 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "mkdir", Name: name, Code: syscall.EEXIST}
 	}
+	if t.changes.concern(name) {
+		return t.mkdirLater(ctx, name, perm)
+	}
 	listening, heard := t.listen(ctx)
-	if err := t.backend.Mkdir(listening, name, perm); err != nil {
+	if err := t.backend.Mkdir(listening, name, perm); t.isAway(ctx, err) {
+		return t.mkdirLater(ctx, name, perm)
+	} else if err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
@@ -69,6 +74,23 @@ func (t *Tree) Readlink(ctx context.Context, name string) (string, error) {
 
 // Remove removes a file or link. Who has the file open goes on with it.
 func (t *Tree) Remove(ctx context.Context, name string) error {
+	return t.nowOrLater(ctx, t.removeNow, t.removeLater, name)
+}
+
+// nowOrLater makes a change of name at the server or, while that is away or owed an earlier one, promises it.
+func (t *Tree) nowOrLater(ctx context.Context, now, later func(context.Context, string) error, name string) error {
+	if !t.changes.concern(name) {
+		restore := t.recall(name)
+		err := now(ctx, name)
+		if !t.isAway(ctx, err) {
+			return err
+		}
+		restore()
+	}
+	return later(ctx, name)
+}
+
+func (t *Tree) removeNow(ctx context.Context, name string) error {
 	release, err := t.alone(ctx, name)
 	if err != nil {
 		return err
@@ -102,6 +124,9 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	if t.options.Background && !f.onServer() {
+		t.attrs.PutAbsent(name)
+	}
 	f.forgive()
 	f.abortClaim()         // now: afterwards the name is free for another's
 	if t.live(name) == f { // no other name took it over
@@ -129,6 +154,10 @@ func (t *Tree) removed(ctx context.Context, name string, remove func(context.Con
 
 // Rmdir removes an empty directory. One in which a file waits to be published is not empty.
 func (t *Tree) Rmdir(ctx context.Context, name string) error {
+	return t.nowOrLater(ctx, t.rmdirNow, t.rmdirLater, name)
+}
+
+func (t *Tree) rmdirNow(ctx context.Context, name string) error {
 	release, err := t.alone(ctx, name)
 	if err != nil {
 		return err
@@ -169,6 +198,18 @@ func (t *Tree) Rename(ctx context.Context, from, to string, mode backends.Rename
 	if done, err := t.renameOwed(ctx, from, to, mode); done || err != nil {
 		return err
 	}
+	if !t.renamesLater(from, to) {
+		restore := t.recall(from, to)
+		err := t.renameNow(ctx, from, to, mode)
+		if !t.isAway(ctx, err) {
+			return err
+		}
+		restore()
+	}
+	return t.renameLater(ctx, from, to, mode)
+}
+
+func (t *Tree) renameNow(ctx context.Context, from, to string, mode backends.RenameMode) error {
 	if err := t.publishBelow(ctx, from); err != nil { // before anybody has to wait for us
 		return err
 	}
@@ -319,6 +360,11 @@ func (t *Tree) moved(from, to string, heard *heard) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.moveFiles(from, to)
+}
+
+// moveFiles carries the open files, and what is left below from, over to to; the caller holds mu.
+func (t *Tree) moveFiles(from, to string) {
 	t.renameLinks(from, to)
 	t.moveLitter(from, to)
 	moves := map[string]*File{}
@@ -352,7 +398,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 		}
 		return e, errors.Join(err, f.Close(ctx, err != nil))
 	}
-	if a.Size != nil && !t.Caps().Truncate {
+	if a.Size != nil && (!t.Caps().Truncate || t.options.Background) {
 		return t.truncate(ctx, name, a)
 	}
 	err := t.fence(ctx, name)
@@ -372,7 +418,13 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 
 // set changes attributes at the server, and remembers what the server cannot keep.
 func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
+	if t.changes.concern(name) {
+		return t.setLater(name, a)
+	}
 	info, refused, err := t.send(ctx, name, a)
+	if t.isAway(ctx, err) {
+		return t.setLater(name, a)
+	}
 	if err != nil {
 		return info, err
 	}

@@ -55,6 +55,7 @@ type owing struct {
 type ledger struct {
 	journal      *journal.Journal // nil if nothing was ever owed and nothing will be
 	queue        *queue
+	changes      *changes
 	holders      holders
 	stagingNames namesSync
 	unwritten    []uint64 // entries that are over, of which the journal does not know; guarded by holders.mu
@@ -64,7 +65,7 @@ type ledger struct {
 }
 
 func newLedger(o Options) *ledger {
-	l := &ledger{queue: newQueue(), holders: newHolders(), stagingNames: namesSync{turn: newTurn()}, room: spool.NewRoom(o.StagingLimit), hook: o.Hook}
+	l := &ledger{queue: newQueue(), changes: newChanges(), holders: newHolders(), stagingNames: namesSync{turn: newTurn()}, room: spool.NewRoom(o.StagingLimit), hook: o.Hook}
 	if l.hook == nil {
 		l.hook = func(string) {}
 	}

@@ -64,6 +64,8 @@ func (t *Tree) Queue() []Due {
 			}
 		} else if t.isForeign(e) {
 			d.Foreign, d.Held = true, true
+		} else if c := t.changes.find(e.Seq); c != nil {
+			t.changes.describe(c, &d)
 		}
 		all = append(all, d)
 	}
@@ -130,7 +132,7 @@ func (o *Owed) count(t *Tree) {
 	if t.journal == nil {
 		return
 	}
-	o.Outage = t.queue.why()
+	o.Outage = cmp.Or(t.queue.why(), t.changes.why())
 	files := t.owingFiles()
 	for _, e := range t.journal.Owed() {
 		if o.Oldest.IsZero() || e.When.Before(o.Oldest) {
@@ -142,9 +144,13 @@ func (o *Owed) count(t *Tree) {
 			}
 			continue
 		}
-		if t.isForeign(e) {
-			o.Files++
-			o.Bytes += e.Size
+		c := t.changes.find(e.Seq)
+		if c == nil && !t.isForeign(e) {
+			continue // it has just been sent, or written down anew
+		}
+		o.Files++
+		o.Bytes += e.Size
+		if c == nil || t.changes.isHeld(c) {
 			o.Held++
 		}
 	}
@@ -152,7 +158,7 @@ func (o *Owed) count(t *Tree) {
 
 // Drain returns nil when nothing is owed, and an error that is ErrOwed if ctx ends before, or if what is left is held back.
 func (t *Tree) Drain(ctx context.Context) error {
-	t.queue.emptied(ctx, func() bool { return false })
+	t.emptied(ctx, func() bool { return false })
 	return t.stillOwed()
 }
 
@@ -179,6 +185,13 @@ func (t *Tree) owing(seq uint64) (*File, error) {
 
 // Hold keeps an entry from being sent until Retry. That is written down.
 func (t *Tree) Hold(seq uint64) error {
+	if c := t.changes.find(seq); c != nil {
+		err := t.enter(&journal.Change{Hold: []uint64{seq}})
+		if err == nil {
+			t.changes.change(func() { c.held = errHeld })
+		}
+		return err
+	}
 	f, err := t.owing(seq)
 	if err != nil {
 		return err
@@ -194,6 +207,14 @@ func (t *Tree) Hold(seq uint64) error {
 
 // Retry has an entry tried now, also one that is held.
 func (t *Tree) Retry(seq uint64) error {
+	if c := t.changes.find(seq); c != nil {
+		err := t.enter(&journal.Change{Release: []uint64{seq}})
+		if err == nil {
+			t.changes.change(func() { c.held, c.tries, c.next = nil, 0, time.Time{} })
+			t.Wake()
+		}
+		return err
+	}
 	f, err := t.owing(seq)
 	if err != nil {
 		return err
@@ -267,11 +288,28 @@ func (t *Tree) Drop(seq uint64, backup bool) (kept string, err error) {
 		t.journal.Forget(seq)
 		return kept, nil
 	}
+	if c := t.changes.find(seq); c != nil {
+		return "", t.dropChange(c)
+	}
 	f, err := t.owing(seq)
 	if err != nil {
 		return "", err
 	}
 	return f.drop(seq, backup)
+}
+
+// dropChange gives up a change of names. What is known of them is then what the server says.
+func (t *Tree) dropChange(c *change) error {
+	if !t.end(c.e.Seq) {
+		return errUnwritten
+	}
+	t.journal.Forget(c.e.Seq)
+	t.changes.remove(c)
+	for _, name := range c.names() {
+		t.attrs.ForgetBelow(name)
+	}
+	t.queue.unpark()
+	return nil
 }
 
 // drop gives up what the file owes, which is the entry seq.

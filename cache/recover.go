@@ -75,9 +75,13 @@ func (t *Tree) resume() {
 	if t.journal == nil {
 		return
 	}
+	t.resumeChanges()
 	for _, e := range t.journal.Owed() {
-		if string(e.Target) != t.options.Target || e.Kind != journal.Put {
+		if t.isForeign(e) {
 			t.log.Error("what is owed to another target is held", "name", e.Name, "target", e.Target, "kind", e.Kind)
+			continue
+		}
+		if e.Kind != journal.Put {
 			continue
 		}
 		if err := t.resumeFile(e); err != nil {
@@ -86,6 +90,21 @@ func (t *Tree) resume() {
 			t.log.Error("owed content is lost", "name", e.Name, "staged", e.Staged, "err", err)
 			t.end(e.Seq)
 		}
+	}
+}
+
+// resumeChanges takes over the changes of names that a former daemon owed. Contents bear the names that these lead to.
+func (t *Tree) resumeChanges() {
+	for _, e := range t.journal.Owed() {
+		if t.isForeign(e) || e.Kind == journal.Put {
+			continue
+		}
+		c := &change{e: e}
+		if e.Held {
+			c.held = errHeld
+		}
+		t.show(e)
+		t.changes.add(c)
 	}
 }
 

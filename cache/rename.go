@@ -155,6 +155,11 @@ func (t *Tree) renameOwed(ctx context.Context, from, to string, mode backends.Re
 	t.endAllEras(from)
 	_, heard := t.listen(ctx)
 	t.moved(from, to, heard)
+	if base.Known != 0 { // what the server has there for now
+		t.attrs.Put(to, base)
+	} else {
+		t.attrs.PutAbsent(to)
+	}
 	f.enqueue() // its sending may have been stopped
 	return true, nil
 }
@@ -178,7 +183,7 @@ func (t *Tree) inTheWay(ctx context.Context, to string, target *File, mode backe
 	}
 	e, err := t.Refresh(ctx, to)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, ErrUnlisted):
 		return base, true, nil
 	case err != nil:
 		return base, false, err

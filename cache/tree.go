@@ -184,8 +184,9 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	t.resume()
 	t.sweep() // what a former daemon has left, as soon as the server answers
 	if t.journal != nil {
-		t.work.Add(1)
-		go t.drain() // ends with the Tree
+		t.work.Add(2)
+		go t.drain()       // ends with the Tree
+		go t.makeChanges() // the same
 	}
 	return t, nil
 }
@@ -218,9 +219,15 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 	if f := t.live(name); f != nil && f.Dirty() {
 		return f.entry(), nil
 	}
+	if t.changes.concern(name) {
+		return t.statBehind(ctx, name)
+	}
 	e, ok, err := t.known(ctx, name)
 	if !ok {
-		return t.look(ctx, name)
+		if e, err = t.look(ctx, name); t.isAway(ctx, err) {
+			return t.lastKnown(name)
+		}
+		return e, err
 	}
 	if e.Valid < t.options.NegativeTTL/2 || err == nil && e.Valid < t.options.MetadataTTL/2 {
 		t.renew(name)
@@ -233,6 +240,17 @@ func (t *Tree) Stat(ctx context.Context, name string) (Entry, error) {
 
 // Refresh is Stat that asks the server, whatever is known.
 func (t *Tree) Refresh(ctx context.Context, name string) (Entry, error) {
+	if t.changes.concern(name) {
+		return t.statBehind(ctx, name)
+	}
+	e, err := t.refresh(ctx, name)
+	if t.isAway(ctx, err) {
+		return t.lastKnown(name)
+	}
+	return e, err
+}
+
+func (t *Tree) refresh(ctx context.Context, name string) (Entry, error) {
 	for {
 		mark, asked := t.attrs.Mark(), time.Now()
 		info, err := t.ask(ctx, name)
@@ -499,9 +517,25 @@ func (t *Tree) open(ctx context.Context, name string, mode OpenMode, now era) (*
 	if mode.Create && mode.Exclusive {
 		return t.create(ctx, name, mode, now)
 	}
-	f, err = t.openExisting(ctx, name, mode, now)
-	if mode.Create && errors.Is(err, os.ErrNotExist) {
+	f, err = t.openNowOrBehind(ctx, name, mode, now)
+	if mode.Create && (errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrUnlisted)) {
 		return t.create(ctx, name, mode, now)
+	}
+	return f, err
+}
+
+func (t *Tree) openNowOrBehind(ctx context.Context, name string, mode OpenMode, now era) (*File, error) {
+	if f := t.live(name); t.changes.concern(name) && (f == nil || !f.Dirty()) {
+		if mode.Read && !mode.Truncate {
+			_ = t.awaitChanges(ctx, name) // its content is to be had under that name only then; else what is here must do
+		}
+		if t.changes.concern(name) {
+			return t.openBehind(ctx, name, mode, now)
+		}
+	}
+	f, err := t.openExisting(ctx, name, mode, now)
+	if t.isAway(ctx, err) {
+		return t.openBehind(ctx, name, mode, now)
 	}
 	return f, err
 }
@@ -806,7 +840,7 @@ func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backen
 		switch {
 		case err == nil:
 			return nil, "", exists
-		case !errors.Is(err, os.ErrNotExist):
+		case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrUnlisted):
 			return nil, "", err
 		}
 		return nil, "", nil
@@ -918,7 +952,7 @@ func (t *Tree) Close(ctx context.Context) error {
 			errs = append(errs, f.quarantine(err))
 		}
 	}
-	t.queue.emptied(ctx, t.queue.isOffline)
+	t.emptied(ctx, t.isOffline)
 	t.cancel()
 	t.walks.stop()
 	errs = append(errs, t.backend.Close()) // frees whoever still waits for the server

@@ -303,6 +303,22 @@ func (s *Store) ForgetBelow(name string) {
 	s.ForgetIn(name)
 }
 
+// Move carries what is known below from, which we have renamed, over to what is below to.
+func (s *Store) Move(from, to string) {
+	s.ForgetIn(to)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, dir := range s.dirs.Keys() {
+		if dir != from && !strings.HasPrefix(dir, from+"/") {
+			continue
+		}
+		d, _ := s.dirs.Peek(dir)
+		s.dirs.Remove(dir)
+		s.dirs.Add(to+dir[len(from):], d)
+		s.entries += d.size()
+	}
+}
+
 // ForgetIn drops all that is known below name, of which a change was remembered just now.
 func (s *Store) ForgetIn(name string) {
 	s.mu.Lock()

@@ -39,6 +39,7 @@ type Entry struct {
 	Tail    int64   `json:"tail,omitempty"`
 
 	Base *Version `json:"base,omitempty"` // what Name was when this was written, and must still be; nil: nothing
+	Over *Version `json:"over,omitempty"` // of a Rename: what To was, and is replaced
 	Show Version  `json:"show,omitzero"`  // how programs see Name
 	Attr Attr     `json:"attr,omitzero"`  // what a program set
 

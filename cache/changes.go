@@ -1,0 +1,337 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/cache/journal"
+)
+
+// Changes of names are owed as contents are (commit = "background"), but only where they cannot be made at once: while the server is
+// away, and as long as an earlier change that concerns the same names is owed. They are entries of the same journal. Two changes
+// are related if a name of the one is a name of the other, or lies above or below it. Related ones are made in the order of
+// their entries, one after the other; others side by side. A content waits for the changes that are related to its name and
+// were entered before it. It bears the name that it has by now: who renames a file that is owed, or a directory above it, enters
+// the renaming and the contents anew, in one step.
+//
+// Names that a change which is owed concerns are answered from what is known, however old that is: the server would answer for
+// what was before. So are all others while the server is away.
+
+// change is one change of names that is owed.
+type change struct {
+	e       journal.Entry
+	sending bool
+	tries   int
+	next    time.Time // not to be tried before
+	failed  error     // of the last try
+	held    error     // why it is not made before a person says so
+}
+
+// names returns the names that the change concerns.
+func (c *change) names() []string {
+	if c.e.Kind == journal.Rename {
+		return []string{string(c.e.Name), string(c.e.To)}
+	}
+	return []string{string(c.e.Name)}
+}
+
+// changes are those that are owed, in their order. The lock is a leaf.
+type changes struct {
+	mu    sync.Mutex
+	count atomic.Int64 // of list, for who does not want to wait for the lock
+	list  []*change
+	at    map[string][]uint64 // sequence numbers of the changes that concern a name, in order
+	under map[string][]uint64 // and of those that concern a name below it
+	moved chan struct{}       // closed when one is done, held, or cannot be made now; nil while nobody waits
+	news  chan struct{}       // holds one when the dispatcher should look again
+}
+
+func newChanges() *changes {
+	return &changes{at: map[string][]uint64{}, under: map[string][]uint64{}, news: make(chan struct{}, 1)}
+}
+
+// add appends c, which is in the journal.
+func (l *changes) add(c *change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, c)
+	l.count.Store(int64(len(l.list)))
+	l.each(c, func(of map[string][]uint64, name string) { of[name] = append(of[name], c.e.Seq) })
+	l.wake()
+}
+
+// remove takes c out, which is done.
+func (l *changes) remove(c *change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = slices.DeleteFunc(l.list, func(o *change) bool { return o == c })
+	l.count.Store(int64(len(l.list)))
+	l.each(c, func(of map[string][]uint64, name string) {
+		of[name] = slices.DeleteFunc(of[name], func(seq uint64) bool { return seq == c.e.Seq })
+		if len(of[name]) == 0 {
+			delete(of, name)
+		}
+	})
+	l.tell()
+	l.wake()
+}
+
+// each calls f for each place where c is to be found; the caller holds mu.
+func (l *changes) each(c *change, f func(of map[string][]uint64, name string)) {
+	for _, name := range c.names() {
+		f(l.at, name)
+		for name != "" {
+			name = parent(name)
+			f(l.under, name)
+		}
+	}
+}
+
+// tell wakes who waits for changes to be made; the caller holds mu.
+func (l *changes) tell() {
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
+}
+
+// wake has the dispatcher look.
+func (l *changes) wake() {
+	select {
+	case l.news <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// concern reports whether a change is owed that is related to one of names.
+func (l *changes) concern(names ...string) bool {
+	if l.count.Load() == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0 && slices.ContainsFunc(names, func(name string) bool { return l.before(name, ^uint64(0)) })
+}
+
+// block reports whether a change that is related to name must be made before the entry seq.
+func (l *changes) block(name string, seq uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0 && l.before(name, seq)
+}
+
+// before reports whether a change that is related to name was entered before seq; the caller holds mu.
+func (l *changes) before(name string, seq uint64) bool {
+	if s := l.under[name]; len(s) > 0 && s[0] < seq {
+		return true
+	}
+	for {
+		if s := l.at[name]; len(s) > 0 && s[0] < seq {
+			return true
+		}
+		if name == "" {
+			return false
+		}
+		name = parent(name)
+	}
+}
+
+// find returns the change seq, nil if it is not owed.
+func (l *changes) find(seq uint64) *change {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.list {
+		if c.e.Seq == seq {
+			return c
+		}
+	}
+	return nil
+}
+
+// rest reports whether nothing more can be done: all that is owed is held, or waits for what is.
+func (l *changes) rest() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(l.list, func(c *change) bool { return c.held == nil && !l.waits(c) })
+}
+
+// waits reports whether c must wait for others; the caller holds mu.
+func (l *changes) waits(c *change) bool {
+	return slices.ContainsFunc(c.names(), func(name string) bool { return l.before(name, c.e.Seq) })
+}
+
+// take returns the next change that can be made, nil if there is none now, and then for how long there will be none.
+func (l *changes) take() (*change, time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sleep := time.Hour
+	for _, c := range l.list {
+		switch wait := time.Until(c.next); {
+		case c.sending, c.held != nil, l.waits(c):
+		case wait > 0:
+			sleep = min(sleep, wait)
+		default:
+			c.sending = true
+			return c, 0
+		}
+	}
+	return nil, sleep
+}
+
+// tried notes that c could not be made.
+func (l *changes) tried(c *change, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.sending, c.failed = false, err
+	c.tries++
+	first, last := firstBackoff, lastBackoff
+	if isOutage(err) {
+		first, last = firstOutage, lastOutage
+	}
+	c.next = time.Now().Add(jitter(min(first<<min(c.tries-1, 10), last)))
+	if held, ok := errors.AsType[*clash](err); ok {
+		c.held = held
+	}
+	l.tell()
+	l.wake()
+}
+
+// retry has all changes tried now.
+func (l *changes) retry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.list {
+		c.next = time.Time{}
+	}
+	l.wake()
+}
+
+// describe completes d with what is known of c.
+func (l *changes) describe(c *change, d *Due) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d.Sending, d.Tries, d.Reason, d.Held = c.sending, c.tries, cmp.Or(c.held, c.failed), c.held != nil
+	_, d.Conflict = errors.AsType[*clash](c.held)
+	if !c.sending && c.held == nil {
+		d.Next = c.next
+	}
+}
+
+func (l *changes) isHeld(c *change) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.held != nil
+}
+
+// change lets f change one of them, which the lock guards.
+func (l *changes) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	l.tell()
+	l.wake()
+}
+
+// why returns the last reason why changes were not made, nil if they are.
+func (l *changes) why() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.list {
+		if c.failed != nil && isOutage(c.failed) {
+			return c.failed
+		}
+	}
+	return nil
+}
+
+// awaitChanges waits until no change is owed that is related to name. It does not wait for what cannot be made now.
+func (t *Tree) awaitChanges(ctx context.Context, name string) error {
+	l := t.changes
+	for {
+		l.mu.Lock()
+		related := len(l.list) > 0 && l.before(name, ^uint64(0))
+		stuck := slices.ContainsFunc(l.list, func(c *change) bool { return c.held != nil || c.failed != nil })
+		if l.moved == nil {
+			l.moved = make(chan struct{})
+		}
+		moved := l.moved
+		l.mu.Unlock()
+		switch {
+		case !related:
+			return nil
+		case stuck:
+			return unlisted("stat", name)
+		}
+		if err := ended(ctx, moved); err != nil {
+			return err
+		}
+	}
+}
+
+// maxChanges is how many changes of names are made at a time.
+const maxChanges = 8
+
+// makeChanges makes the changes that are owed, until the Tree is closed. It is started by New, alone.
+func (t *Tree) makeChanges() {
+	defer t.work.Done()
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	free := make(turn, maxChanges)
+	for {
+		if free.take(t.ctx) != nil {
+			return
+		}
+		c, sleep := t.changes.take()
+		if c != nil {
+			lanes.Go(func() {
+				defer free.give()
+				t.makeChange(c)
+			})
+			continue
+		}
+		free.give()
+		timer := time.NewTimer(sleep)
+		select {
+		case <-t.changes.news:
+		case <-timer.C:
+		case <-t.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// makeChange makes c at the server.
+func (t *Tree) makeChange(c *change) {
+	err := t.options.Retry.Do(t.ctx, func(ctx context.Context) error { return t.carryOut(ctx, c) })
+	if lost, ok := errors.AsType[*forgone](err); ok {
+		t.conflicts.Add(1)
+		t.log.Error("a conflict: a change that is owed has lost its meaning and is not made", "kind", c.e.Kind, "name", c.e.Name, "to", c.e.To, "reason", lost)
+		err = nil
+	}
+	if err == nil && t.end(c.e.Seq) {
+		t.hook("drain.arrived")
+		t.journal.Forget(c.e.Seq)
+		t.changes.remove(c)
+		t.queue.unpark()
+		return
+	}
+	err = cmp.Or(err, error(errUnwritten))
+	if _, ok := errors.AsType[*clash](err); ok {
+		t.conflicts.Add(1)
+	}
+	if !isOutage(err) {
+		t.log.Warn("a change that is owed could not be made yet", "kind", c.e.Kind, "name", c.e.Name, "err", err)
+	}
+	t.changes.tried(c, err)
+}
+
+var errUnwritten = &backends.Error{Op: "publish", Code: syscall.EIO, Err: errors.New("the journal cannot be written")}

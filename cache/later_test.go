@@ -1,0 +1,375 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/backends/retry"
+	"pierfs/cache"
+)
+
+// newRemote is a world with commit = "background" and a server that may be away.
+func newRemote(t *testing.T, change func(*mem.Options, *cache.Options)) *world {
+	return newOwing(t, func(so *mem.Options, to *cache.Options) {
+		to.Retry = retry.Policy{Count: 1, Timeout: 50 * time.Millisecond}
+		if change != nil {
+			change(so, to)
+		}
+	})
+}
+
+// somebodyElse is what contexts bear of those who are at the server.
+type somebodyElse struct{}
+
+// away takes the server away, or brings it back.
+func (w *world) away(yes bool) {
+	if !yes {
+		w.server.SetFault(nil)
+		w.tree.Wake()
+		return
+	}
+	w.server.SetFault(func(ctx context.Context, op, _ string) error {
+		if ctx.Value(somebodyElse{}) != nil {
+			return nil
+		}
+		return &backends.Error{Op: op, Code: syscall.ECONNREFUSED, Class: backends.Transient, Cause: backends.CauseConnRefused}
+	})
+}
+
+// crash ends the daemon at once, and begins the next.
+func (w *world) crash(d *dying) {
+	w.Helper()
+	d.mu.Lock()
+	d.at = len(d.sites) + 1
+	d.mu.Unlock()
+	d.armed.Store(true)
+	w.options.Hook = nil
+	w.next()
+}
+
+// holds returns all that the server has, with the content of files; directories end in a slash.
+func (w *world) holds() map[string]string {
+	w.Helper()
+	all := map[string]string{}
+	var walk func(dir string)
+	walk = func(dir string) {
+		for info, err := range w.server.List(context.Background(), dir) {
+			w.must(err)
+			name := strings.TrimPrefix(dir+"/"+info.Name, "/")
+			if info.IsDir() {
+				all[name+"/"] = ""
+				walk(name)
+				continue
+			}
+			content, err := w.server.ReadFile(name)
+			w.must(err)
+			all[name] = string(content)
+		}
+	}
+	walk("")
+	return all
+}
+
+// sees returns all that programs see.
+func (w *world) sees() map[string]string {
+	w.Helper()
+	all := map[string]string{}
+	var walk func(dir string)
+	walk = func(dir string) {
+		l, err := w.tree.List(w.Context(), dir)
+		w.must(err)
+		defer l.Close()
+		for i := 0; ; i++ {
+			e, err := l.At(w.Context(), i)
+			if err == io.EOF {
+				return
+			}
+			w.must(err)
+			name := strings.TrimPrefix(dir+"/"+e.Name, "/")
+			if e.IsDir() {
+				all[name+"/"] = ""
+				walk(name)
+				continue
+			}
+			all[name] = w.contentOf(name)
+		}
+	}
+	walk("")
+	return all
+}
+
+// contentOf returns what programs read under name.
+func (w *world) contentOf(name string) string {
+	w.Helper()
+	f, e, err := w.tree.Open(w.Context(), name, reading)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close(w.Context(), true)
+	got := make([]byte, e.Size)
+	if n, err := f.ReadAt(w.Context(), got, 0); int64(n) < e.Size {
+		return fmt.Sprint(n, " bytes, ", err)
+	}
+	return string(got)
+}
+
+// differ tells in what two trees differ.
+func differ(got, want map[string]string) (lines []string) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if content, ok := got[name]; !ok {
+			lines = append(lines, "no "+name)
+		} else if content != want[name] {
+			lines = append(lines, fmt.Sprintf("%s holds %q, want %q", name, content, want[name]))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[name]; !ok {
+			lines = append(lines, "also "+name)
+		}
+	}
+	return lines
+}
+
+// TestTreeIsCopiedWhileTheServerIsAway is cp -r of 1,000 files in 20 directories, with mv and rm among them, while the server is
+// away; the daemon is killed in between, and the server comes back: the trees are equal.
+func TestTreeIsCopiedWhileTheServerIsAway(t *testing.T) {
+	d := &dying{at: 1 << 30, dead: make(chan struct{})}
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+	ctx := t.Context()
+	w.give("old", "what was there")
+	w.must(w.server.Mkdir(ctx, "there", 0o755))
+	w.give("there/f", "content of f")
+	w.sees()
+	w.away(true)
+	want := map[string]string{"old": "what was there", "there/": "", "there/f": "content of f"}
+	w.mkdir("copy")
+	want["copy/"] = ""
+	for dir := range 20 {
+		name := fmt.Sprintf("copy/dir%02d", dir)
+		w.mkdir(name)
+		want[name+"/"] = ""
+		var files sync.WaitGroup
+		for lane := range 10 {
+			files.Go(func() {
+				for i := range 5 {
+					name := fmt.Sprintf("%s/file%02d", name, 5*lane+i)
+					w.save(name, "content of "+name)
+				}
+			})
+		}
+		files.Wait()
+		for i := range 50 {
+			name := fmt.Sprintf("%s/file%02d", name, i)
+			want[name] = "content of " + name
+		}
+		switch dir {
+		case 3, 9: // a directory is renamed with all that is in it
+			w.move(want, name, fmt.Sprintf("copy/renamed%02d", dir))
+		case 5: // files move between directories, and over others
+			for i := range 10 {
+				w.move(want, fmt.Sprintf("%s/file%02d", name, i), fmt.Sprintf("copy/dir04/file%02d", i))
+			}
+			w.move(want, name+"/file20", "copy/dir02/new")
+			w.move(want, name+"/file21", "there/f")
+		case 7: // all of it is removed again
+			for i := range 50 {
+				w.removeOf(want, fmt.Sprintf("%s/file%02d", name, i))
+			}
+			w.must(w.tree.Rmdir(ctx, name))
+			delete(want, name+"/")
+		case 11:
+			w.removeOf(want, "old")
+			w.move(want, "there", "elsewhere")
+			w.removeOf(want, "copy/dir02/new")
+		}
+	}
+	if lines := differ(w.sees(), want); len(lines) > 0 {
+		t.Errorf("programs see, while the server is away: %q", lines[:min(len(lines), 10)])
+	}
+	w.crash(d)
+	w.mkdir("copy/after")
+	want["copy/after/"] = ""
+	w.move(want, "copy/renamed03", "copy/after/again")
+	w.removeOf(want, "copy/after/again/file07")
+	w.away(false)
+	w.must(w.tree.Drain(ctx))
+	if lines := differ(w.holds(), want); len(lines) > 0 {
+		t.Errorf("the server: %q", lines[:min(len(lines), 10)])
+	}
+	if lines := differ(w.sees(), want); len(lines) > 0 {
+		t.Errorf("programs see afterwards: %q", lines[:min(len(lines), 10)])
+	}
+	if owed := w.tree.Owed(); owed.Files != 0 || owed.Conflicts != 0 || owed.Quarantined != 0 {
+		t.Errorf("owed %+v, want nothing", owed)
+	}
+	w.staged(0)
+}
+
+func (w *world) mkdir(name string) {
+	w.Helper()
+	e, err := w.tree.Mkdir(w.Context(), name, 0o755)
+	if err != nil || !e.IsDir() {
+		w.Fatalf("mkdir %s: %v, %v", name, e.Mode, err)
+	}
+}
+
+// move renames, and says so in the model.
+func (w *world) move(model map[string]string, from, to string) {
+	w.Helper()
+	w.must(w.tree.Rename(w.Context(), from, to, backends.Replace))
+	for name, content := range maps.Clone(model) {
+		if name == from || strings.HasPrefix(name, from+"/") {
+			delete(model, name)
+			model[to+name[len(from):]] = content
+		}
+	}
+}
+
+func (w *world) removeOf(model map[string]string, name string) {
+	w.Helper()
+	w.must(w.tree.Remove(w.Context(), name))
+	delete(model, name)
+}
+
+// TestLastKnownAnswersHoldWhileTheServerIsAway asks of what is known, of what is known to be absent, and of what is not known.
+func TestLastKnownAnswersHoldWhileTheServerIsAway(t *testing.T) {
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) {
+		to.MetadataTTL, to.NegativeTTL = time.Nanosecond, time.Nanosecond
+	})
+	ctx := t.Context()
+	w.give("f", "content")
+	w.must(w.server.Mkdir(ctx, "listed", 0o755))
+	w.must(w.server.Mkdir(ctx, "unlisted", 0o755))
+	w.give("listed/f", "content")
+	w.give("unlisted/f", "content")
+	_ = w.list("")
+	_ = w.list("listed")
+	w.away(true)
+	for name, size := range map[string]int64{"f": 7, "listed/f": 7} {
+		if e, err := w.tree.Stat(ctx, name); err != nil || e.Size != size {
+			t.Errorf("stat %s: %d, %v", name, e.Size, err)
+		}
+	}
+	if got := w.list("listed"); !slices.Equal(got, []string{"f"}) {
+		t.Errorf("listed holds %q", got)
+	}
+	if _, err := w.tree.Stat(ctx, "listed/none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a name that is not listed: %v", err)
+	}
+	_, err := w.tree.Stat(ctx, "unlisted/f")
+	wantErrno(t, err, syscall.EIO)
+	if _, _, err := w.tree.Open(ctx, "unlisted/f", reading); backends.Errno(err) != syscall.EIO {
+		t.Errorf("open of what is not known: %v", err)
+	}
+	wantErrno(t, w.tree.Remove(ctx, "unlisted/f"), syscall.EIO)
+	wantErrno(t, w.tree.Rmdir(ctx, "unlisted"), syscall.EIO)
+	w.save("unlisted/new", "made while away")
+	w.mkdir("unlisted/dir")
+	w.save("unlisted/f", "ours")
+	w.away(false)
+	w.must(w.tree.Drain(ctx))
+	got := w.holds()
+	conflict := slices.DeleteFunc(slices.Collect(maps.Keys(got)), func(n string) bool { return !strings.HasPrefix(n, "unlisted/f.conflict-here-") })
+	if len(conflict) != 1 || got[conflict[0]] != "ours" || got["unlisted/f"] != "content" || got["unlisted/new"] != "made while away" {
+		t.Errorf("the server has %q", got)
+	}
+}
+
+// TestChangesOfAttributesAreOwed changes attributes of files and directories while the server is away.
+func TestChangesOfAttributesAreOwed(t *testing.T) {
+	d := &dying{at: 1 << 30, dead: make(chan struct{})}
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+	ctx := t.Context()
+	w.give("f", "content")
+	w.must(w.server.Mkdir(ctx, "dir", 0o755))
+	_ = w.list("")
+	w.away(true)
+	mode, at := os.FileMode(0o700), time.Unix(1_000_000_000, 0)
+	for _, name := range []string{"f", "dir"} {
+		if e, err := w.tree.SetAttr(ctx, name, backends.Attr{Perm: &mode}); err != nil || e.Mode.Perm() != mode {
+			t.Errorf("chmod %s: %v, %v", name, e.Mode, err)
+		}
+		if e, err := w.tree.SetAttr(ctx, name, backends.Attr{ModTime: &at, AccTime: &at}); err != nil || !e.ModTime.Equal(at) {
+			t.Errorf("utimes %s: %v, %v", name, e.ModTime, err)
+		}
+	}
+	w.must(w.tree.Rename(ctx, "f", "g", backends.NoReplace))
+	w.crash(d)
+	for _, name := range []string{"g", "dir"} {
+		if e, err := w.tree.Stat(ctx, name); err != nil || e.Mode.Perm() != mode || !e.ModTime.Equal(at) {
+			t.Errorf("%s after a restart: %v %v, %v", name, e.Mode, e.ModTime, err)
+		}
+	}
+	w.away(false)
+	w.must(w.tree.Drain(ctx))
+	for _, name := range []string{"g", "dir"} {
+		if info, err := w.server.Stat(ctx, name); err != nil || info.Mode.Perm() != mode || !info.ModTime.Equal(at) {
+			t.Errorf("%s at the server: %v %v, %v", name, info.Mode, info.ModTime, err)
+		}
+	}
+}
+
+// TestChangesThatClashAreConflicts lets somebody else change at the server what is changed here while it is away.
+func TestChangesThatClashAreConflicts(t *testing.T) {
+	w := newRemote(t, nil)
+	ctx := t.Context()
+	for _, name := range []string{"removed", "renamed", "gone", "target"} {
+		w.give(name, "content of "+name)
+	}
+	w.must(w.server.Mkdir(ctx, "emptied", 0o755))
+	w.sees()
+	w.away(true)
+	w.must(w.tree.Remove(ctx, "removed"))
+	w.must(w.tree.Rename(ctx, "renamed", "new", backends.NoReplace))
+	w.must(w.tree.Remove(ctx, "gone"))
+	w.must(w.tree.Rmdir(ctx, "emptied"))
+	w.mkdir("made")
+	w.mkdir("both")
+	there := context.WithValue(ctx, somebodyElse{}, true)
+	w.give("removed", "changed by somebody else")
+	w.give("new", "made by somebody else")
+	w.must(w.server.Remove(there, "gone"))
+	w.give("emptied/f", "not empty any more")
+	w.give("made", "a file")
+	w.must(w.server.Mkdir(there, "both", 0o755))
+	w.away(false)
+	if err := w.tree.Drain(ctx); !errors.Is(err, cache.ErrOwed) {
+		t.Errorf("Drain = %v, want ErrOwed of the directory that cannot be made", err)
+	}
+	q := w.tree.Queue()
+	if len(q) != 1 || q[0].Name != "made" || !q[0].Conflict || !q[0].Held {
+		t.Fatalf("queue %+v, want the directory made", q)
+	}
+	if _, err := w.tree.Drop(q[0].Seq, false); err != nil {
+		t.Error(err)
+	}
+	w.must(w.tree.Drain(ctx))
+	want := map[string]string{
+		"removed": "changed by somebody else", "new": "made by somebody else", "target": "content of target", "emptied/": "",
+		"emptied/f": "not empty any more", "made": "a file", "both/": "",
+	}
+	got := w.holds()
+	for name := range got {
+		if strings.HasPrefix(name, "new.conflict-here-") {
+			want[name] = "content of renamed"
+		}
+	}
+	if lines := differ(got, want); len(lines) > 0 || len(want) != 8 {
+		t.Errorf("the server: %q", lines)
+	}
+	if n := w.tree.Owed().Conflicts; n != 4 {
+		t.Errorf("%d conflicts counted, want 4", n)
+	}
+}

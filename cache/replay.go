@@ -1,0 +1,143 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"pierfs/backends"
+	"pierfs/cache/journal"
+)
+
+// forgone is why a change is not made any more: somebody else has made it, or its opposite, or what it was meant for is gone.
+type forgone struct{ why string }
+
+func (f *forgone) Error() string { return f.why }
+
+// clash is why a change waits for a person: something is in its way that is not ours.
+type clash struct{ why string }
+
+func (c *clash) Error() string { return c.why }
+
+// carryOut makes c at the server, which may have been made before: an answer was lost, or the daemon died. So the server is asked
+// first wherever making it twice would tell.
+func (t *Tree) carryOut(ctx context.Context, c *change) error {
+	name, to := string(c.e.Name), string(c.e.To)
+	if err := t.fence(ctx, c.names()...); err != nil {
+		return err
+	}
+	switch c.e.Kind {
+	case journal.Mkdir:
+		return t.makeDir(ctx, name, setOf(c.e.Attr))
+	case journal.Rmdir:
+		t.tidy(ctx, name)
+		err := t.backend.Rmdir(ctx, name)
+		switch code := backends.Errno(err); {
+		case errors.Is(err, os.ErrNotExist):
+			return nil
+		case code == syscall.ENOTEMPTY, code == syscall.EEXIST, code == syscall.ENOTDIR:
+			return &forgone{"somebody else has put something there"}
+		}
+		return err
+	case journal.Remove:
+		return t.removeIfOurs(ctx, c)
+	case journal.Rename:
+		return t.renameIfOurs(ctx, c, name, to)
+	case journal.SetAttr:
+		a := setOf(c.e.Attr)
+		info, refused, err := t.send(ctx, name, a)
+		if errors.Is(err, os.ErrNotExist) {
+			return &forgone{"somebody else has removed it"}
+		}
+		if err == nil {
+			t.kept.keep(name, a, refused, info)
+		}
+		return err
+	}
+	return &clash{fmt.Sprintf("this version cannot do %q", c.e.Kind)}
+}
+
+func (t *Tree) makeDir(ctx context.Context, name string, a backends.Attr) error {
+	perm := os.FileMode(0o777)
+	if a.Perm != nil {
+		perm = *a.Perm
+	}
+	err := t.backend.Mkdir(ctx, name, perm)
+	if errors.Is(err, os.ErrExist) {
+		now, err := t.ask(ctx, name)
+		if err == nil && !now.IsDir() {
+			return &clash{"somebody else has made a file of that name"}
+		}
+		return err
+	}
+	return err
+}
+
+// removeIfOurs removes what c removes, unless it is another's by now.
+func (t *Tree) removeIfOurs(ctx context.Context, c *change) error {
+	name := string(c.e.Name)
+	now, err := t.ask(ctx, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ours := c.e.Base == nil && len(c.e.Sent) == 0 || c.e.Base != nil && now.SameVersion(infoOf(name, *c.e.Base))
+	for _, s := range c.e.Sent { // what was on its way when it was removed
+		ours = ours || now.Mode.IsRegular() && now.Size == s.Size
+	}
+	if !ours || now.IsDir() {
+		return &forgone{"somebody else has changed it meanwhile"}
+	}
+	err = t.backend.Remove(ctx, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// renameIfOurs gives what is at from the name to. What somebody else has put there meanwhile stays, and ours goes beside it.
+func (t *Tree) renameIfOurs(ctx context.Context, c *change, from, to string) error {
+	was, err := t.ask(ctx, from)
+	gone := errors.Is(err, os.ErrNotExist)
+	if err != nil && !gone {
+		return err
+	}
+	there, err := t.ask(ctx, to)
+	free := errors.Is(err, os.ErrNotExist)
+	if err != nil && !free {
+		return err
+	}
+	base := c.e.Base
+	done := !free && (base == nil || there.SameVersion(infoOf(to, *base)))
+	switch {
+	case gone && (done || base == nil && !infoOf(from, c.e.Show).IsDir()):
+		return nil // before an answer was lost, or it never came there and is sent to its new name
+	case gone:
+		return &forgone{"somebody else has removed it"}
+	case free:
+		return t.backend.Rename(ctx, from, to, backends.NoReplace)
+	case c.e.Over != nil && there.SameVersion(infoOf(to, *c.e.Over)), there.IsDir() && was.IsDir() && t.options.Conflict != Fail:
+		err := t.backend.Rename(ctx, from, to, backends.Replace)
+		if there.IsDir() && (backends.Errno(err) == syscall.ENOTEMPTY || errors.Is(err, os.ErrExist)) {
+			return &clash{"somebody else has put something into the directory of the new name"}
+		}
+		return err
+	case t.options.Conflict == Overwrite && !there.IsDir():
+		return t.backend.Rename(ctx, from, to, backends.Replace)
+	case t.options.Conflict == Fail || was.IsDir():
+		return &clash{"somebody else has made something of the new name"}
+	}
+	beside, err := t.freeConflictName(ctx, to)
+	if err == nil {
+		err = t.backend.Rename(ctx, from, beside, backends.NoReplace)
+	}
+	if err != nil {
+		return err
+	}
+	t.attrs.Forget(to)
+	return &forgone{"somebody else has made a file of the new name; ours is " + beside}
+}
