@@ -290,6 +290,7 @@ type Caps struct {
 	ListLimit int           // a listing of exactly so many entries may have been cut; 0 if the server cuts none
 	Hidden    uint64        // names left out of listings so far because they may not cross the seam
 	Streams   int           // contents that may be on their way at a time; further ones wait. 0 if there is no such bound
+	Shorts    int           // contents under WithWhole that may be on their way at a time, if Streams bounds the others; 0 is as many as those
 	ManyLists bool          // a List under WithWhole needs no stream: many may be on their way at a time
 	MaxRead   int           // bytes that one request may fetch
 	MaxWrite  int           // bytes that one request may carry
@@ -299,12 +300,12 @@ type Caps struct {
 	HasLogin bool
 }
 
-// WithWhole returns ctx for a List whose caller waits for all of a directory that is likely to be short, rather than for its first
-// entries. A Backend may have it come in another way then, which is quicker for many short listings at a time; what is listed is
-// the same.
+// WithWhole returns ctx for a List, or an Open and the reading that follows at once, whose caller waits for all of what is likely to be
+// short, rather than for its beginning. A Backend may have it come in another way then, which is quicker for many short
+// ones at a time; what comes is the same.
 func WithWhole(ctx context.Context) context.Context { return context.WithValue(ctx, wholeKey{}, true) }
 
-// WantsWhole reports whether ctx is one of WithWhole.
+// WantsWhole reports whether ctx comes from WithWhole.
 func WantsWhole(ctx context.Context) bool { return ctx.Value(wholeKey{}) != nil }
 
 type wholeKey struct{}

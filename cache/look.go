@@ -114,6 +114,9 @@ func (t *Tree) look(ctx context.Context, name string) (Entry, error) {
 	if name == "" {
 		return t.Refresh(ctx, name)
 	}
+	if e, ok, err := t.arriving(ctx, name); ok {
+		return e, err
+	}
 	t.visited(parent(name))
 	began := time.Now()
 	g, inBurst := t.lookedUp(name)

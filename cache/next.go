@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"pierfs/backends"
 	"pierfs/cache/attr"
 )
 
@@ -64,6 +65,7 @@ type reading struct {
 	ranks   [3]ranking
 	by      int // place in ranks of the order in which files are read
 	window  int
+	first   string // that was opened when there was no list yet; "" once it counts
 	movedAt time.Time
 	inHand  bool          // the last file was there when he came
 	stays   time.Duration // between two files that were there
@@ -118,6 +120,24 @@ func (t *Tree) openNext(ctx context.Context, name string, mode OpenMode) (f *Fil
 	}
 	t.closeNext(h)
 	return f, asked, nil
+}
+
+// arriving waits for name, if it is being opened ahead where each question needs a session, and returns what is known of it then: its
+// reader has asked for all that the question would. ok is false if the server must be asked.
+func (t *Tree) arriving(ctx context.Context, name string) (e Entry, ok bool, err error) {
+	if t.nexts.any.Load() == 0 || !t.streams() || ctx.Value(aheadKey{}) != nil {
+		return Entry{}, false, nil
+	}
+	t.nexts.mu.Lock()
+	h := t.nexts.held[name]
+	t.nexts.mu.Unlock()
+	if h == nil {
+		return Entry{}, false, nil
+	}
+	if err := ended(ctx, h.done); err != nil {
+		return Entry{}, true, err
+	}
+	return t.known(ctx, name)
 }
 
 // giveUpNext closes what somebody came for who does not wait any longer.
@@ -186,14 +206,23 @@ func (t *Tree) follow(name string, found bool, now time.Time) {
 	if now.Before(n.rest) {
 		return
 	}
-	l, asked, ok := t.attrs.Told(dir)
-	if !ok || l.Len() > mostRanked {
+	l, asked, listed := t.attrs.Told(dir)
+	if listed && l.Len() > mostRanked {
 		return
 	}
 	r, ok := n.dirs.Get(dir)
 	if !ok {
 		r = &reading{window: firstNext, movedAt: now}
 		n.dirs.Add(dir, r)
+	}
+	if !listed { // who reads the second file will have the directory listed
+		r.first, r.movedAt = path.Base(name), now
+		return
+	}
+	if first := r.first; first != "" {
+		if r.first = ""; now.Sub(r.movedAt) < lookPause {
+			r.see(l, first)
+		}
 	}
 	if !found {
 		r.inHand = false
@@ -359,7 +388,8 @@ func digits(s string) int {
 func (t *Tree) openAfter(r *reading, dir string, now time.Time) {
 	n, o := &t.nexts, &r.ranks[r.by]
 	window, most := r.window, nextFlying
-	if streams := t.Caps().Streams; streams > 0 {
+	if caps := t.Caps(); caps.Streams > 0 {
+		streams := max(caps.Streams, caps.Shorts)
 		most = streams - int(n.busy.Load()) // who has many threads needs nobody to open files for him
 		window = min(window, 8*streams)
 	}
@@ -399,7 +429,7 @@ func (t *Tree) openAfter(r *reading, dir string, now time.Time) {
 // fetchNext opens and reads a file ahead.
 func (t *Tree) fetchNext(h *next, dir string) {
 	defer t.work.Done()
-	ctx := opensAhead(t.ctx)
+	ctx := backends.WithWhole(opensAhead(t.ctx))
 	file, e, err := t.Open(ctx, h.name, OpenMode{Read: true})
 	if err == nil {
 		if e.Size > 0 && e.Size <= smallFile && t.small.Load() < smallFiles {

@@ -56,6 +56,7 @@ func TestNextSmallFilesAreThere(t *testing.T) {
 		"as listed":         {mem.Options{}, "f%05d", func(i int) int { return i }, 1200 * time.Millisecond, 200},
 		"in numbers":        {mem.Options{}, "f%d", func(i int) int { return i }, 1200 * time.Millisecond, 200},
 		"in three sessions": {mem.FTP(func(c *backends.Caps) { c.Streams = 3 }), "f%05d", func(i int) int { return i }, 5600 * time.Millisecond, 200},
+		"in all four":       {mem.FTP(func(c *backends.Caps) { c.Streams, c.Shorts = 3, 4 }), "f%05d", func(i int) int { return i }, 4300 * time.Millisecond, 200},
 		"in any order":      {mem.Options{}, "f%05d", func(i int) int { return shuffled[i] }, time.Hour, 240},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,6 +75,25 @@ func TestNextSmallFilesAreThere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFileThatComesAheadIsNotAskedFor: a program looks a file up before it opens it, on a server where each question needs a session.
+func TestFileThatComesAheadIsNotAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := mem.FTP(func(c *backends.Caps) { c.Streams, c.Shorts = 3, 4 })
+		w := newFar(t, func(so *mem.Options, _ *cache.Options) { *so = server; so.Fault = wayOf(far) }, fillSmall("d", 100, "f%05d"))
+		calls := w.within("100 files", 3500*time.Millisecond, func() {
+			for i := range 100 {
+				name := fmt.Sprintf("d/f%05d", i)
+				w.stat(name)
+				w.cat(name, contentOf(i))
+			}
+		})
+		if calls["stat"] > 10 || calls["open"] > 100 {
+			t.Errorf("%v, want each file opened once and hardly any asked for besides", calls)
+		}
+		w.must(w.tree.Close(context.Background()))
+	})
 }
 
 func TestNextSmallFilesAreThereForThreads(t *testing.T) {

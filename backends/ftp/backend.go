@@ -162,7 +162,7 @@ func guess(o Options) backends.Caps {
 		Protocol: "FTP", Append: true, Replace: true, SetPerm: true, SetTimes: true,
 		FirstTime: time.Unix(0, 0), LastTime: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 		TimeUnit: time.Second, MaxRead: 1 << 20, MaxWrite: 1 << 20,
-		Streams: pool.ForContent(o.MaxSessions),
+		Streams: pool.ForContent(o.MaxSessions), Shorts: pool.Sessions(o.MaxSessions),
 	}
 	if o.TLS != nil {
 		c.Protocol = "FTPS"

@@ -81,10 +81,15 @@ func (r *reader) readSmall(ctx context.Context) {
 	}
 }
 
-// open begins a transfer at off. The first decides which version is read; every other must be of the same.
+// open begins a transfer at off. The first decides which version is read; every other must be of the same. One that is said to be
+// short may have the session that is kept for questions.
 func (r *reader) open(ctx context.Context, off int64) error {
+	kind := pool.Content
+	if backends.WantsWhole(ctx) {
+		kind = pool.Meta
+	}
 	for lively := 0; ; {
-		held, err := r.b.take(ctx, pool.Content, again)
+		held, err := r.b.take(ctx, kind, again)
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ type Session interface {
 type Kind uint8
 
 const (
-	Meta    Kind = iota // a question or a change: soon over
+	Meta    Kind = iota // a question, a change or a small file: soon over
 	Content             // a transfer, which may last
 )
 
@@ -120,9 +120,7 @@ type Lease[S Session] struct {
 
 // New returns a Pool without a session. The first is dialled when it is asked for.
 func New[S Session](o Options[S]) *Pool[S] {
-	if o.Max <= 0 {
-		o.Max = standardMax
-	}
+	o.Max = Sessions(o.Max)
 	if o.Wait <= 0 {
 		o.Wait = 30 * time.Second
 	}
@@ -221,11 +219,14 @@ func (p *Pool[S]) limit() int {
 func (p *Pool[S]) forContent() int { return ForContent(p.bears) }
 
 // ForContent is how many of sessions are lent for content at a time; 0 sessions are as many as a Pool has without being told.
-func ForContent(sessions int) int {
-	if sessions <= 0 {
-		sessions = standardMax
+func ForContent(sessions int) int { return max(1, Sessions(sessions)-1) }
+
+// Sessions is how many sessions a Pool has of which Options.Max is told.
+func Sessions(told int) int {
+	if told <= 0 {
+		return standardMax
 	}
-	return max(1, sessions-1)
+	return told
 }
 
 // mayLend reports whether a session may be lent for kind.
