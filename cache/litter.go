@@ -41,6 +41,7 @@ type litter struct {
 	holds    map[string]string    // names that stand as empty files on the server, by the temporary names of their uploads; see claims.go
 	claims   map[string]time.Time // those that a former daemon may have left, and since when
 	names    map[string]string    // and which name an upload was to give its content to; "" of a former daemon's
+	noted    map[string]time.Time // when a name came to be among them; those of a former daemon are not told
 	sweeping bool                 // a goroutine removes them
 	taken    *os.File             // only added to
 	size     int64                // of taken
@@ -49,7 +50,7 @@ type litter struct {
 
 // readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
 func readLitter(dir string) (l litter, err error) {
-	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, holds: map[string]string{}, claims: map[string]time.Time{}}
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, noted: map[string]time.Time{}, holds: map[string]string{}, claims: map[string]time.Time{}}
 	for _, file := range []string{litterFile, takenFile} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -159,7 +160,7 @@ func (t *Tree) note(name string) bool {
 	if len(t.litter.names) >= maxLitter {
 		return false
 	}
-	t.litter.names[name] = t.targets[name]
+	t.litter.names[name], t.litter.noted[name] = t.targets[name], time.Now()
 	t.warn("the list of temporary files on the server", t.litter.write())
 	return true
 }
@@ -182,7 +183,7 @@ func (t *Tree) sweepLitter() {
 	defer t.work.Done()
 	for pause := firstSweep; t.pause(pause); pause = min(2*pause, longestSweep) {
 		var err error
-		for _, name := range t.leftBelow("") {
+		for _, name := range t.ripe() {
 			if err = t.sweepAway(t.ctx, name); err != nil {
 				break
 			}
@@ -215,6 +216,15 @@ func (t *Tree) swept(giveUp bool) bool {
 	defer t.mu.Unlock()
 	t.litter.sweeping = !giveUp && len(t.litter.names)+len(t.litter.claims) > 0
 	return !t.litter.sweeping
+}
+
+// ripe returns the names to sweep. Those that were noted only a moment ago wait for the next time, for the server may be about to
+// make the file.
+func (t *Tree) ripe() []string {
+	names := t.leftBelow("")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.DeleteFunc(names, func(name string) bool { return time.Since(t.litter.noted[name]) < firstSweep })
 }
 
 // leftBelow returns the names known to be left in dir and below, but for those that uploads have taken anew.
@@ -281,6 +291,7 @@ func (t *Tree) forgetLitter(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.litter.names, name)
+	delete(t.litter.noted, name)
 	t.warn("the list of temporary files on the server", t.litter.write())
 }
 
