@@ -140,17 +140,19 @@ sweep() {
 	rm -rf --one-file-system "$TMPDIR"
 }
 
-# tails copies a summary of gotestsum, of each test no more than its first and last lines.
+# tails copies a summary of gotestsum as it comes, of each test no more than its first and last lines.
 tails() {
-	awk -v first=20 -v last=100 '
-		function flush(  i) {
-			if (n > last) printf "    ... %d lines ...\n", n - last
-			for (i = n > last ? n - last : 0; i < n; i++) print line[i % last]
-			n = m = 0
+	perl -ne '
+		BEGIN { $| = 1; ($first, $last) = (20, 100) }
+		sub flush {
+			printf "    ... %d lines ...\n", $more if $more;
+			print splice @tail;
+			$n = $more = 0;
 		}
-		/^=== (FAIL|SKIP): |^=== [A-Z][a-z]+$|^DONE / { flush(); print; fflush(); told = 1; next }
-		told && m++ >= first { line[n++ % last] = $0; next }
-		{ print; fflush() }
+		if (/^=== (FAIL|SKIP): |^=== [A-Z][a-z]+$|^DONE /) { flush(); print; $told = 1; next }
+		if (!$told || $n++ < $first) { print; next }
+		push @tail, $_;
+		if (@tail > $last) { shift @tail; $more++ }
 		END { flush() }'
 }
 
