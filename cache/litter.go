@@ -383,6 +383,7 @@ func (t *Tree) moveLitter(from, to string) {
 		return
 	}
 	maps.DeleteFunc(t.litter.names, func(name, _ string) bool { return strings.HasPrefix(name, from+"/") })
+	maps.DeleteFunc(t.litter.noted, func(name string, _ time.Time) bool { return strings.HasPrefix(name, from+"/") })
 	maps.Copy(t.litter.names, moved)
 	t.warn("the list of temporary files on the server", t.litter.write())
 }
