@@ -278,8 +278,9 @@ func (s *session) whyApart(ctx context.Context, a, b string, err error) error {
 	return err
 }
 
-// SetAttr changes what attr names. What can be set without following a link (owner and times, where the server offers
-// lsetstat@openssh.com) is set in one round trip; for permissions and size it is asked first what the name is.
+// SetAttr changes what attr names. What can be set without following a link (owner, times and permissions, where the server offers
+// lsetstat@openssh.com) is set in one round trip; for the size, and where the server refuses that for permissions, it is asked first what
+// the name is.
 func (b *Backend) SetAttr(ctx context.Context, name string, attr backends.Attr) (backends.Info, error) {
 	var info backends.Info
 	err := b.do(ctx, "setattr", name, func(s *session) (err error) {
@@ -293,8 +294,37 @@ func (s *session) setAttr(ctx context.Context, name string, attr backends.Attr) 
 	if attr.Empty() {
 		return s.lstat(ctx, name)
 	}
-	var now backends.Info
 	own := s.meta.offers(extLsetstat)
+	if !own || s.chmodFollows.Load() || attr != (backends.Attr{Perm: attr.Perm}) {
+		return s.setKnown(ctx, name, attr, own)
+	}
+	f := s.meta.flight()
+	set := f.add(extendedFrame(extLsetstat, s.path(name)).attrs(attrs{flags: attrPerm, perm: permBits(*attr.Perm)}))
+	stat := f.add(pathFrame(typeLstat, s.path(name)))
+	f.send(urgent)
+	f.wait(ctx)
+	err := set.reply.status()
+	switch {
+	case err == nil:
+		info, err := stat.reply.info(base(name))
+		if err == nil && info.Mode&os.ModeSymlink != 0 {
+			err = refuse(syscall.EOPNOTSUPP, "a link has no permissions of its own")
+		}
+		return info, err
+	case lostReply(err):
+		return backends.Info{}, err
+	}
+	// It is a link, or may not be changed, or the server's C library cannot do this to any file (glibc without /proc, in a chroot).
+	info, err := s.setKnown(ctx, name, attr, own)
+	if err == nil {
+		s.chmodFollows.Store(true)
+	}
+	return info, err
+}
+
+// setKnown is setAttr that asks first what the name is, where that matters.
+func (s *session) setKnown(ctx context.Context, name string, attr backends.Attr, own bool) (backends.Info, error) {
+	var now backends.Info
 	if attr.Perm != nil || attr.Size != nil || partial(attr) || !own {
 		var err error
 		if now, err = s.lstat(ctx, name); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -80,6 +81,14 @@ func TestRoundTrips(t *testing.T) {
 		ok(t, err)
 		if !info.ModTime.Equal(when) {
 			t.Errorf("SetAttr says %v", info.ModTime)
+		}
+	})
+	check("chmod", 1, func() {
+		perm := os.FileMode(0o640)
+		info, err := r.SetAttr(ctx, "file", backends.Attr{Perm: &perm})
+		ok(t, err)
+		if info.Mode.Perm() != perm {
+			t.Errorf("SetAttr says %v", info.Mode)
 		}
 	})
 	check("symlink", 1, func() { ok(t, r.Symlink(ctx, "file", "link")) })

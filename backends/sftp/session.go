@@ -27,6 +27,8 @@ type session struct {
 	worth   int          // channels for content that are worth having, if a test says so; 0 leaves it to the round trip
 	trip    atomic.Int64 // the shortest round trip seen, in nanoseconds; 0 before the first
 
+	chmodFollows atomic.Bool // the server sets permissions, but not those of what a name stands for itself
+
 	root              string // absolute, resolved by the server, without a slash at its end; "/" for the root itself
 	maxRead, maxWrite int
 	login             login
