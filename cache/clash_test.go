@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -242,4 +243,53 @@ func TestMismatchIsSentAgainAndThenTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDoneFileTellsThatAFileIsComplete: it comes after the file has its name, and goes with none but whole files.
+func TestDoneFileTellsThatAFileIsComplete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.DoneFile = "NAME.done" })
+		w.must(w.server.MakeDir("d"))
+		var order []string
+		w.server.SetAfter(func(_ context.Context, op, name string) error {
+			if op == "commit" {
+				order = append(order, name)
+			}
+			return nil
+		})
+		if got := w.list("d"); len(got) != 0 {
+			t.Fatalf("d shows %q", got)
+		}
+		f := w.open("d/f", cuttingNew)
+		w.write(f, "content", 0)
+		w.close(f)
+		if got := w.list("d"); !slices.Equal(got, []string{"f", "f.done"}) {
+			t.Errorf("d shows %q", got)
+		}
+		w.has("d/f.done", "")
+		f = w.open("d/f", writing)
+		_, err := f.Append(w.Context(), []byte(", and more"))
+		w.must(err)
+		w.close(f)
+		w.close(w.open("d/own.done", cuttingNew))
+		w.server.SetAfter(nil)
+		if want := []string{"d/f", "d/f.done", "d/f", "d/own.done"}; !slices.Equal(order, want) {
+			t.Errorf("in this order: %q, want %q", order, want)
+		}
+
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if strings.HasSuffix(name, ".done") {
+				return &backends.Error{Op: op, Name: name, Code: syscall.EACCES}
+			}
+			return nil
+		})
+		f = w.open("d/g", cuttingNew)
+		w.write(f, "content", 0)
+		wantErrno(t, f.Publish(w.Context()), syscall.EACCES)
+		w.server.SetFault(nil)
+		w.must(f.Publish(w.Context()))
+		w.must(f.Close(w.Context(), false))
+		w.has("d/g", "content")
+		w.has("d/g.done", "")
+	})
 }

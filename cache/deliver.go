@@ -197,6 +197,9 @@ func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info
 		info, err = f.deliverOnce(ctx, j, d)
 		return err
 	})
+	if err == nil && j.beside == "" && !j.inPlace {
+		err = t.tellDone(ctx, j.name)
+	}
 	t.forgetLinks(j.name)
 	return info, err
 }

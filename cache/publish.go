@@ -91,7 +91,7 @@ func (f *File) publish(ctx context.Context) error {
 	if f.owes() {
 		return f.payAll(ctx)
 	}
-	for {
+	for round := 0; ; round++ {
 		if err := f.settle(); err != nil {
 			return f.fault("publish", err)
 		}
@@ -103,11 +103,21 @@ func (f *File) publish(ctx context.Context) error {
 		info, err := f.upload(ctx, j)
 		j.early.drop() // if it was not used
 		f.tree.forgetLinks(j.name)
-		again := f.end(j, info, err) || errors.Is(err, cutWhileSent)
+		again := f.end(j, info, err) || errors.Is(err, cutWhileSent) || round < maxRounds && f.overtook(j, err)
 		if !again || ctx.Err() != nil {
 			return err
 		}
 	}
+}
+
+// maxRounds is how often a content is sent anew because a program that goes on writing made it differ from what had arrived.
+const maxRounds = 5
+
+// overtook reports whether j does not match what arrived only because a program wrote meanwhile.
+func (f *File) overtook(j *job, err error) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return backends.CauseOf(err) == backends.CauseMismatch && f.change != j.change
 }
 
 // Sync is Publish, for a caller that will not take a bare file for nothing. The server makes content durable where it
@@ -304,7 +314,11 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 		return err
 	})
 	if j.clash {
-		err = f.clashed(ctx, j, err)
+		return info, f.clashed(ctx, j, err)
+	}
+	if err == nil {
+		err = f.tree.tellDone(ctx, j.name)
+		j.unsure = j.unsure || err != nil // what bears the name is ours
 	}
 	return info, err
 }

@@ -56,6 +56,10 @@ type Options struct {
 	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
 	TempName string
 
+	// DoneFile is the pattern of the name, with NAME in it, of an empty file that is written after a content has got its name as a
+	// whole, for a program at the server that waits for it. "": none is.
+	DoneFile string
+
 	// Ahead bounds what is fetched ahead of readers, of all trees that share it; nil bounds each tree by itself.
 	Ahead *Budget
 

@@ -213,6 +213,8 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.StagingLimit = s.number }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
+	{name: "doneFile", kind: text, check: checkDoneFile,
+		apply: func(t *Target, s *setting) { t.DoneFile = s.text }},
 	{name: "verify", kind: text, standard: string(VerifySize), check: oneOf(string(VerifySize), string(VerifyHash), string(VerifyReadback)),
 		apply: func(t *Target, s *setting) { t.Verify = Verify(s.text) }},
 	{name: "metadataTTL", kind: duration, standard: "2s", check: spanUpTo(maxTTL),

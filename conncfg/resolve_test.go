@@ -59,6 +59,7 @@ dirMode = "0750"
 owner = "fixed"
 commit = "background"
 conflict = "fail"
+doneFile = "NAME.done"
 drainTimeout = "5m"
 stagingLimit = "20GiB"
 tempName = ".NAME.part"
@@ -88,7 +89,7 @@ rateLimit = "2MiB"
 			HostKey: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"},
 		SourceAddress: "192.0.2.1", RateLimit: 2 << 20,
 		Encoding: "windows-1252", ReadOnly: true, MountPoint: "/srv/x", UID: new(uint32(0)), GID: new(uint32(7)), FileMode: 0o640, DirMode: 0o750,
-		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, Verify: VerifyHash, DrainTimeout: 5 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
+		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DoneFile: "NAME.done", Verify: VerifyHash, DrainTimeout: 5 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
 	}
 	if !reflect.DeepEqual(got, want) || HasErrors(findings) {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))

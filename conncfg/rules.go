@@ -306,6 +306,22 @@ func checkTempName(s *setting) *problem {
 
 const tempNone = "none"
 
+// checkDoneFile keeps the file that tells of an upload apart from the upload itself.
+func checkDoneFile(s *setting) *problem {
+	const hint = `write a name with NAME (the file's) in it, such as "NAME.done"`
+	switch pattern := s.text; {
+	case strings.Contains(pattern, "/"):
+		return invalid("contains a slash", "it stands beside the file; "+hint)
+	case strings.IndexFunc(pattern, unicode.IsControl) >= 0:
+		return invalid("contains a control character", hint)
+	case len(pattern) > 64:
+		return &problem{CodeRange, "is longer than 64 characters", hint}
+	case strings.Count(pattern, "NAME") != 1 || pattern == "NAME":
+		return invalid("is not a name of its own for each file", hint)
+	}
+	return nil
+}
+
 func warnTempName(s *setting) *problem {
 	if s.text != tempNone {
 		return nil

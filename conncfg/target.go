@@ -61,6 +61,7 @@ type Target struct {
 	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
 	StagingLimit int64
 	TempName     string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
+	DoneFile     string // pattern of the name of an empty file that tells that an upload is complete; "" for none
 	Verify       Verify
 	MetadataTTL  time.Duration
 	NegativeTTL  time.Duration

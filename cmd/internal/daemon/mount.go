@@ -262,6 +262,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Ahead:        m.d.ahead,
 		TempName:     target.TempName,
 		Conflict:     conflicts[target.Conflict],
+		DoneFile:     target.DoneFile,
 		Host:         hostname(),
 		MetadataTTL:  target.MetadataTTL,
 		NegativeTTL:  target.NegativeTTL,
