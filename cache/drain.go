@@ -250,9 +250,10 @@ func isOutage(err error) bool {
 	return backends.Errno(err) == 0 || errors.Is(err, context.Canceled)
 }
 
-// isOffline reports whether the server is known to be away.
+// isOffline reports whether the server is known to be away, or to let us in no more.
 func (t *Tree) isOffline() bool {
-	return backends.CauseOf(cmp.Or(t.queue.why(), t.changes.why())) == backends.CauseOffline
+	why := cmp.Or(t.queue.why(), t.changes.why())
+	return backends.CauseOf(why) == backends.CauseOffline || backends.ClassOf(why) == backends.Refused
 }
 
 // emptied returns when nothing is owed that could be sent, when ctx ends, or when it is in vain.

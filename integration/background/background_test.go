@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 const connection = "partner"
 
 // background is a definition that gives up on a server soon, so that outages are found out in time.
-var background = daemon.Fields{"commit": "background", "timeout": "1s", "retryCount": 0, "drainTimeout": "10s", "metadataTTL": "1h"}
+var background = daemon.Fields{"commit": "background", "timeout": "1s", "retryCount": 0, "drainTimeout": "10s"}
 
 // stage is a daemon with one connection.
 type stage struct {
@@ -47,12 +47,21 @@ func newStage(t *testing.T, fields daemon.Fields) *stage {
 	s.mount = s.daemon.Mount(connection)
 	s.daemon.Define(t, connection, fields)
 	s.start()
+	s.list()
 	return s
 }
 
 func (s *stage) start() {
 	s.t.Helper()
 	s.daemon.Start(s.t)
+}
+
+// list lists the mount: what is there is known from then on, also while the server is away.
+func (s *stage) list() {
+	s.t.Helper()
+	if _, err := os.ReadDir(s.mount); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // put writes a file as programs do, and wants it acknowledged.

@@ -119,9 +119,9 @@ func (s *stage) suffer(dir string, all []outage) {
 	s.t.Helper()
 	for i, o := range all {
 		name, text := fmt.Sprint("during ", o.name), strings.Repeat(fmt.Sprint(i), content)
-		s.put(name, "before")
 		s.put("steady", fmt.Sprint("as before ", o.name))
 		s.paid()
+		s.list()
 		o.begin()
 		began := time.Now()
 		s.put(name, text)
@@ -166,9 +166,7 @@ func TestStagingLimitIsENOSPC(t *testing.T) {
 	fields := daemon.To(t, server, background)
 	fields["stagingLimit"] = "16MiB"
 	s := newStage(t, fields)
-	for i := range 20 {
-		s.put(fmt.Sprint("f", i), "before")
-	}
+	s.put("steady", "as before")
 	s.paid()
 	server.Kill(t)
 	const size = 1 << 20
@@ -208,8 +206,7 @@ func TestStopSendsWhatItCan(t *testing.T) {
 		has(t, filepath.Join(server.Dir, fmt.Sprint("f", i)), fmt.Sprint(i))
 	}
 	s.start()
-	s.put("late", "before")
-	s.paid()
+	s.list()
 	server.Kill(t)
 	s.put("late", "precious")
 	if status := s.daemon.Stop(t); status != 74 {
