@@ -8,14 +8,17 @@
 //
 // The log (audit.jsonl) only grows: one JSON value a line, each with the hash of the one before, so that a line that was altered,
 // taken out or put in is found by Verify. It holds no secret: of one it tells only that it is another now. Objects are the
-// contents of files as they were, for Content; they may hold what an operator wrote literally, and are for the daemon's user
-// alone. Their names are keyed, so that nobody who sees the log can try passwords against one.
+// contents of files as they were, for Content. They may hold what an operator wrote literally, so they are encrypted (AES-256-GCM,
+// with the file key beside them, mode 0400), and their names are keyed, so that nobody who sees the log can try passwords against one.
 //
 // All of it lies in one directory of the state. One Registry serves many goroutines; its lock is held over local disk only.
 package registry
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,6 +42,7 @@ type Registry struct {
 	config string // of the definitions
 	store  *conncfg.Store
 	key    []byte
+	aead   cipher.AEAD
 	now    func() time.Time
 	step   func(string) error // tests fail a step here
 
@@ -96,6 +100,9 @@ func Open(dir, config string) (*Registry, error) {
 	if r.key, err = openKey(filepath.Join(dir, "key")); err != nil {
 		return nil, err
 	}
+	if r.aead, err = cipherOf(r.key); err != nil {
+		return nil, err
+	}
 	if err := r.readLog(); err != nil {
 		return nil, err
 	}
@@ -113,6 +120,19 @@ func openKey(file string) ([]byte, error) {
 	key = make([]byte, sha256.Size)
 	rand.Read(key)
 	return key, writeFile(file, key, 0o400)
+}
+
+// cipherOf returns the cipher of objects; its key is another one than that of their names.
+func cipherOf(key []byte) (cipher.AEAD, error) {
+	own, err := hkdf.Key(sha256.New, key, nil, "pierfs registry objects", 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(own)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // name is what an object with this content is called.
@@ -134,7 +154,9 @@ func (r *Registry) keep(content []byte) (string, error) {
 	if _, err := os.Lstat(file); err == nil {
 		return name, nil
 	}
-	return name, writeFile(file, content, 0o400)
+	nonce := make([]byte, r.aead.NonceSize())
+	rand.Read(nonce)
+	return name, writeFile(file, r.aead.Seal(nonce, nonce, content, []byte(name)), 0o400)
 }
 
 // object returns a content that was kept.
@@ -142,11 +164,19 @@ func (r *Registry) object(name string) ([]byte, error) {
 	if name == "" {
 		return nil, nil
 	}
-	content, err := os.ReadFile(filepath.Join(r.dir, "objects", filepath.Base(name)))
-	if err == nil && r.name(content) != name {
-		err = fmt.Errorf("object %s was altered", name)
+	sealed, err := os.ReadFile(filepath.Join(r.dir, "objects", filepath.Base(name)))
+	if err != nil {
+		return nil, err
 	}
-	return content, err
+	n := r.aead.NonceSize()
+	if len(sealed) < n {
+		return nil, fmt.Errorf("object %s was cut", name)
+	}
+	content, err := r.aead.Open([]byte{}, sealed[:n], sealed[n:], []byte(name))
+	if err != nil {
+		return nil, fmt.Errorf("object %s was altered", name)
+	}
+	return content, nil
 }
 
 // Observe enters what was changed by hand since the registry last looked, with the file's owner as its author; by is the verb
