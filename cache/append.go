@@ -12,9 +12,10 @@ import (
 // Who opens a file with O_APPEND to write alone means the end of whatever is there. So opening it asks nothing of what is known, and
 // where others have appended meanwhile, or have put another file there, what he appended goes behind that: it is no conflict.
 
-// believes reports whether an Open goes by what is known of the name: what counts is what the server has when it is published.
+// believes reports whether an Open goes by what is known of the name: what counts is what the server has when it is published. What is
+// only owed at first tells its conflicts by the content that it was opened with.
 func (t *Tree) believes(mode OpenMode) bool {
-	return mode.onlyAppends() && t.Caps().RandomWrite
+	return mode.onlyAppends() && t.Caps().RandomWrite && !t.options.Background
 }
 
 func (m OpenMode) onlyAppends() bool { return m.Append && m.Write && !m.Read && !m.Truncate }

@@ -231,3 +231,22 @@ func TestWonNameIsNotLostToWhoOpensIt(t *testing.T) {
 	w.has("lock", "mine")
 	w.must(other.Close(t.Context(), false))
 }
+
+// TestFileThatWasEmptyIsReplacedInOneStep: only what was appended by O_APPEND goes into an empty file itself; any other content is there
+// whole or not at all, also if it is sent later.
+func TestFileThatWasEmptyIsReplacedInOneStep(t *testing.T) {
+	for name, background := range map[string]bool{"at once": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.Background = background })
+			w.give("f", "")
+			f := w.open("f", writing)
+			w.write(f, "content", 0)
+			w.close(f)
+			w.must(w.tree.Close(context.Background())) // sends what is owed
+			w.has("f", "content")
+			if calls := w.server.Calls(); calls["update"] != 0 || calls["create"] != 1 {
+				t.Errorf("%v, want a content beside it that takes its place", calls)
+			}
+		})
+	}
+}

@@ -61,6 +61,7 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
 	j := &job{
 		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
 		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
+		placed: true, // nobody has written down whether it was appended
 	}
 	f.tree.share(d.staged)
 	f.owing.paying, f.owing.stop = d, stop
@@ -415,7 +416,7 @@ func (f *File) look(ctx context.Context, j *job, d *debt) (finding, backends.Inf
 
 // appended reports whether what bears j's name is the base with the end of s, or the beginning of that.
 func (f *File) appended(ctx context.Context, j *job, s *debt, now backends.Info) (bool, error) {
-	k := &job{name: j.name, base: j.base, staged: s.staged, size: s.size, tail: s.tail, begun: true}
+	k := &job{name: j.name, base: j.base, staged: s.staged, size: s.size, tail: s.tail, begun: true, placed: true}
 	if !f.onlyGrew(k) {
 		return false, nil
 	}

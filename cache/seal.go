@@ -39,7 +39,7 @@ func (f *File) lacksBase() bool {
 	if d == nil || f.staged == nil || !f.unsealedLocked() || len(f.staged.Missing(0, f.staged.Size())) == 0 {
 		return false
 	}
-	return !f.onlyGrew(&job{base: f.base, tail: min(d.tail, f.tail)})
+	return !f.onlyGrew(&job{base: f.base, tail: min(d.tail, f.tail), placed: true})
 }
 
 func (f *File) promiseOnce(ctx context.Context) error {
@@ -134,7 +134,7 @@ func (f *File) writeDown(ctx context.Context, d, before *debt) error {
 func (f *File) sendsEnd(d *debt) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.onlyGrew(&job{base: f.base, tail: d.tail})
+	return f.onlyGrew(&job{base: f.base, tail: d.tail, placed: true})
 }
 
 // takeSealings takes the sealings of files, in an order that all callers share; the caller has their turns.
