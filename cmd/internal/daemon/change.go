@@ -228,6 +228,10 @@ func (d *Daemon) impact(affected []conncfg.Affected) []control.Impact {
 		if m, _ := d.at(key{a.Environment, a.Name}); m != nil {
 			owed, _ := m.holds()
 			i.State, i.Dir, i.OpenFiles, i.OwedFiles = m.status().State, m.want.Dir, m.openFiles(), owed.Files
+		} else if o, owes, err := d.journalOf(Want{Name: a.Name, Environment: a.Environment}).owing(); owes {
+			i.OwedFiles = o.Changes
+		} else if err != nil {
+			d.log.Error("nobody can tell what is owed", "conn", a.Name, "env", a.Environment, "err", err)
 		}
 		out = append(out, i)
 	}

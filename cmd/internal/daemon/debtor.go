@@ -228,6 +228,14 @@ func (b debtor) owing() (control.Owing, bool, error) {
 	return o, o.Changes > 0, err
 }
 
+// tell completes s with what the journal of a connection owes that is not mounted.
+func (b debtor) tell(s *control.ConnectionStatus) {
+	o, owes, err := b.owing()
+	if s.LastError = text(err); owes {
+		s.OwedFiles, s.OwedBytes, s.OwedSince, s.OwedReason = o.Changes, o.Bytes, o.Since, b.why.reason
+	}
+}
+
 // refuseOwing returns why connections may not be taken away: they owe something to their servers.
 func refuseOwing(all []debtor) error {
 	for _, b := range all {

@@ -220,6 +220,12 @@ func TestJournalIsKeptForLater(t *testing.T) {
 			t.Errorf("owed is %+v", d)
 		}
 	}
+	a, err := control.Status.Call(t.Context(), s.client, control.StatusRequest{})
+	if err != nil || a.Connections[0].OwedFiles != 1 || a.Connections[0].OwedReason != "it is not mounted" || a.Connections[1].OwedFiles != 2 {
+		t.Errorf("status tells %+v, %v", a.Connections, err)
+	}
+	_, err = control.Delete.Call(t.Context(), s.client, control.DeleteRequest{Name: "one"})
+	wantCode(t, "delete of what owes something, and is not mounted", err, control.StillOwed)
 	for _, d := range s.queue(control.QueueRequest{Name: "proj/two"}) {
 		if d.Path != "h" {
 			continue

@@ -125,6 +125,8 @@ func (d *Daemon) status() control.StatusAnswer {
 			s.OwedFiles, s.OwedBytes, s.Quarantined, s.LastError = owed.Files, owed.Bytes, owed.Quarantined, text(owed.LastError)
 			why := m.whyOwed()
 			s.OwedSince, s.OwedReason, s.OwedCause, s.Held = owed.Oldest, why.reason, why.cause, owed.Held
+		} else {
+			d.journalOf(Want{Name: c.Name, Environment: c.Environment}).tell(&s)
 		}
 		answer.Connections = append(answer.Connections, s)
 	}
