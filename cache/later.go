@@ -241,10 +241,6 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 	if strings.HasPrefix(to, from+"/") {
 		return fault("rename", to, syscall.EINVAL)
 	}
-	e, err := t.lastKnown(from)
-	if err != nil {
-		return err
-	}
 	files, target := t.below(from), t.live(to)
 	for _, f := range files {
 		f.stopSending()
@@ -254,19 +250,24 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 		return err
 	}
 	defer give()
+	e, err := t.lastKnown(from)
+	if err != nil {
+		return err
+	}
 	replaced, err := t.mayReplace(e, to, mode)
 	if err != nil {
 		return err
+	}
+	was := e.Info
+	if f := t.live(from); f != nil {
+		was = f.baseInfo() // what was made of it since lies over that
 	}
 	if target != nil && !t.changes.concern(to) {
 		if err := target.hold(ctx); err != nil && !t.isAway(ctx, err) {
 			return err
 		}
 	}
-	c := &change{e: journal.Entry{Kind: journal.Rename, Name: journal.Name(from), To: journal.Name(to), Base: versionAt(e.Info), Over: versionAt(replaced), Show: versionOf(e.Info)}}
-	if f := t.live(from); f != nil {
-		c.e.Base, c.e.Show = versionAt(f.baseInfo()), versionOf(f.entry().Info)
-	}
+	c := &change{e: journal.Entry{Kind: journal.Rename, Name: journal.Name(from), To: journal.Name(to), Base: versionAt(was), Over: versionAt(replaced), Show: versionOf(was)}}
 	if err := t.oweRenamed(c, files, target); err != nil {
 		return err
 	}
@@ -278,7 +279,7 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 	t.dropRenamed(from, to)
 	t.unlink(to)
 	t.endAllEras(from)
-	t.showRenamed(from, to, e.Info)
+	t.showRenamed(from, to, was)
 	t.mu.Lock()
 	t.moveFiles(from, to)
 	t.mu.Unlock()
@@ -360,11 +361,15 @@ func (t *Tree) oweRenamed(c *change, files []*File, target *File) error {
 	return nil
 }
 
-// showRenamed lets what is known be as if from, which info describes, were at to.
+// showRenamed lets what is known be as if from, which info describes, were at to; its Known is 0 if the server has nothing yet.
 func (t *Tree) showRenamed(from, to string, info backends.Info) {
 	t.kept.rename(from, to, info.IsDir())
 	t.attrs.Move(from, to)
 	t.attrs.PutAbsent(from)
+	if info.Known == 0 {
+		t.attrs.PutAbsent(to)
+		return
+	}
 	info.Name = lastElement(to)
 	t.attrs.Put(to, info)
 }

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"errors"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -16,6 +17,9 @@ func (s *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		e, err = s.tree.Stat(r, name)
 		return err
 	})
+	if errors.Is(err, cache.ErrUnlisted) && creates(in.Pid) {
+		return fuse.ENOENT
+	}
 	if code := status(err); code == fuse.ENOENT && e.Valid > 0 {
 		out.NodeId = 0 // "not there", and may be believed for so long
 		out.SetEntryTimeout(e.Valid)
