@@ -517,10 +517,18 @@ func (x *FTPExchange) onFile(t *tree, name string) string {
 	return "500 Unknown command."
 }
 
-// status answers STAT with a listing, as vsftpd does. A name may be a pattern of which each character stands in brackets or
-// braces for itself.
+// status answers STAT with a listing, as vsftpd does: of a directory, or of what a pattern matches, of which each character stands in
+// brackets or braces for itself.
 func (x *FTPExchange) status(t *tree) string {
 	arg := strings.TrimSpace(strings.TrimPrefix(x.Arg, "-a"))
+	if at := t.resolve(x.d.abs(arg), true); t.files[at] != nil && t.files[at].is(TypeDir) {
+		var b strings.Builder
+		b.WriteString(x.line(".", *t.files[at]) + x.line("..", *t.files[at]))
+		for _, name := range t.children(at) {
+			b.WriteString(x.line(name, *t.files[path.Join(at, name)]))
+		}
+		return "213-Status follows:\r\n" + b.String() + "213 End of status"
+	}
 	dir, last := path.Split(x.d.abs(arg))
 	plain := strings.NewReplacer("{", "", "}", "", "[", "", "]", "", "\\", "").Replace(last)
 	var b strings.Builder

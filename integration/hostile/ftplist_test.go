@@ -2,8 +2,10 @@ package hostile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,6 +40,33 @@ func (c *connection) lists(dir string) (infos []backends.Info, err error) {
 		return nil
 	})
 	return infos, err
+}
+
+// listsShortly returns what the Backend lists of dirs, all at the same time and each wanted whole.
+func (c *connection) listsShortly(dirs ...string) (names [][]string, err error) {
+	c.t.Helper()
+	names = make([][]string, len(dirs))
+	err = c.within(4*c.limit+slack, "short listings", func(ctx context.Context) error {
+		failed := make(chan error, len(dirs))
+		for i, dir := range dirs {
+			go func() { // ends with the listing, which within waits for
+				for info, err := range c.List(backends.WithWhole(ctx), dir) {
+					if err != nil {
+						failed <- err
+						return
+					}
+					names[i] = append(names[i], info.Name)
+				}
+				failed <- nil
+			}()
+		}
+		var all error
+		for range dirs {
+			all = errors.Join(all, <-failed)
+		}
+		return all
+	})
+	return names, err
 }
 
 func namesOf(infos []backends.Info) (names []string) {
@@ -417,6 +446,60 @@ func TestMissingFTPDirectory(t *testing.T) {
 				}
 				if infos, err := c.lists("file"); backends.Errno(err) != syscall.ENOTDIR {
 					t.Errorf("a file: %q, %v; want ENOTDIR", namesOf(infos), err)
+				}
+			})
+		})
+	}
+}
+
+// TestFTPShortListings: whatever a server makes of STAT and of the number behind it, what is listed is what a LIST tells, and no
+// listing is taken for another's.
+func TestFTPShortListings(t *testing.T) {
+	t.Parallel()
+	const line = "-rw-r--r--    1 0        0               3 Jan 01  2026 made-up\r\n"
+	const self = "drwxr-xr-x    2 0        0            4096 Jan 01  2026 .\r\n"
+	in := func(dir string, rule FTPRule) FTPRule { // else all of them are listed by LIST from the first on
+		return func(x *FTPExchange) bool { return x.Verb == "STAT" && strings.HasSuffix(x.Arg, dir) && rule(x) }
+	}
+	for what, rules := range map[string][]FTPRule{
+		"honest":                     nil,
+		"no number behind them":      {FTPReplies("350 Restart position accepted.", "REST")},
+		"another number behind them": {FTPReplies("350 Restart position accepted (4711).", "REST")},
+		"no REST":                    {FTPReplies("500 Unknown command.", "REST")},
+		"refused":                    {FTPReplies("550 no", "STAT")},
+		"nothing listed":             {FTPReplies("213-Status follows:\r\n213 End of status", "STAT")},
+		"one line":                   {FTPReplies("213 End of status", "STAT")},
+		"of no directory":            {FTPReplies("213-S\r\n"+line+"213 End", "STAT")},
+		"rubbish in it":              {FTPReplies("213-S\r\nwhat is this\r\n213 End", "STAT")},
+		"a bare line end in it":      {FTPReplies("213-S\r\n"+self+strings.Replace(line, "made", "made\n", 1)+"213 End", "STAT")},
+		"a number of its own":        {in("dir", FTPReplies("213-S\r\n"+self+line+"213 End\r\n350 (1)", "STAT"))},
+		"two replies":                {in("dir", FTPReplies("213-S\r\n"+self+line+"213 End\r\n213-S\r\n"+self+line+"213 End", "STAT"))},
+		"no reply":                   {in("dir", FTPOnce(FTPMute("STAT"), "STAT"))},
+		"cut off":                    {in("dir", FTPCuts("STAT"))},
+		"without end":                {in("dir", FTPFloods("213-x\r\n", "STAT"))},
+		"a line without end":         {in("dir", FTPFloods("213-"+strings.Repeat("x", 4096), "STAT"))},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			m := FTPManner{Greeting: ListGreeting, Features: ListFeatures()}
+			s := NewFTP(t, m)
+			furnishFTP(s)
+			s.Put("other/c", File{Mtime: 1_700_000_000})
+			connectFTP(t, s, func(c *connection) {
+				c.warm()
+				if _, err := c.lists("dir"); err != nil {
+					t.Errorf("list: %v", err)
+				}
+				m.Rules = rules
+				s.Behave(m)
+				for range 2 {
+					names, err := c.listsShortly("dir", "other", "empty", "other", "dir")
+					if want := [][]string{{"a", "b"}, {"c"}, nil, {"c"}, {"a", "b"}}; err != nil || !reflect.DeepEqual(names, want) {
+						t.Errorf("listed are %q, %v, want %q", names, err, want)
+					}
+				}
+				if n := s.Asked("STAT"); n < 4 || n > 16 { // some of them for the login's stat
+					t.Errorf("STAT was asked %d times: in vain again and again, or not at all", n)
 				}
 			})
 		})
