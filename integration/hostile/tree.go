@@ -84,6 +84,11 @@ func (t *tree) children(dir string) []string {
 	return names
 }
 
+// leads reports whether anything lies below dir.
+func (t *tree) leads(dir string) bool {
+	return slices.ContainsFunc(t.order, func(name string) bool { return strings.HasPrefix(name, dir+"/") })
+}
+
 // maxLinks is how many links are followed before a path counts as a loop.
 const maxLinks = 40
 
@@ -103,6 +108,9 @@ func (t *tree) resolve(name string, last bool) string {
 		}
 		next := path.Join(at, element)
 		f := t.files[next]
+		if f == nil && !t.leads(next) { // however long the rest, there is nothing on its way
+			return path.Join(next, strings.Join(rest, "/"))
+		}
 		if f == nil || !f.is(TypeLink) || len(rest) == 0 && !last {
 			at = next
 			continue
