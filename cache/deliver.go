@@ -308,7 +308,11 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	if err := f.sending(ctx, d); err != nil {
 		return info, err
 	}
-	err := f.tree.backend.Rename(ctx, temp, j.name, mode)
+	listening, heard := f.tree.listen(ctx)
+	err := f.tree.backend.Rename(listening, temp, j.name, mode)
+	if err == nil {
+		j.heard = heard
+	}
 	if errors.Is(err, os.ErrExist) || mode == backends.NoReplace && errors.Is(err, syscall.EISDIR) {
 		return f.placeBeside(ctx, j, temp, info)
 	}
