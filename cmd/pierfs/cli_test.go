@@ -43,6 +43,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {
 			Environments []control.Environment `json:"environments"`
 		}](), "history": reflect.TypeFor[control.HistoryAnswer](), "audit_verify": reflect.TypeFor[control.VerifyAnswer](),
+		"export": reflect.TypeFor[packed](), "import": reflect.TypeFor[control.ImportAnswer](),
 		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[control.Done](),
 	}
 	examples := regexp.MustCompile("(?s)```json (\\w+)\n(.*?)```").FindAllStringSubmatch(page(t), -1)

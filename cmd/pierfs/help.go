@@ -168,6 +168,12 @@ path is the absolute working directory; /~/dir is relative to the login director
 	case "audit verify":
 		return help{"Each entry has the hash of the one before it. Whoever can write the log could write all of it anew: keep the last hash elsewhere now\nand then, and give it with --head. It ends with 74 if something is wrong.",
 			[]string{"pierfs audit verify", "pierfs audit verify --json"}}
+	case "export":
+		return help{"The file is named after the date and the connection. The same definitions are the same bytes. Passwords are not in it, whatever the\ndefinition holds; what the connections need besides is listed by name. A name that does not exist fails the whole call.",
+			[]string{"pierfs export partner", "pierfs export partner shop/orders --output both.zip", "pierfs export --output - | sha256sum"}}
+	case "import":
+		return help{"Before anything is written it is asked: is the format valid, are the names free, is there what the definitions need? If one answer\nis no, nothing is imported. Secrets do not travel: what must be given again is listed, and the status is 78 then. Keys, programs,\nfiles of secrets and mountPoints outside the mount root are never taken over. What was imported is mounted by `pierfs apply`.",
+			[]string{"pierfs import partner.zip --dry-run", "pierfs import partner.zip --rename partner2 --map-env Test=Production", "pierfs import connections.json --overwrite --exclude-missing"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}

@@ -166,7 +166,7 @@ relative to its working directory.`,
 		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
 		h.queueCommand(), h.metricsCommand(), h.cacheCommand(),
 		h.createCommand(), h.editCommand(), h.copyCommand(), h.moveCommand(), h.deleteCommand(), h.diffCommand(), h.nameCommand(),
-		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(),
+		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(), h.exportCommand(), h.importCommand(),
 		h.versionCommand(),
 	)
 	explain(root)

@@ -27,7 +27,8 @@ var (
 // changes describes them.
 func changes() []Description {
 	return []Description{Create.Describe(), Edit.Describe(), Copy.Describe(), Delete.Describe(), Read.Describe(), Vars.Describe(), SetVar.Describe(),
-		Extract.Describe(), EnvAdd.Describe(), EnvUse.Describe(), History.Describe(), Rollback.Describe(), Verify.Describe()}
+		Extract.Describe(), EnvAdd.Describe(), EnvUse.Describe(), History.Describe(), Rollback.Describe(), Verify.Describe(),
+		Export.Describe(), Import.Describe()}
 }
 
 // ChangeOptions go with every change.
@@ -198,4 +199,71 @@ type VerifyAnswer struct {
 	Entries int    `json:"entries"`
 	Head    string `json:"head"`
 	Broken  string `json:"broken,omitempty"`
+}
+
+// Export asks for definitions as they can leave this machine; Import brings such.
+var (
+	Export = Verb[ExportRequest, ExportAnswer]{Name: "export"}
+	Import = Upload[ImportRequest, ImportAnswer]{Name: "import"}
+)
+
+// ExportRequest names the connections; without any, all. One that does not exist fails the call.
+type ExportRequest struct {
+	Names []string `json:"names,omitempty"`
+}
+
+// ExportAnswer is definitions without any secret, and what they need besides themselves.
+type ExportAnswer struct {
+	Connections  []Exported           `json:"connections"`
+	Dependencies []conncfg.Dependency `json:"dependencies"`
+}
+
+// Exported is one definition, as conncfg.Portable writes it.
+type Exported struct {
+	Name       string `json:"name"`
+	Definition string `json:"definition"`
+}
+
+// ImportRequest says how definitions are taken over; they follow as a JSON list of Imported. The archive has been opened by the
+// hand: the daemon takes in text alone.
+type ImportRequest struct {
+	Overwrite      bool              `json:"overwrite,omitempty"`
+	Rename         string            `json:"rename,omitempty"` // of the only one
+	MapEnv         map[string]string `json:"mapEnv,omitempty"`
+	ExcludeMissing bool              `json:"excludeMissing,omitempty"`
+	ChangeOptions
+}
+
+// Imported is one definition, as a file.
+type Imported struct {
+	Name       string          `json:"name"`
+	Definition Sealed          `json:"definition"`
+	Blanks     []conncfg.Blank `json:"blanks,omitempty"`
+}
+
+// ImportAnswer is the plan, and what came of it. Nothing is written unless every check is passed.
+type ImportAnswer struct {
+	Checks      []Check              `json:"checks"`
+	Connections []ImportedAs         `json:"connections"`
+	Missing     []conncfg.Dependency `json:"missing"` // what is needed and not here
+	// Unresolved is what has to be given again, by hand.
+	Unresolved []conncfg.Blank `json:"unresolvedReferences"`
+	Notes      []string        `json:"notes"`
+	Change     ChangeAnswer    `json:"change"`
+}
+
+// Check is one question that an import is asked before anything is written.
+type Check struct {
+	Check  string   `json:"check"` // "format", "conflict", "dependencies" or "definitions"
+	OK     bool     `json:"ok"`
+	Detail []string `json:"detail,omitempty"`
+	Hint   string   `json:"hint,omitempty"`
+	Code   Code     `json:"code,omitempty"` // that the import ends with
+}
+
+// ImportedAs is what becomes of one definition.
+type ImportedAs struct {
+	Name   string `json:"name"`
+	As     string `json:"as"`
+	Change string `json:"change"` // "added", "replaced" or "unchanged"
 }

@@ -33,6 +33,8 @@ func (d *Daemon) serveChanges(s *control.Server) {
 	control.History.Serve(s, d.history)
 	control.Rollback.Serve(s, d.rollback)
 	control.Verify.Serve(s, d.verify)
+	control.Export.Serve(s, d.export)
+	control.Import.Serve(s, d.imports)
 }
 
 // openRegistry opens the log of changes. Without it everything is mounted all the same, and nothing is changed by command.
@@ -398,7 +400,11 @@ func (d *Daemon) delete(ctx context.Context, q control.DeleteRequest) (control.C
 	}
 	c.guarded = true
 	c.files[conncfg.ConnectionFile(q.Name)] = nil
-	return c.commit(ctx)
+	a, err := c.commit(ctx)
+	if err == nil && !q.DryRun {
+		d.waitNoMore(map[string]bool{q.Name: true})
+	}
+	return a, err
 }
 
 // read tells a definition as it is written, for an editor. What holds a secret leaves the daemon in no way.

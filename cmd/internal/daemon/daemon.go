@@ -130,6 +130,8 @@ type Daemon struct {
 	lost    map[key]*LeftError // what mounts that are gone could neither publish nor leave in their journals
 	staying []key              // mounts that are to end, or to lead elsewhere, once their servers have what is owed
 	closing bool
+	// imported are the names of connections that wait for `pierfs apply`: nothing is mounted because it was imported.
+	imported map[string]bool
 }
 
 // New returns a Daemon that has claimed nothing yet.
@@ -309,6 +311,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 		d.o.Floor.clean(dir, d.log)
 	}
 	d.openRegistry()
+	d.readWaiting()
 	l, err := takeLock(d.o.Dirs.Cache)
 	if err == nil {
 		locks = append(locks, l)
@@ -491,11 +494,11 @@ func (d *Daemon) makeRoom(wants []Want) {
 	}
 }
 
-// at returns the mount of k, or nil, and whether it was unmounted by hand.
+// at returns the mount of k, or nil, and whether it is to stay unmounted: by hand, or because it was imported and not applied yet.
 func (d *Daemon) at(k key) (m *mount, held bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mounts[k], d.held[k]
+	return d.mounts[k], d.held[k] || k.environment != "" && d.imported[k.name]
 }
 
 // called is how commands name w: its environment is told where it is not the one that they mean without it.

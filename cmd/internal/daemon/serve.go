@@ -25,6 +25,7 @@ func (d *Daemon) serve(s *control.Server) {
 		if q.DryRun {
 			return d.wouldApply(ctx), nil
 		}
+		d.waitNoMore(nil)
 		d.o.Notify(reloading())
 		defer d.notify("READY=1")
 		answer := d.apply(ctx, q)
@@ -90,6 +91,9 @@ func (d *Daemon) standing(w Want) control.Connection {
 		c.Reason = "enabled = false in its definition"
 	case held:
 		c.State, c.Reason = control.StateUnmounted, "by hand; `pierfs mount "+d.called(w)+"` mounts it"
+		if d.waits(w.Name) {
+			c.Reason = "imported; `pierfs apply` mounts it"
+		}
 	default:
 		c.State = control.StateStarting // apply comes to it at once
 	}
@@ -307,6 +311,7 @@ func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.A
 		word = "enable"
 	}
 	d.observe(ctx, word, q.Name)
+	d.waitNoMore(map[string]bool{q.Name: true})
 	if q.Enabled { // by hand in both directions
 		d.mu.Lock()
 		for k := range d.held {
@@ -411,6 +416,7 @@ func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (contro
 	if !w.Enabled {
 		return control.MountAnswer{}, control.Errorf(control.Disabled, "%s is disabled", q.Name).WithHint("switch it on with `pierfs enable %s`", q.Name)
 	}
+	d.waitNoMore(map[string]bool{q.Name: true})
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	d.mu.Lock()

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
+	"pierfs/conncfg"
+	"pierfs/conncfg/archive"
+)
+
+// packed is what export prints as JSON.
+type packed struct {
+	File         string               `json:"file"`
+	Connections  []string             `json:"connections"`
+	Dependencies []conncfg.Dependency `json:"dependencies"`
+}
+
+func (h *hand) exportCommand() *cobra.Command {
+	var output string
+	var replace bool
+	cmd := &cobra.Command{Use: "export [NAME...]", Short: "Write definitions as a ZIP, without any secret; all of them without a NAME", Args: args(cobra.ArbitraryArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := control.Export.Call(cmd.Context(), h.client(), control.ExportRequest{Names: args})
+			if err != nil {
+				return err
+			}
+			if len(a.Connections) == 0 {
+				return control.Errorf(control.NotFound, "there is no connection to export").WithHint("`pierfs list` shows them")
+			}
+			p := archive.Package{Dependencies: a.Dependencies}
+			e := packed{File: output, Dependencies: a.Dependencies}
+			for _, c := range a.Connections {
+				p.Connections = append(p.Connections, archive.Connection{Name: c.Name, JSON: []byte(c.Definition)})
+				e.Connections = append(e.Connections, c.Name)
+			}
+			if output == "" {
+				e.File = archive.FileName(time.Now(), e.Connections)
+			}
+			var b bytes.Buffer
+			if err := archive.Write(&b, p); err != nil {
+				return err
+			}
+			if output == "-" {
+				_, err := h.out.Write(b.Bytes())
+				return err
+			}
+			if err := writeExport(e.File, b.Bytes(), replace); err != nil {
+				return err
+			}
+			return h.printPacked(e)
+		}}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this file; - is standard output")
+	cmd.Flags().BoolVar(&replace, "overwrite", false, "replace the file if it is there")
+	return cmd
+}
+
+// writeExport writes beside the file and puts it in its place as a whole.
+func writeExport(file string, content []byte, replace bool) error {
+	if _, err := os.Lstat(file); err == nil && !replace {
+		return control.Errorf(control.Exists, "%s is there already", file).WithHint("--output FILE takes another name, --overwrite replaces it")
+	}
+	temp, err := os.CreateTemp(filepath.Dir(file), ".pierfs-export-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // nothing to remove once it has its name
+	_, err = temp.Write(content)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), file)
+}
+
+func (h *hand) printPacked(e packed) error {
+	if h.asJSON {
+		return h.json(e)
+	}
+	for _, d := range e.Dependencies {
+		word := d.Kind
+		if d.Secret {
+			word = "secret " + d.Kind
+		}
+		if _, err := fmt.Fprintf(h.out, "needs %s %s, for %s\n", word, terminal.Quote(d.Name), terminal.Quote(strings.Join(d.UsedBy, ", "))); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(h.out, "%s in %s\n", count(len(e.Connections), "connection"), terminal.Quote(e.File))
+	return err
+}
+
+func (h *hand) importCommand() *cobra.Command {
+	var f changeFlags
+	q := control.ImportRequest{}
+	var mapped []string
+	cmd := &cobra.Command{Use: "import FILE|-", Short: "Take definitions over from an export, or from another product's JSON", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.ChangeOptions, q.MapEnv = f.options, map[string]string{}
+			for _, pair := range mapped {
+				from, to, ok := strings.Cut(pair, "=")
+				if !ok || from == "" || to == "" {
+					return usageError{fmt.Errorf("--map-env %s is no OLD=NEW", pair)}
+				}
+				q.MapEnv[from] = to
+			}
+			p, err := h.archive(args[0])
+			if err != nil {
+				return err
+			}
+			list := make([]control.Imported, len(p.Connections))
+			for i, c := range p.Connections {
+				list[i] = control.Imported{Name: c.Name, Definition: control.Seal(string(c.Foreign.TOML)), Blanks: c.Foreign.Blanks}
+			}
+			body, err := json.Marshal(list)
+			if err != nil {
+				return err
+			}
+			a, err := control.Import.Call(cmd.Context(), h.client(), q, bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			a.Notes = append(a.Notes, p.Notes...)
+			return h.imported(a, f.options.DryRun)
+		}}
+	f.add(cmd)
+	set := cmd.Flags()
+	set.BoolVar(&q.Overwrite, "overwrite", false, "replace connections that bear the same name")
+	set.StringVar(&q.Rename, "rename", "", "give the imported connection this name")
+	set.StringArrayVar(&mapped, "map-env", nil, "OLD=NEW: what is written for environment OLD is for NEW here; may be repeated")
+	set.BoolVar(&q.ExcludeMissing, "exclude-missing", false, "leave out what needs an environment, variable or file that is not here, and tell it")
+	return cmd
+}
+
+// archive reads a file, or standard input, as an export. It is opened here, with the caller's rights and not the daemon's.
+func (h *hand) archive(name string) (archive.Package, error) {
+	refused := func(p archive.Package, err error) (archive.Package, error) {
+		if err != nil && archive.IsRefused(err) {
+			err = control.Errorf(control.BadData, "%s: %v", name, err).WithHint("nothing was imported; `pierfs export` writes what can be read here")
+		}
+		return p, err
+	}
+	if name == "-" {
+		text, err := io.ReadAll(io.LimitReader(h.in, archive.MaxSize+1))
+		if err != nil {
+			return archive.Package{}, err
+		}
+		return refused(archive.Read(bytes.NewReader(text), int64(len(text))))
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return archive.Package{}, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return archive.Package{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return archive.Package{}, control.Errorf(control.Usage, "%s is no regular file", name).WithHint("pipe it in: pierfs import - < %s", name)
+	}
+	return refused(archive.Read(file, info.Size()))
+}
+
+// imported prints the plan and what came of it. Who has to give something again is told by the status, too.
+func (h *hand) imported(a control.ImportAnswer, dry bool) error {
+	var fail error
+	for _, k := range a.Checks {
+		if !k.OK && fail == nil {
+			fail = silent{k.Code}
+		}
+	}
+	if fail == nil && len(a.Unresolved) > 0 {
+		fail = silent{control.ConfigInvalid}
+	}
+	if h.asJSON {
+		return errors.Join(h.json(a), fail)
+	}
+	for _, note := range a.Notes {
+		fmt.Fprintf(h.err, "note: %s\n", terminal.Quote(note))
+	}
+	if err := h.printChecks(a.Checks); err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, c := range a.Connections {
+		rows = append(rows, []string{c.Change, c.As})
+	}
+	ready := len(a.Checks) == 4 && a.Checks[3].OK
+	if ready {
+		if err := table(h.out, nil, rows); err != nil {
+			return err
+		}
+	}
+	for _, b := range a.Unresolved {
+		fmt.Fprintf(h.err, "to be given again: %s: %s: %s\n", terminal.Quote(b.Connection+in(b.Environment)), terminal.Quote(b.Field), terminal.Quote(b.Why))
+	}
+	var err error
+	switch {
+	case !ready:
+		_, err = fmt.Fprintln(h.err, "pierfs: nothing was imported")
+	case dry:
+		_, err = fmt.Fprintln(h.out, "this was a dry run, and nothing was imported")
+	case len(a.Unresolved) > 0:
+		_, err = fmt.Fprintf(h.out, "imported, as revision %d, and not complete: give what is missing with `pierfs edit`, then `pierfs apply`\n", a.Change.Revision)
+	default:
+		_, err = fmt.Fprintf(h.out, "imported, as revision %d; `pierfs apply` mounts it\n", a.Change.Revision)
+	}
+	return errors.Join(err, fail)
+}
+
+func in(environment string) string {
+	if environment == "" {
+		return ""
+	}
+	return " in " + environment
+}
+
+func (h *hand) printChecks(checks []control.Check) error {
+	for _, k := range checks {
+		word := "ok"
+		if !k.OK {
+			word = "REFUSED"
+		}
+		if _, err := fmt.Fprintf(h.out, "%-12s  %s\n", k.Check, word); err != nil {
+			return err
+		}
+		for _, line := range k.Detail {
+			fmt.Fprintf(h.err, "  %s\n", terminal.Quote(line))
+		}
+		if k.Hint != "" {
+			fmt.Fprintf(h.err, "  %s\n", terminal.Quote(k.Hint))
+		}
+	}
+	return nil
+}
