@@ -293,3 +293,80 @@ func TestDoneFileTellsThatAFileIsComplete(t *testing.T) {
 		w.has("d/g.done", "")
 	})
 }
+
+// TestSmallChangesGoIntoTheFile: with InPlace the changed bytes alone are sent, and what was never read is not fetched.
+func TestSmallChangesGoIntoTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.InPlace = true })
+		want := []byte(strings.Repeat("0123456789abcdef", 1<<19)) // 8 MiB
+		w.give("f", string(want))
+		fetched, temps := 0, 0
+		count := func(_ context.Context, op, name string) error {
+			switch op {
+			case "readat", "readlast":
+				fetched++
+			case "create":
+				temps++
+			}
+			return nil
+		}
+		w.server.SetFault(count)
+		f := w.open("f", writing)
+		put := func(text string, off int) {
+			w.write(f, text, int64(off))
+			want = append(want[:off], append([]byte(text), want[min(off+len(text), len(want)):]...)...)
+		}
+		cut := func(size int) {
+			_, err := f.SetAttr(w.Context(), backends.Attr{Size: new(int64(size))})
+			w.must(err)
+			want = append(want[:min(size, len(want))], make([]byte, max(0, size-len(want)))...)
+		}
+		check := func(what string) {
+			w.must(f.Publish(w.Context()))
+			if got, err := w.server.ReadFile("f"); err != nil || string(got) != string(want) {
+				t.Errorf("%s: the server has %d bytes, want %d, %v", what, len(got), len(want), err)
+			}
+		}
+		put("patched", 5_000_000)
+		put("again", 100)
+		check("patched")
+		put("at the end and behind", len(want)-5)
+		check("grown")
+		cut(7_000_000)
+		cut(7_500_000)
+		put("x", 7_200_000)
+		check("cut, and grown again")
+		cut(8_000_000)
+		check("only grown")
+		if fetched != 0 || temps != 0 {
+			t.Errorf("%d reads and %d temporary files", fetched, temps)
+		}
+
+		// An attempt breaks off, and another program of ours goes on before the next.
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op == "commit" {
+				w.server.Break()
+				return lost(op, name)
+			}
+			return nil
+		})
+		put("first", 1_000_000)
+		put("longer", len(want)-2)
+		if f.Publish(w.Context()) == nil {
+			t.Error("a publication without an answer was called done")
+		}
+		w.server.SetFault(count)
+		put("second", 2_000_000)
+		cut(7_900_000)
+		check("after a failure")
+		w.must(f.Close(w.Context(), false))
+
+		f = w.open("f", writing)
+		w.write(f, "ours", 10)
+		time.Sleep(time.Minute)
+		w.give("f", "theirs")
+		wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+		w.has("f", "theirs")
+		w.must(f.Close(w.Context(), true))
+	})
+}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"iter"
+	"math"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
@@ -46,6 +47,7 @@ type early struct {
 
 // wrote notes that a program wrote r; the caller holds mu.
 func (f *File) wrote(r spool.Range) {
+	f.changedRange(r)
 	if r.Off <= f.onward {
 		f.onward = max(f.onward, r.End)
 	}
@@ -59,6 +61,7 @@ func (f *File) wrote(r spool.Range) {
 // wasCut notes that a program set the size; the caller holds mu.
 func (f *File) wasCut(size int64) {
 	f.onward = min(f.onward, size)
+	f.changedRange(spool.Range{Off: size, End: math.MaxInt64}) // what is cut off and grows again is zeros
 	if e := f.early; e != nil {
 		e.changed(spool.Range{Off: size, End: e.sent})
 		e.end = f.onward

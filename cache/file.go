@@ -74,6 +74,7 @@ type File struct {
 	change, published uint64
 	tail              int64
 	pending           backends.Attr
+	patch             patch // the same, range by range
 
 	owing owing // what was acknowledged and is not there yet
 

@@ -49,6 +49,7 @@ type job struct {
 	clash   bool   // what bears the name is not what the content may replace; see clash.go
 	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
 	before  func(backends.Info, error) error
+	patch   patch  // what differs from the base
 	early   *early // what is on its way already; nil if nothing is
 	heard   *heard // what was said of the directory when the content got its name; nil if nobody listened
 	place   int64  // how much the place holds that the content is sent to
@@ -154,6 +155,8 @@ func (f *File) begin() (*job, error) {
 	j.cut, j.placed = f.cut, f.placed
 	f.tail, f.pending, f.cut, f.placed = math.MaxInt64, backends.Attr{}, false, false
 	j.unsure = f.unheard
+	j.patch, f.patch = f.patch, patch{}
+	j.patch.lost = j.patch.lost || f.stored || f.lent
 	return j, nil
 }
 
@@ -186,6 +189,7 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	f.tree.options.Spool.Drop(j.name) // a program may give the new content the size and time of the old one
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
+		f.patch.add(j.patch)
 		f.cut, f.placed = f.cut || j.cut, f.placed || j.placed
 		f.pending = merge(j.pending, f.pending)
 		f.tree.attrs.Forget(j.name)
@@ -204,6 +208,9 @@ func (f *File) arrived(j *job, info backends.Info) {
 	if f.change == j.change {
 		f.info = info
 		f.sentAll(j)
+	}
+	if j.inPlace && j.patch.count > 0 {
+		f.dropCopy(false)
 	}
 	if j.inPlace {
 		f.dropReader() // after a lost connection it would look for the file as it was
@@ -290,6 +297,18 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 			return info, err
 		}
 		j.inPlace = false // a file that allows no writing, or a server that cannot append after all: it can still be replaced
+	}
+	if f.patches(j) {
+		info, err := f.patchUp(ctx, j)
+		switch {
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EOPNOTSUPP):
+		case errors.Is(err, changedElsewhere) && f.tree.options.Conflict == Overwrite:
+		case errors.Is(err, changedElsewhere):
+			return info, f.clashed(ctx, j, err)
+		default:
+			return info, err
+		}
+		j.inPlace = false
 	}
 	if err := f.fill(ctx, j.staged, 0, j.size); err != nil {
 		f.abort(j)

@@ -36,6 +36,7 @@ func (f *File) thaw(off int64) error {
 func (f *File) swapStaging(own *spool.File) {
 	old := f.staged
 	f.staged, f.owing.frozen = own, 0
+	f.patch.lost = true // it was not told range by range
 	if old != nil {
 		f.tree.warn("removal of a staging file", f.tree.dropStaging(old))
 	}

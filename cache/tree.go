@@ -60,6 +60,9 @@ type Options struct {
 	// whole, for a program at the server that waits for it. "": none is.
 	DoneFile string
 
+	// InPlace has small changes inside a large file written into the file itself, where the server can; see patch.go.
+	InPlace bool
+
 	// Ahead bounds what is fetched ahead of readers, of all trees that share it; nil bounds each tree by itself.
 	Ahead *Budget
 

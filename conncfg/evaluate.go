@@ -61,6 +61,9 @@ func (c *Connection) defaults(env string) *Target {
 	if t.Protocol == FTPS || t.Protocol == FTP {
 		t.MaxSessions = defaultMaxSessions
 	}
+	if t.Protocol == SFTP {
+		t.Update = UpdateReplace
+	}
 	return t
 }
 

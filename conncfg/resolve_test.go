@@ -25,7 +25,7 @@ func TestResolveFillsDefaults(t *testing.T) {
 	want := Target{
 		Name: "ok", Environment: "Development", Protocol: SFTP, Host: "files.example.com", Port: 22, Username: "batch",
 		Password: NewSecret("hunter2"), WorkingDir: "/in", ConnectTimeout: 30 * time.Second, SocketTimeout: 30 * time.Second,
-		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, DrainTimeout: time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
+		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, Update: UpdateReplace, DrainTimeout: time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
 	}
 	if !reflect.DeepEqual(got, want) || len(findings) > 0 {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))

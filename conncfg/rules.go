@@ -306,6 +306,13 @@ func checkTempName(s *setting) *problem {
 
 const tempNone = "none"
 
+func warnInPlace(s *setting) *problem {
+	if s.text != string(UpdateInPlace) {
+		return nil
+	}
+	return &problem{CodeInPlace, "changes inside large files go straight into them", "readers on the server can see half a change, and one that fails stays half done; leave update out to have files replaced as a whole"}
+}
+
 // checkDoneFile keeps the file that tells of an upload apart from the upload itself.
 func checkDoneFile(s *setting) *problem {
 	const hint = `write a name with NAME (the file's) in it, such as "NAME.done"`

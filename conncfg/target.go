@@ -60,8 +60,9 @@ type Target struct {
 	DrainTimeout time.Duration
 	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
 	StagingLimit int64
-	TempName     string // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
-	DoneFile     string // pattern of the name of an empty file that tells that an upload is complete; "" for none
+	TempName     string     // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
+	DoneFile     string     // pattern of the name of an empty file that tells that an upload is complete; "" for none
+	Update       UpdateMode // of SFTP
 	Verify       Verify
 	MetadataTTL  time.Duration
 	NegativeTTL  time.Duration
@@ -153,6 +154,14 @@ const (
 	OwnerMap   Owner = "map"   // the login's files show as UID and GID, and back again in chown; others as sent
 	OwnerRaw   Owner = "raw"   // as the server sends them
 	OwnerFixed Owner = "fixed" // everything shows as UID and GID
+)
+
+// UpdateMode says how a small change inside a large file comes to the server.
+type UpdateMode string
+
+const (
+	UpdateReplace UpdateMode = "replace" // with all of the file, which then takes the old one's place
+	UpdateInPlace UpdateMode = "inPlace" // by itself, into the file
 )
 
 // ConflictPolicy says what becomes of a change of a file that somebody else has changed meanwhile.

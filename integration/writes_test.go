@@ -167,3 +167,49 @@ func TestLargeFileIsAppendedTo(t *testing.T) {
 		}
 	})
 }
+
+// TestSmallChangeOfALargeFileIsCheap: with update = "inPlace" 5 bytes inside a file of 1 GiB cost a few requests.
+func TestSmallChangeOfALargeFileIsCheap(t *testing.T) {
+	t.Parallel()
+	const size, most = 1 << 30, 256 << 10
+	way := link.New(t, link.Options{})
+	s := meteredStages["sshd"](t, way, daemon.Fields{"update": "inPlace"})
+	name, behind := filepath.Join(s.mount, "data"), filepath.Join(s.behind, "data")
+	if err := put(name, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(behind, size); err != nil {
+		t.Fatal(err)
+	}
+	told := func() bool { info, err := os.Stat(name); return err == nil && info.Size() == size }
+	await(t, "the size that the server tells", told)
+	crossed := way.Meter()
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte("patch"), size/2)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	counts := crossed()
+	t.Logf("%v", counts)
+	if n := counts.ToServer + counts.ToClient; n >= most {
+		t.Errorf("%d bytes crossed the wire, want less than %d", n, most)
+	}
+	got := make([]byte, 7)
+	theirs, err := os.Open(behind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	info, err := theirs.Stat()
+	if err == nil {
+		_, err = theirs.ReadAt(got, size/2-1)
+	}
+	if err != nil || info.Size() != size || string(got) != "\x00patch\x00" {
+		t.Errorf("the server has %d bytes, and %q there, %v", info.Size(), got, err)
+	}
+}

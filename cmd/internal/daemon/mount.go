@@ -263,6 +263,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		TempName:     target.TempName,
 		Conflict:     conflicts[target.Conflict],
 		DoneFile:     target.DoneFile,
+		InPlace:      target.Update == conncfg.UpdateInPlace,
 		Host:         hostname(),
 		MetadataTTL:  target.MetadataTTL,
 		NegativeTTL:  target.NegativeTTL,
