@@ -136,7 +136,7 @@ func TestFeatures(t *testing.T) {
 			Features{Server: "ProFTPD", Sequential: true, MLST: true, Facts: []string{"modify", "perm", "size"}, Size: true, MDTM: true, MFMT: true,
 				MFF: []string{"modify", "unix.group", "unix.mode"}, Restart: true, UTF8: true, fragile: true, Hash: []string{"SHA-1", "CRC32", "MD5", "SHA-256"}, Sums: []string{"XCRC", "XSHA256"}, Chmod: true}},
 		"vsftpd behind another banner": {"Welcome", feat(" EPRT", " EPSV", " MDTM", " PASV", " REST STREAM", " SIZE", " TVFS"), unix,
-			Features{Server: "vsftpd", Sequential: true, Size: true, MDTM: true, Restart: true, Chmod: true, MDTMSets: true, awaitsNotify: true, unhurried: true}},
+			Features{Server: "vsftpd", Sequential: true, Size: true, MDTM: true, Restart: true, Chmod: true, MDTMSets: true, StatLists: true, awaitsNotify: true, unhurried: true}},
 		"pure-ftpd": {"---------- Welcome to Pure-FTPd [privsep] [TLS] ----------", feat(" size"), unix,
 			Features{Server: "Pure-FTPd", Sequential: true, Size: true, Chmod: true, mute: true, awaitsNotify: true, deaf: true}},
 		"windows":   {"Microsoft FTP Service", feat(" SIZE"), Reply{Code: 215, Lines: []string{"Windows_NT"}}, Features{Server: "Microsoft FTP Service", Size: true}},
