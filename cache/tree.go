@@ -542,7 +542,7 @@ func (t *Tree) openNowOrBehind(ctx context.Context, name string, mode OpenMode, 
 	}
 	f, err := t.openExisting(ctx, name, mode, now)
 	if t.isAway(ctx, err) {
-		return t.openBehind(ctx, name, mode, now)
+		return t.openBehind(ctx, name, mode, t.era(name)) // a File may have been made for it, and ended
 	}
 	return f, err
 }
