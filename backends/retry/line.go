@@ -52,7 +52,7 @@ type line struct {
 	pulse     chan struct{} // closed and replaced at every answer that somebody waits for; nil if nobody does
 	probing   bool          // a probe runs
 	knocked   chan struct{} // holds one when the probe is to ask without waiting
-	asked     chan struct{} // closed when the probe has asked once more; nil if nobody waits for it
+	asked     chan struct{} // closed when the probe has begun to ask and is through with it; nil if nobody waits for it
 	refusals  int           // in a row
 	nextTry   time.Time     // when a call may try a refused login again; zero while a probe does it
 	news      []State       // not yet told
@@ -260,12 +260,14 @@ func (l *line) probe() {
 		if l.works() {
 			return // a call that was under way got through first
 		}
-		if !l.ask() {
+		asked := l.takeAsked()
+		again := l.ask()
+		if asked != nil {
+			close(asked)
+		}
+		if !again {
 			return
 		}
-		l.mu.Lock()
-		l.tellAsked()
-		l.mu.Unlock()
 		pause = min(2*pause, longestProbePause)
 	}
 }
@@ -288,22 +290,29 @@ func (l *line) ask() (again bool) {
 	return true
 }
 
-// tellAsked tells whoever has knocked that the probe has asked. l.mu is held.
-func (l *line) tellAsked() {
-	if l.asked != nil {
-		close(l.asked)
-		l.asked = nil
-	}
+// takeAsked returns what to close when the question that begins now is through; nil if nobody waits for it. Who knocks later is not
+// told by it: what he has reason to believe may have come about behind the question.
+func (l *line) takeAsked() chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	asked := l.asked
+	l.asked = nil
+	return asked
 }
 
-// endProbe ends the probe. A call may have found the server away again just before.
+// endProbe ends the probe. A call may have found the server away again just before, or somebody knocked while the last question was
+// under way.
 func (l *line) endProbe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.probing = false
-	l.tellAsked()
-	if !l.closed && (l.condition == offline || l.condition == refused && !mayLock(l.err)) {
+	if !l.closed && (l.condition == offline || l.condition == refused && (!mayLock(l.err) || l.asked != nil)) {
 		l.startProbe()
+		return
+	}
+	if l.asked != nil {
+		close(l.asked)
+		l.asked = nil
 	}
 }
 

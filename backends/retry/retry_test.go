@@ -1149,3 +1149,35 @@ func TestKnockAsksOnceAndAtOnce(t *testing.T) {
 		s.ok(s.stat(""))
 	})
 }
+
+// TestKnockIsNotAnsweredByAQuestionBeforeIt: whoever has just trusted a host key is told of a question that began afterwards, and not
+// of the refusal that was on its way.
+func TestKnockIsNotAnsweredByAQuestionBeforeIt(t *testing.T) {
+	stranger := &backends.Error{Op: "stat", Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseHostKeyUnknown}
+	for name, refusal := range map[string]func(context.Context, string, string) error{
+		"a stranger": func(context.Context, string, string) error { return stranger },
+		"a login":    denied,
+	} {
+		t.Run(name, func(t *testing.T) {
+			try(t, policy, func(s *bed) {
+				trusted := false
+				s.server.SetFault(func(ctx context.Context, op, name string) error {
+					if trusted {
+						return nil
+					}
+					time.Sleep(time.Second)
+					return refusal(ctx, op, name)
+				})
+				if s.stat("") == nil {
+					s.Fatal("a stranger was let in")
+				}
+				first := s.b.Knock()
+				time.Sleep(time.Second / 2)
+				trusted = true
+				<-s.b.Knock()
+				s.ok(s.stat(""))
+				<-first
+			})
+		})
+	}
+}
