@@ -292,6 +292,9 @@ func (t *Tree) forgetLitter(name string) {
 	defer t.mu.Unlock()
 	delete(t.litter.names, name)
 	delete(t.litter.noted, name)
+	if freed, known := t.temps[name]; !known || !freed.IsZero() {
+		t.temps[name] = time.Now() // a listing that is under way may still tell it
+	}
 	t.warn("the list of temporary files on the server", t.litter.write())
 }
 

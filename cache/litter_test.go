@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,6 +181,54 @@ func TestNextDaemonRemovesWhatTheFormerLeft(t *testing.T) {
 		}
 		w.must(w.tree.Close(w.Context()))
 	})
+}
+
+// TestListingThatSweepingOvertakesShowsNoTemporaryName: what the server told of before it was removed is not shown after.
+func TestListingThatSweepingOvertakesShowsNoTemporaryName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.must(w.server.MakeDir("d"))
+		w.give("d/other", "")
+		_, back := w.leaveLitter("d/file")
+		back()
+		let := make(chan struct{})
+		w.replaceTree(slowLists{w.server, let})
+		listed := make(chan []string)
+		go func() { listed <- w.list("d") }()
+		time.Sleep(time.Minute)
+		if got, err := w.server.Names("d"); err != nil || len(got) != 1 {
+			t.Fatalf("a minute later the server has %q, %v: this test tests nothing", got, err)
+		}
+		close(let)
+		if got := <-listed; !slices.Equal(got, []string{"other"}) {
+			t.Errorf("the directory shows %q, want other alone", got)
+		}
+		w.must(w.tree.Close(w.Context()))
+	})
+}
+
+// slowLists tells what it had when it was asked, when it is let.
+type slowLists struct {
+	backends.Backend
+	let <-chan struct{}
+}
+
+func (s slowLists) List(ctx context.Context, dir string) iter.Seq2[backends.Info, error] {
+	var all []backends.Info
+	for info, err := range s.Backend.List(ctx, dir) {
+		if err != nil {
+			return func(yield func(backends.Info, error) bool) { yield(info, err) }
+		}
+		all = append(all, info)
+	}
+	<-s.let
+	return func(yield func(backends.Info, error) bool) {
+		for _, info := range all {
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
 }
 
 // TestNextDaemonFindsWhatLiesInARenamedDirectory: the former one was killed when the server had renamed a directory with a temporary
