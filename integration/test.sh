@@ -221,7 +221,7 @@ staticcheck() { go tool staticcheck ./...; }
 # programs builds what the black-box tests start (integration/daemon), once for all of them.
 programs() {
 	go build -o "$PIERFS_PROGRAMS/" ./cmd/pierfs ./cmd/pierfsd &&
-		go build -race -o "$PIERFS_PROGRAMS/-race/" ./cmd/pierfs ./cmd/pierfsd
+		go build -race -o "$PIERFS_PROGRAMS/-race/" ./cmd/pierfs ./cmd/pierfsd # the flags name the directory
 }
 
 # fuzzers builds a program for each room that has fuzz targets, and lists them in the file "targets".

@@ -40,8 +40,9 @@ func Build(flags ...string) (Programs, error) {
 	if err != nil {
 		return Programs{}, err
 	}
-	if before := os.Getenv(builtBefore); before != "" {
-		err = linkAll(filepath.Join(before, strings.Join(flags, " ")), dir)
+	before := filepath.Join(os.Getenv(builtBefore), strings.Join(flags, " "))
+	if os.Getenv(builtBefore) != "" && hasPrograms(before) {
+		err = linkAll(before, dir)
 	} else {
 		args := append([]string{"build", "-o", dir + "/"}, flags...)
 		cmd := exec.Command("go", append(args, "pierfs/cmd/pierfs", "pierfs/cmd/pierfsd")...)
@@ -57,6 +58,12 @@ func Build(flags ...string) (Programs, error) {
 		return Programs{}, errors.Join(err, os.RemoveAll(dir))
 	}
 	return Programs{Dir: dir}, nil
+}
+
+// hasPrograms reports whether somebody has built programs in dir: not those with every flag that a package may want.
+func hasPrograms(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "pierfsd"))
+	return err == nil
 }
 
 // linkAll links the programs of the directory from into the directory to.
