@@ -233,6 +233,9 @@ func (t *Tree) setLater(name string, a backends.Attr) (backends.Info, error) {
 
 // renameLater is Rename while the server cannot be asked, and of what is owed.
 func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.RenameMode) error {
+	if err := t.promiseBelow(ctx, from); err != nil {
+		return err
+	}
 	release, err := t.alone(ctx, from, to)
 	if err != nil {
 		return err
@@ -286,6 +289,21 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 	for _, f := range files {
 		if f.owes() {
 			f.enqueue()
+		}
+	}
+	return nil
+}
+
+// promiseBelow promises what programs have written at name and below it and not closed yet: it is not lost if we end behind the
+// renaming, as it is not behind one that is made at once. What builds on bytes that nobody can ask for now stays as it is.
+func (t *Tree) promiseBelow(ctx context.Context, name string) error {
+	for _, f := range t.below(name) {
+		name, named := f.Name()
+		if !named || !f.Dirty() || t.linked(name) {
+			continue
+		}
+		if err := f.promise(ctx); err != nil && !t.isAway(ctx, err) {
+			return err
 		}
 	}
 	return nil

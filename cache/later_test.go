@@ -373,3 +373,49 @@ func TestChangesThatClashAreConflicts(t *testing.T) {
 		t.Errorf("%d conflicts counted, want 4", n)
 	}
 }
+
+// TestRenamedWhileOpenIsThereAfterACrash: what a program had written to a file that it has open when the file, or a directory above
+// it, is renamed is not lost when the daemon dies behind that, whether the server could be asked or not.
+func TestRenamedWhileOpenIsThereAfterACrash(t *testing.T) {
+	for what, rename := range map[string]func(*world) (name string){
+		"the file": func(w *world) string {
+			w.must(w.tree.Rename(w.Context(), "d/f", "d/g", backends.Replace))
+			return "d/g"
+		},
+		"its directory": func(w *world) string {
+			w.must(w.tree.Rename(w.Context(), "d", "e", backends.Replace))
+			return "e/f"
+		},
+	} {
+		for when, before := range map[string]func(*world){
+			"away":                      func(w *world) { w.away(true) },
+			"something else there owed": func(w *world) { w.refuse(true); w.save("d/owed", "owed") },
+			"the file owed": func(w *world) {
+				w.refuse(true)
+				w.save("d/f", "a former content")
+			},
+		} {
+			t.Run(what+"/"+when, func(t *testing.T) {
+				d := &dying{dead: make(chan struct{})}
+				w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+				_, err := w.tree.Mkdir(w.Context(), "d", 0o755)
+				w.must(err)
+				w.sees()
+				before(w)
+				f := w.open("d/f", cache.OpenMode{Write: true, Create: true, Truncate: true, Perm: 0o644})
+				w.write(f, "written", 0)
+				name := rename(w)
+				w.crash(d)
+				if got := w.contentOf(name); got != "written" {
+					t.Errorf("after the crash %s holds %q", name, got)
+				}
+				w.server.SetFault(nil)
+				w.tree.Wake()
+				w.paid()
+				if got := w.holds()[name]; got != "written" {
+					t.Errorf("the server has %q", got)
+				}
+			})
+		}
+	}
+}
