@@ -2,8 +2,12 @@ package cache_test
 
 import (
 	"context"
+	"io"
 	"os"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,5 +139,51 @@ func TestOwedNameBearsEverything(t *testing.T) {
 				w.staged(0)
 			})
 		}
+	}
+}
+
+// TestOwedFileIsReadWhileItsUploadMayHaveArrived: a daemon died between the server's answer to an append and its own note of it. What a
+// program reads next of the file, before the queue has looked, is the content with what was appended.
+func TestOwedFileIsReadWhileItsUploadMayHaveArrived(t *testing.T) {
+	var armed atomic.Bool
+	dead := make(chan struct{})
+	var once sync.Once
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) {
+		to.Hook = func(site string) {
+			if site == "wire.commit.after" && armed.Load() {
+				once.Do(func() { close(dead) })
+				select {}
+			}
+		}
+	})
+	content := strings.Repeat("0123456789abcdef", 1<<16)
+	w.give("big", content)
+	armed.Store(true)
+	f := w.open("big", cache.OpenMode{Write: true, Append: true})
+	w.add(f, "appended")
+	w.must(f.Publish(w.Context()))
+	<-dead
+	w.server.SetFault(func(ctx context.Context, _, _ string) error {
+		if ctx.Value(somebodyElse{}) != nil {
+			return nil
+		}
+		return syscall.EDQUOT // the queue does not look yet
+	})
+	w.options.Hook = nil
+	w.next()
+	reader := context.WithValue(w.Context(), somebodyElse{}, true)
+	f, e, err := w.tree.Open(reader, "big", reading)
+	w.must(err)
+	defer f.Close(w.Context(), true)
+	got := make([]byte, e.Size)
+	n, err := f.ReadAt(reader, got, 0)
+	if err != nil && err != io.EOF || string(got[:n]) != content+"appended" {
+		t.Errorf("read %d bytes of %d, %v", n, len(content)+len("appended"), err)
+	}
+	w.server.SetFault(nil)
+	w.tree.Wake()
+	w.paid()
+	if got := w.holds()["big"]; got != content+"appended" {
+		t.Errorf("the server has %d bytes, want %d", len(got), len(content)+len("appended"))
 	}
 }

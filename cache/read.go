@@ -20,9 +20,20 @@ var errElsewhere = errors.New("the content is elsewhere by now")
 // it for ever.
 const maxMoves = 16
 
-// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it. It never
-// waits for a publication.
+// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it. It waits for no
+// publication, but for one: where what is owed was sent by a daemon that did not live to note it, the server has no longer what it
+// builds on, and the upload finds out.
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	for paid := false; ; paid = true {
+		n, err := f.readMoving(ctx, p, off)
+		if paid || backends.Errno(err) != syscall.ESTALE || !f.owes() || f.pay(ctx) != nil {
+			return n, err
+		}
+	}
+}
+
+// readMoving is ReadAt of a content that may be staged, published or dropped meanwhile.
+func (f *File) readMoving(ctx context.Context, p []byte, off int64) (int, error) {
 	for range maxMoves {
 		n, err := f.readOnce(ctx, p, off)
 		if err != errElsewhere {
