@@ -137,6 +137,7 @@ sweep() {
 	awk -v dir="$TMPDIR/" '$3 ~ /^fuse/ && index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r point; do
 		umount -l "$(printf %b "$point")" || true
 	done
+	chattr -R -f -i "$TMPDIR" || true # the places of mounts, of a daemon that was killed
 	rm -rf --one-file-system "$TMPDIR"
 }
 

@@ -1160,9 +1160,9 @@ func TestKnockIsNotAnsweredByAQuestionBeforeIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			try(t, policy, func(s *bed) {
-				trusted := false
+				var trusted atomic.Bool
 				s.server.SetFault(func(ctx context.Context, op, name string) error {
-					if trusted {
+					if trusted.Load() {
 						return nil
 					}
 					time.Sleep(time.Second)
@@ -1173,7 +1173,7 @@ func TestKnockIsNotAnsweredByAQuestionBeforeIt(t *testing.T) {
 				}
 				first := s.b.Knock()
 				time.Sleep(time.Second / 2)
-				trusted = true
+				trusted.Store(true)
 				<-s.b.Knock()
 				s.ok(s.stat(""))
 				<-first
