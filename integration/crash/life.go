@@ -43,7 +43,7 @@ func (s *stage) live(t *testing.T, a aim, patient bool) (hit bool) {
 	g := s.begin(t, a)
 	if err := s.daemon.AwaitReady(); err == nil {
 		s.blame(t, s.check(t, g, patient))
-		if !t.Failed() {
+		if !t.Failed() && !g.isOver() { // one that died meanwhile has not shown all that it owes
 			s.load(t, g)
 		}
 	} else if !errors.Is(err, process.ErrEnded) {
@@ -162,32 +162,53 @@ func (s *stage) lives(g *gate) bool {
 // dying is how long a process that was killed may take to be gone.
 const dying = 2 * time.Second
 
-// judge returns how what the server has is not what it may have. What it has is what the workers go on from.
+// judge returns how what the server has is not what it may have, right after a daemon's death. What it has is what the workers go
+// on from, unless something may be owed to it.
 func (s *stage) judge(t *testing.T) (harms []harm) {
 	t.Helper()
 	for _, w := range s.workers {
 		found, temps := s.has(t, w.name)
 		s.sum.temps += len(temps)
-		at, _, more := explain(found, w.may)
-		harms = append(harms, inside(w.name, more)...)
-		if len(w.may) > 1 {
-			switch {
-			case at.grows != "":
-				s.sum.torn++
-			case at.explains(w.now):
-				s.sum.nothing++
-			default:
-				s.sum.whole++
-			}
+		more := w.past.halves(found)
+		if !s.owing() {
+			more = s.settle(w, found)
 		}
-		w.found(found, at)
+		harms = append(harms, inside(w.name, more)...)
 	}
 	found, temps := s.has(t, logbookDir)
 	s.sum.temps += len(temps)
-	log := found[logbookName].content
-	harms = append(harms, s.log.explain(log)...)
-	s.log.found(log)
+	if !s.owing() {
+		harms = append(harms, s.settleLog(found)...)
+	}
 	return append(harms, inside(logbookDir, onlyLog(found))...)
+}
+
+// owing reports whether programs are told before the server has what they did.
+func (s *stage) owing() bool { return s.commit == "background" }
+
+// settle takes what was found for what worker w goes on from, and returns how it may not be so.
+func (s *stage) settle(w *worker, found world) (harms []harm) {
+	at, _, harms := explain(found, w.may)
+	if len(w.may) > 1 {
+		switch {
+		case at.grows != "":
+			s.sum.torn++
+		case at.explains(w.now):
+			s.sum.nothing++
+		default:
+			s.sum.whole++
+		}
+	}
+	w.found(found, at)
+	return harms
+}
+
+// settleLog is settle for the common log.
+func (s *stage) settleLog(found world) (harms []harm) {
+	log := found[logbookName].content
+	harms = s.log.explain(log)
+	s.log.found(log)
+	return harms
 }
 
 // onlyLog returns what does not belong beside the log.
@@ -231,33 +252,39 @@ func (s *stage) homes() map[string][]state {
 	return homes
 }
 
-// check returns how what programs see, and what the server has, is not what was found right after the daemon before was
-// killed. If it is patient it waits until no temporary name is left. The daemon may be killed meanwhile.
+// check returns how what programs see behind a restart, and what the server has, is not what it may be. If it is patient it waits
+// until nothing is owed and no temporary name is left. The daemon may be killed meanwhile.
 func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
 	t.Helper()
-	homes := s.homes()
 	var open []string // temporary names that programs see
-	for name, want := range homes {
-		dir := filepath.Join(s.daemon.Mount(connection), name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			s.unlessDead(t, g, "mkdir", err)
+	for _, w := range s.workers {
+		seen, temps, ok := s.sees(t, g, w.name)
+		if !ok {
 			return harms
 		}
-		seen, temps, err := look(dir)
-		if err != nil {
-			s.unlessDead(t, g, "read the mount", err)
-			return harms
+		open = append(open, temps...)
+		if s.owing() {
+			harms = append(harms, inside(w.name, s.settle(w, seen))...)
+			continue
 		}
-		for _, temp := range temps {
-			open = append(open, filepath.Join(name, temp))
-		}
-		_, _, more := explain(seen, want)
-		for _, h := range inside(name, more) {
-			harms = append(harms, harm{h.name, shown, "to programs " + h.text + ", as the server has it"})
-		}
+		_, _, more := explain(seen, w.rests())
+		harms = append(harms, asShown(w.name, more)...)
 	}
-	temps, more := s.await(t, g, homes, patient)
-	harms = append(harms, more...)
+	seen, temps, ok := s.sees(t, g, logbookDir)
+	if !ok {
+		return harms
+	}
+	open = append(open, temps...)
+	if s.owing() {
+		harms = append(harms, s.settleLog(seen)...)
+	} else {
+		_, _, more := explain(seen, s.homes()[logbookDir])
+		harms = append(harms, asShown(logbookDir, more)...)
+	}
+	if len(harms) > 0 {
+		return harms
+	}
+	temps, harms = s.await(t, g, patient)
 	for _, temp := range temps {
 		harms = append(harms, harm{temp, left, fmt.Sprintf("is still on the server %v after the restart", s.patience)})
 	}
@@ -269,13 +296,40 @@ func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
 	return harms
 }
 
-// await returns how what the server has is not what homes say. If it is patient it waits until no temporary name is left, and
-// returns those that are in the end.
-func (s *stage) await(t *testing.T, g *gate, homes map[string][]state, patient bool) (temps []string, harms []harm) {
+// asShown returns harms that programs see, and the server has not.
+func asShown(dir string, harms []harm) []harm {
+	for i, h := range inside(dir, harms) {
+		harms[i] = harm{h.name, shown, "to programs " + h.text + ", as the server has it"}
+	}
+	return harms
+}
+
+// sees returns what programs see in the directory name, which is made if it is not there; ok is false if the daemon is dead.
+func (s *stage) sees(t *testing.T, g *gate, name string) (seen world, temps []string, ok bool) {
+	t.Helper()
+	dir := filepath.Join(s.daemon.Mount(connection), name)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		s.unlessDead(t, g, "mkdir", err)
+		return nil, nil, false
+	}
+	seen, temps, err := look(dir)
+	if err != nil {
+		s.unlessDead(t, g, "read the mount", err)
+		return nil, nil, false
+	}
+	for i := range temps {
+		temps[i] = filepath.Join(name, temps[i])
+	}
+	return seen, temps, true
+}
+
+// await returns how what the server has is not what programs see. If it is patient it waits until nothing is owed and no temporary name is
+// left, and returns those that are in the end.
+func (s *stage) await(t *testing.T, g *gate, patient bool) (temps []string, harms []harm) {
 	t.Helper()
 	for deadline := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
-		temps = nil
-		for name, want := range homes {
+		temps, harms = nil, nil
+		for name, want := range s.homes() {
 			found, left := s.has(t, name)
 			for _, temp := range left {
 				temps = append(temps, filepath.Join(name, temp))
@@ -284,10 +338,14 @@ func (s *stage) await(t *testing.T, g *gate, homes map[string][]state, patient b
 			harms = append(harms, inside(name, more)...)
 		}
 		switch {
-		case len(harms) > 0, len(temps) == 0, !patient, g.isOver():
+		case g.isOver(), !patient && s.owing():
+			return nil, nil
+		case len(harms) > 0 && !s.owing():
 			return nil, harms
+		case len(harms) == 0 && (len(temps) == 0 || !patient):
+			return nil, nil
 		case time.Now().After(deadline):
-			return temps, nil
+			return temps, harms
 		}
 	}
 }

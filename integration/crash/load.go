@@ -35,6 +35,7 @@ type worker struct {
 	may     []state // what the server may have; read by others when run has returned
 	records int
 	claim   string   // what its daemon left of an exclusive creation, and the next one may remove; "" is nothing
+	past    past     // what the server may have while something is owed to it
 	trail   []string // the last things it did
 	acked   int64    // bytes of content that it was told are safe
 	calls   int      // changes that it was told are done
@@ -42,7 +43,7 @@ type worker struct {
 
 // newWorker works at name, which lies in mount.
 func newWorker(mount, name string, rng *rand.Rand) *worker {
-	return &worker{name: name, dir: filepath.Join(mount, name), rng: rng, now: world{}, may: []state{{world: world{}}}}
+	return &worker{name: name, dir: filepath.Join(mount, name), rng: rng, now: world{}, may: []state{{world: world{}}}, past: newPast()}
 }
 
 // run works until something fails, which it does when the daemon is dead.
@@ -79,6 +80,7 @@ func jobs() []job {
 		{2, "rename while open", (*worker).renameOpen},
 		{3, "unlink", (*worker).unlink},
 		{2, "unlink while open", (*worker).unlinkOpen},
+		{1, "unlink a large one at once", (*worker).unlinkLarge},
 		{2, "mkdir", (*worker).mkdir},
 		{1, "rename a directory", (*worker).renameDir},
 		{1, "rename a directory while a file is open", (*worker).renameDirOpen},
@@ -127,6 +129,9 @@ func (w *worker) next() job {
 func (w *worker) step(what string, next world, do func() error, via ...state) error {
 	w.trail = append(w.trail[max(0, len(w.trail)-15):], what)
 	w.may = append([]state{{world: w.now}, {world: next}}, via...)
+	for _, s := range w.may[1:] {
+		w.remember(s)
+	}
 	if err := do(); err != nil {
 		return err
 	}
@@ -142,6 +147,19 @@ func (w *worker) step(what string, next world, do func() error, via ...state) er
 	return nil
 }
 
+// remember notes the contents of s, each of which comes to the server whole or not at all.
+func (w *worker) remember(s state) {
+	if s.claim != "" {
+		w.past.claims[s.claim] = true
+		return
+	}
+	for _, n := range s.world {
+		if n.kind == 0 && len(n.content) < bigSize {
+			w.past.contents[string(n.content)] = true
+		}
+	}
+}
+
 // found says that the tree was found so, in the state s.
 func (w *worker) found(at world, s state) {
 	if s.claim == "" {
@@ -152,6 +170,7 @@ func (w *worker) found(at world, s state) {
 		w.claim = s.claim
 	}
 	w.may = w.rests()
+	w.remember(state{world: at})
 }
 
 // rests returns what the tree may be while nothing is done.
@@ -483,6 +502,19 @@ func (w *worker) unlinkOpen() (bool, error) {
 		err = w.write(f, w.record(size))
 		return closing(f, errors.Join(err, os.Remove(w.path(name))))
 	})
+}
+
+// unlinkLarge removes a large file while it may still be owed, and on its way.
+func (w *worker) unlinkLarge() (bool, error) {
+	if !w.big {
+		return false, nil
+	}
+	name, content := w.newName("u"), w.record(bigSize)
+	err := w.step("create "+name, w.now.with(name, content), func() error { return w.put(name, os.O_CREATE|os.O_TRUNC, content) })
+	if err == nil {
+		err = w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+	}
+	return true, err
 }
 
 func (w *worker) mkdir() (bool, error) {

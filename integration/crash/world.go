@@ -238,6 +238,37 @@ func tell(n node) string {
 	return fmt.Sprintf("%d bytes of [%s]", len(n.content), strings.Join(records, ", "))
 }
 
+// past are the contents that the files of a tree have had, and the names that were created exclusively. A server to which
+// something is owed has any of them.
+type past struct {
+	contents map[string]bool
+	claims   map[string]bool
+}
+
+func newPast() past { return past{contents: map[string]bool{}, claims: map[string]bool{}} }
+
+// halves returns which files of found have a content that no version of any file had: nor is it one with a part of an append behind it.
+func (p past) halves(found world) (harms []harm) {
+	for name, n := range found {
+		content := string(n.content)
+		if n.kind != 0 || len(content) >= bigSize || p.contents[content] || content == "" && p.claims[name] || p.isGrowing(content) {
+			continue
+		}
+		harms = append(harms, harm{name, half, "has a content that no file ever had: " + tell(n)})
+	}
+	return harms
+}
+
+// isGrowing reports whether content lies between one that a file had and a longer one that it had later.
+func (p past) isGrowing(content string) bool {
+	less, more := false, false
+	for known := range p.contents {
+		less = less || known != "" && strings.HasPrefix(content, known)
+		more = more || strings.HasPrefix(known, content)
+	}
+	return less && more
+}
+
 // temporary is how uploads under way are called. They are nobody's files.
 var temporary = regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}~?$`)
 
