@@ -432,6 +432,18 @@ func (d *dying) hook(site string) {
 	}
 }
 
+// spare lets it live for ever from now on, and reports whether it has lived until now.
+func (d *dying) spare() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.sites) >= d.at {
+		return false
+	}
+	d.at = math.MaxInt
+	d.armed.Store(false)
+	return true
+}
+
 // step is one thing that a program does, and what it makes of the files that it was told are there.
 type step struct {
 	name string
@@ -566,8 +578,7 @@ func (w *world) lives(d *dying) bool {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	d.armed.Store(false)
-	return true
+	return d.spare()
 }
 
 // dieAt returns the steps that the daemon took, and whether it died at the one asked for.
