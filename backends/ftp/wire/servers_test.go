@@ -235,6 +235,26 @@ func TestGivenUpAtOnce(t *testing.T) {
 	})
 }
 
+// TestGivenUpByAnother: who reads a transfer that another gives up may use the session as soon as he has heard of the end.
+func TestGivenUpByAnother(t *testing.T) {
+	server := servers.NewFTP(t, servers.FTPOptions{Kind: servers.PyFTPdlib, TLS: servers.Explicit})
+	s := logIn(t, options(t, server, servers.Explicit, server.Address()))
+	_, err := store(t.Context(), s, "STOR "+server.Root+"/file", some(4<<20))
+	ok(t, err)
+	for n := range 50 {
+		d, err := s.Retrieve(t.Context(), server.Root+"/file", 0)
+		ok(t, err)
+		time.AfterFunc(time.Duration(n)*20*time.Microsecond, d.Cancel)
+		if _, err := io.Copy(io.Discard, d); err == nil {
+			_, err = d.End(t.Context())
+		}
+		d.Cancel()
+		if _, err = s.Do(t.Context(), "NOOP"); err != nil {
+			t.Fatalf("%d: %v", n, err)
+		}
+	}
+}
+
 // TestNoTickets: proftpd demands that sessions are resumed, and gives no tickets before TLS 1.3. The refusal says what to do.
 func TestNoTickets(t *testing.T) {
 	server := servers.NewFTP(t, servers.FTPOptions{Kind: servers.ProFTPD, TLS: servers.Explicit, MaxTLS: tls.VersionTLS12})

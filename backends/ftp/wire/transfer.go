@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type transfer struct {
 	ending   atomic.Bool   // all content has been written
 	tooEarly atomic.Bool   // the server called an upload complete before it was
 	gone     chan struct{} // closed by Cancel
+	leaving  sync.Mutex    // held by Cancel
 }
 
 var (
@@ -321,13 +323,19 @@ func (d *Download) Before() []Reply { return d.t.asked() }
 func (d *Download) Unsealed() bool { return d.t.data.unsealed() }
 
 // Cancel gives up early; a Read under way ends. The session is brought back into step in the background, or spoiled.
-func (d *Download) Cancel() {
-	t := d.t
+func (d *Download) Cancel() { d.t.leave() }
+
+// leave gives the transfer up, and reports whether nobody had before. When it returns the session waits for the end of the transfer,
+// whoever came first: its content may have ended by the other's doing, and who sees that gives the session to the next.
+func (t *transfer) leave() bool {
+	t.leaving.Lock()
+	defer t.leaving.Unlock()
 	if t.over.Swap(true) {
-		return
+		return false
 	}
 	close(t.gone)
 	t.s.settle(t)
+	return true
 }
 
 // Upload is content on its way to the server. It is used by one goroutine at a time, but Cancel may come from any. End or
@@ -491,11 +499,7 @@ func (t *transfer) answers(ctx context.Context, reply Reply) (list []Reply, err 
 // Cancel gives up; a Write under way ends. The session is brought back into step in the background, or spoiled. The server
 // may take what came for the whole: the name should be a temporary one.
 func (u *Upload) Cancel() {
-	t := u.t
-	if t.over.Swap(true) {
-		return
+	if u.t.leave() {
+		u.loan.end()
 	}
-	close(t.gone)
-	t.s.settle(t)
-	u.loan.end()
 }
