@@ -80,7 +80,7 @@ func (s *Session) Do(ctx context.Context, commands ...string) ([]Reply, error) {
 				return replies, lost("command", true, err)
 			}
 			if x.reply.Code == 421 {
-				return replies, lost("command", true, &hangUp{x.reply})
+				return replies, lost("command", true, s.spoil(&hangUp{x.reply}))
 			}
 			replies = append(replies, x.reply)
 		}
@@ -96,7 +96,7 @@ func (s *Session) ask(ctx context.Context, command string) (Reply, error) {
 		err = s.wait(ctx, x.done)
 	}
 	if err == nil && x.reply.Code == 421 {
-		err = &hangUp{x.reply}
+		err = s.spoil(&hangUp{x.reply})
 	}
 	if err != nil {
 		return Reply{}, lost("command", sent, err)
