@@ -246,7 +246,7 @@ func TestGivenUpByAnother(t *testing.T) {
 		ok(t, err)
 		time.AfterFunc(time.Duration(n)*20*time.Microsecond, d.Cancel)
 		if _, err := io.Copy(io.Discard, d); err == nil {
-			_, err = d.End(t.Context())
+			d.End(t.Context()) // it may have ended before it was given up
 		}
 		d.Cancel()
 		if _, err = s.Do(t.Context(), "NOOP"); err != nil {
