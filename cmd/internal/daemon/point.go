@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
 )
 
 // points makes and guards the directories that connections are mounted on.
@@ -73,32 +74,7 @@ func (p *points) save() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(p.file, append(text, '\n'), 0o600)
-}
-
-// replaceFile puts content in the place of path, all at once and durably.
-func replaceFile(path string, content []byte, mode os.FileMode) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp.Name()))
-		}
-	}()
-	_, err = temp.Write(content)
-	if err := errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return dirs.Replace(p.file, append(text, '\n'), 0o600)
 }
 
 // check refuses a directory that would cover another mount or something of the daemon's own. others are the directories

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
 )
 
@@ -222,13 +223,11 @@ func (c *draft) checkDependencies(arrivals []*arrival, q control.ImportRequest, 
 	k := control.Check{Check: "dependencies", OK: true}
 	for _, in := range arrivals {
 		a.Missing = append(a.Missing, in.missing...)
+		if q.ExcludeMissing {
+			continue
+		}
 		for _, m := range in.missing {
-			if q.ExcludeMissing && m.Kind == "variable" { // what else refers to it keeps the reference
-				continue
-			}
-			if !q.ExcludeMissing {
-				k.Detail = append(k.Detail, fmt.Sprintf("%s %q is not here, and is needed by %s", m.Kind, m.Name, strings.Join(m.UsedBy, ", ")))
-			}
+			k.Detail = append(k.Detail, fmt.Sprintf("%s %q is not here, and is needed by %s", m.Kind, m.Name, strings.Join(m.UsedBy, ", ")))
 		}
 	}
 	if len(k.Detail) > 0 {
@@ -277,10 +276,7 @@ func (d *Daemon) keepWaiting(all map[string]bool) error {
 	}
 	text, err := json.Marshal(slices.Sorted(maps.Keys(all)))
 	if err == nil {
-		err = os.WriteFile(d.waiting()+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(d.waiting()+".new", d.waiting())
+		err = dirs.Replace(d.waiting(), text, 0o600)
 	}
 	if err == nil {
 		d.imported = all

@@ -63,7 +63,7 @@ func (d *Daemon) follow(ctx context.Context, watcher *fsnotify.Watcher, changes 
 	}
 }
 
-// concerns leaves out what editors and replaceFile leave beside a definition, and what changes no content.
+// concerns leaves out what editors and dirs.Replace leave beside a definition, and what changes no content.
 func concerns(event fsnotify.Event) bool {
 	name := filepath.Base(event.Name)
 	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasPrefix(name, "#") {

@@ -1,5 +1,6 @@
-// Package dirs says where pierfs keeps its things, for hand and daemon alike: what systemd hands a service, else the usual
-// places of root, else those that the XDG base directory specification gives a user.
+// Package dirs says where pierfs keeps its things, for hand and daemon alike, and puts small files there so that they outlive a
+// loss of power. The directories are what systemd hands a service, else the usual places of root, else those that the XDG base
+// directory specification gives a user.
 package dirs
 
 import (

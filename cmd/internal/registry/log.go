@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
 )
 
@@ -78,7 +79,7 @@ func (r *Registry) append(e *Entry) error {
 		return err
 	}
 	if r.seq == 0 {
-		if err := syncDir(r.dir); err != nil {
+		if err := dirs.Sync(r.dir); err != nil {
 			return err
 		}
 	}
@@ -263,34 +264,4 @@ func ownerOf(config string, names []string) Author {
 		}
 	}
 	return Author{}
-}
-
-// writeFile puts a file in its place as a whole, synced.
-func writeFile(name string, content []byte, mode os.FileMode) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(temp.Name())
-		}
-	}()
-	_, err = temp.Write(content)
-	if err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -33,6 +33,7 @@ import (
 	"sync"
 	"time"
 
+	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
 )
 
@@ -119,7 +120,7 @@ func openKey(file string) ([]byte, error) {
 	}
 	key = make([]byte, sha256.Size)
 	rand.Read(key)
-	return key, writeFile(file, key, 0o400)
+	return key, dirs.Replace(file, key, 0o400)
 }
 
 // cipherOf returns the cipher of objects; its key is another one than that of their names.
@@ -156,7 +157,7 @@ func (r *Registry) keep(content []byte) (string, error) {
 	}
 	nonce := make([]byte, r.aead.NonceSize())
 	rand.Read(nonce)
-	return name, writeFile(file, r.aead.Seal(nonce, nonce, content, []byte(name)), 0o400)
+	return name, dirs.Replace(file, r.aead.Seal(nonce, nonce, content, []byte(name)), 0o400)
 }
 
 // object returns a content that was kept.
@@ -292,7 +293,7 @@ func (r *Registry) note(e *Entry, now, files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(r.pending(), text, 0o600)
+	return dirs.Replace(r.pending(), text, 0o600)
 }
 
 // finish enters a change whose files are written, and takes the note away.
