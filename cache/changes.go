@@ -297,15 +297,9 @@ func (t *Tree) makeChanges() {
 			continue
 		}
 		free.give()
-		timer := time.NewTimer(sleep)
-		select {
-		case <-t.changes.news:
-		case <-timer.C:
-		case <-t.ctx.Done():
-			timer.Stop()
+		if !t.pauseUnless(t.changes.news, sleep) {
 			return
 		}
-		timer.Stop()
 	}
 }
 

@@ -127,15 +127,9 @@ func (t *Tree) drain() {
 				t.unqueue(f)
 			})
 		}
-		timer := time.NewTimer(t.queue.sleeps())
-		select {
-		case <-t.queue.news:
-		case <-timer.C:
-		case <-t.ctx.Done():
-			timer.Stop()
+		if !t.pauseUnless(t.queue.news, t.queue.sleeps()) {
 			return
 		}
-		timer.Stop()
 	}
 }
 

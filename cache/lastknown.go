@@ -87,13 +87,7 @@ func (t *Tree) listLastKnown(dir string, l *Listing) bool {
 	if !ok {
 		return false
 	}
-	o := t.overlay(dir)
-	over := o.lay(known)
-	rest := o.rest()
-	l.change(func() {
-		l.list, l.over, l.rest = known, over, rest
-		l.ends, l.done = asked.Add(t.options.MetadataTTL), true
-	})
+	t.fillKnown(dir, l, known, asked)
 	return true
 }
 

@@ -155,6 +155,12 @@ func (t *Tree) listKnown(dir string, l *Listing) bool {
 		return false
 	}
 	t.attrs.Seen(dir)
+	t.fillKnown(dir, l, known, asked)
+	return true
+}
+
+// fillKnown makes l known, which dir held when it was asked for, and what is to be seen over that.
+func (t *Tree) fillKnown(dir string, l *Listing, known *attr.List, asked time.Time) {
 	o := t.overlay(dir)
 	over := o.lay(known)
 	rest := o.rest()
@@ -162,7 +168,6 @@ func (t *Tree) listKnown(dir string, l *Listing) bool {
 		l.list, l.over, l.rest = known, over, rest
 		l.ends, l.done = asked.Add(t.options.MetadataTTL), true
 	})
-	return true
 }
 
 // list fetches dir into l and into what is known.

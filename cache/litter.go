@@ -199,10 +199,15 @@ func (t *Tree) sweepLitter() {
 }
 
 // pause waits, and reports whether the Tree is still there.
-func (t *Tree) pause(d time.Duration) bool {
+func (t *Tree) pause(d time.Duration) bool { return t.pauseUnless(nil, d) }
+
+// pauseUnless is pause that news ends early.
+func (t *Tree) pauseUnless(news <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
+	case <-news:
+		return true
 	case <-timer.C:
 		return true
 	case <-t.ctx.Done():
