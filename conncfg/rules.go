@@ -287,15 +287,14 @@ func checkMode(s *setting) *problem {
 // checkTempName keeps uploads from gathering under the final name or under a name that all of them share.
 func checkTempName(s *setting) *problem {
 	const hint = `write a name with NAME (the file's) or XXXX (random) in it, such as ".NAME.part-XXXX", or "none"`
-	switch pattern := s.text; {
-	case pattern == tempNone:
+	pattern := s.text
+	if pattern == tempNone {
 		return nil
-	case strings.Contains(pattern, "/"):
-		return invalid("contains a slash", "uploads gather beside their target; "+hint)
-	case strings.IndexFunc(pattern, unicode.IsControl) >= 0:
-		return invalid("contains a control character", hint)
-	case len(pattern) > 64:
-		return &problem{CodeRange, "is longer than 64 characters", hint}
+	}
+	if p := checkBeside(pattern, "uploads gather beside their target", hint); p != nil {
+		return p
+	}
+	switch {
 	case pattern == "NAME":
 		return invalid("is the target itself", `write "none" if that is meant`)
 	case !strings.Contains(pattern, "NAME") && !strings.Contains(pattern, "XXXX"):
@@ -316,15 +315,24 @@ func warnInPlace(s *setting) *problem {
 // checkDoneFile keeps the file that tells of an upload apart from the upload itself.
 func checkDoneFile(s *setting) *problem {
 	const hint = `write a name with NAME (the file's) in it, such as "NAME.done"`
-	switch pattern := s.text; {
+	if p := checkBeside(s.text, "it stands beside the file", hint); p != nil {
+		return p
+	}
+	if strings.Count(s.text, "NAME") != 1 || s.text == "NAME" {
+		return invalid("is not a name of its own for each file", hint)
+	}
+	return nil
+}
+
+// checkBeside keeps a pattern to what the name of a file beside another one may be; why is told of one that would lie elsewhere.
+func checkBeside(pattern, why, hint string) *problem {
+	switch {
 	case strings.Contains(pattern, "/"):
-		return invalid("contains a slash", "it stands beside the file; "+hint)
+		return invalid("contains a slash", why+"; "+hint)
 	case strings.IndexFunc(pattern, unicode.IsControl) >= 0:
 		return invalid("contains a control character", hint)
 	case len(pattern) > 64:
 		return &problem{CodeRange, "is longer than 64 characters", hint}
-	case strings.Count(pattern, "NAME") != 1 || pattern == "NAME":
-		return invalid("is not a name of its own for each file", hint)
 	}
 	return nil
 }
