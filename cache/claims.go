@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -89,11 +90,7 @@ func (t *Tree) removeClaims(ctx context.Context) error {
 func (t *Tree) leftClaims() map[string]time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	left := map[string]time.Time{}
-	for name, at := range t.litter.claims {
-		left[name] = at
-	}
-	return left
+	return maps.Clone(t.litter.claims)
 }
 
 // removeClaim removes name if it is the empty file that was made at the time at.

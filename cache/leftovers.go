@@ -57,17 +57,12 @@ func (t *Tree) noteLeftover(name string, info backends.Info, now time.Time) {
 	}
 	t.mu.Lock()
 	before, known := l.seen[name]
-	if !known && len(l.seen) < maxLeftovers {
-		l.seen[name] = leftover{info, now}
+	due := known && now.Sub(before.seen) >= leftoverSeen
+	if due || !known && len(l.seen) < maxLeftovers {
+		l.seen[name] = leftover{info, now} // should the server refuse, it is not asked at each listing
 	}
 	t.mu.Unlock()
-	if !known || now.Sub(before.seen) < leftoverSeen {
-		return
-	}
-	t.mu.Lock()
-	l.seen[name] = leftover{info, now} // should the server refuse, it is not asked at each listing
-	t.mu.Unlock()
-	if before.info.SameVersion(info) && t.note(name) { // the listing's end has it removed
+	if due && before.info.SameVersion(info) && t.note(name) { // the listing's end has it removed
 		t.log.Info("a temporary file that an upload left more than a day ago is removed", "name", name, "changed", info.ModTime)
 	}
 }

@@ -2,8 +2,9 @@ package ftp
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -176,7 +177,11 @@ func (b *Backend) status(ctx context.Context, s *wire.Session, dir string) ([]st
 }
 
 // unforeseen returns a number that who made the files of a server cannot have known.
-func unforeseen() string { return strconv.Itoa(1_000_000 + rand.IntN(1_000_000_000)) }
+func unforeseen() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return strconv.FormatUint(1_000_000+binary.BigEndian.Uint64(b[:])%1_000_000_000, 10)
+}
 
 // showsItself reports whether lines are the listing of a directory, as its own name in it proves, and nothing in it may have been
 // changed on the way: 0xff has a meaning of its own on a control connection.
