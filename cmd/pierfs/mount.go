@@ -341,17 +341,24 @@ func (h *hand) startDaemon(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	// The daemon says that it is ready as it says it to systemd: over a socket whose abstract name nobody can guess.
-	name := "@pierfs-" + rand.Text()
-	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
 	cmd := exec.Command(program, "--runtime-dir", h.dirs.Runtime, "--config-dir", h.dirs.Config, "--exit-idle")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	_, err = launch(ctx, cmd, logFile)
+	return err
+}
+
+// launch starts a daemon, without the password that this process may have been given, and returns when it is ready. What it
+// returns is told once the daemon has ended.
+func launch(ctx context.Context, cmd *exec.Cmd, logFile string) (<-chan error, error) {
+	// The daemon says that it is ready as it says it to systemd: over a socket whose abstract name nobody can guess.
+	name := "@pierfs-" + rand.Text()
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	defer ready.Close()
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, passwordVariable+"=") && !strings.HasPrefix(entry, "NOTIFY_SOCKET=") {
 			cmd.Env = append(cmd.Env, entry)
@@ -359,14 +366,16 @@ func (h *hand) startDaemon(ctx context.Context) error {
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+name)
 	if err := cmd.Start(); err != nil {
-		return control.Errorf(control.NotRunning, "start %s: %v", program, err)
+		return nil, control.Errorf(control.NotRunning, "start %s: %v", cmd.Path, err)
 	}
-	ended := make(chan error, 1)
-	go func() { // reaps it if it ends at once; else this process ends first
-		ended <- cmd.Wait()
+	ended := make(chan error, 2) // one for awaitReady, one for the caller
+	go func() {                  // reaps it if it ends at once; else this process ends first
+		err := cmd.Wait()
+		ended <- err
+		ended <- err
 		ready.Close()
 	}()
-	return awaitReady(ctx, ready, ended, logFile)
+	return ended, awaitReady(ctx, ready, ended, logFile)
 }
 
 // awaitReady reads what the daemon tells its service manager until it is ready, has ended, or takes too long.

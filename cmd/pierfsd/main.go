@@ -66,6 +66,7 @@ type flags struct {
 	logFormat string
 	logLevel  string
 	exitIdle  bool
+	private   bool
 }
 
 func command(stdout, stderr io.Writer) *cobra.Command {
@@ -88,6 +89,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	set.StringVar(&f.dirs.Runtime, "runtime-dir", f.dirs.Runtime, "control socket and lock")
 	set.StringVar(&f.dirs.MountRoot, "mount-root", f.dirs.MountRoot, "connections appear below it as ENV/NAME")
 	set.BoolVar(&f.exitIdle, "exit-idle", false, "end when nothing is mounted any more")
+	set.BoolVar(&f.private, "private", false, "serve one hand, mount nothing, and end when standard input does")
 	all := root.PersistentFlags()
 	all.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	all.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -143,6 +145,9 @@ func serve(f flags, stderr io.Writer) error {
 		return fmt.Errorf("keep secrets out of core files: %w", err)
 	}
 	daemon.LimitMemory(log)
+	if f.private {
+		f.dirs.State = readable(f.dirs.State, f.dirs.Runtime)
+	}
 	floor, err := daemon.Real(f.dirs)
 	if err != nil {
 		return err
@@ -161,7 +166,29 @@ func serve(f flags, stderr io.Writer) error {
 		Notify:   daemon.Notify(log),
 		ExitIdle: f.exitIdle,
 	})
+	if f.private {
+		return d.RunPrivate(untilEnd(ctx, os.Stdin))
+	}
 	return d.Run(ctx, hangups)
+}
+
+// readable returns dir, or other if there is nothing in dir, or nothing for us: whose trust cannot be read trusts nobody.
+func readable(dir, other string) string {
+	if file, err := os.Open(filepath.Join(dir, "trust")); err == nil {
+		file.Close()
+		return dir
+	}
+	return other
+}
+
+// untilEnd returns a context that ends with ctx, or when whoever writes to in has closed it or died.
+func untilEnd(ctx context.Context, in io.Reader) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with the process, if not before
+		defer cancel()
+		_, _ = io.Copy(io.Discard, in) // an error is an end too
+	}()
+	return ctx
 }
 
 // absolute returns dir as a path that keeps its meaning, with the links above it followed: what the kernel calls a mount
