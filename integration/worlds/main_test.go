@@ -51,7 +51,19 @@ type machine struct {
 
 func newMachine(t testing.TB) machine {
 	t.Helper()
-	m := machine{dir: t.TempDir()}
+	dir, err := os.MkdirTemp("", "pierfs-world-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil { // other users come to it too
+		t.Fatal(err)
+	}
+	m := machine{dir: dir}
 	if err := os.MkdirAll(filepath.Join(m.dir, "etc", "connections"), 0o700); err != nil {
 		t.Fatal(err)
 	}
