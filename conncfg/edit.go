@@ -95,6 +95,11 @@ func Secrets() []string {
 	return slices.Collect(fieldNames(func(f *field) bool { return f.kind == secret }))
 }
 
+// FieldNames returns the names of all fields, in the order in which definitions are best written.
+func FieldNames() []string {
+	return slices.Collect(fieldNames(func(*field) bool { return true }))
+}
+
 // amendment sets one key of a TOML file, or removes it.
 type amendment struct {
 	table []string // path of the table; nil is the top of the file

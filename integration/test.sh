@@ -60,7 +60,11 @@ packages() {
 		curl curl
 		gcc gcc
 		ld binutils
+		zsh zsh
+		fish fish
+		mandoc mandoc
 	END
+	[ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
 	[ -x /usr/bin/python3 ] || echo python3 # for pyftpdlib, whatever else is called python3 here
 	[ -e /usr/include/stdlib.h ] || echo libc6-dev # the race detector is linked with it
 }

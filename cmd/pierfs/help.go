@@ -174,6 +174,9 @@ path is the absolute working directory; /~/dir is relative to the login director
 	case "import":
 		return help{"Before anything is written it is asked: is the format valid, are the names free, is there what the definitions need? If one answer\nis no, nothing is imported. Secrets do not travel: what must be given again is listed, and the status is 78 then. Keys, programs,\nfiles of secrets and mountPoints outside the mount root are never taken over. What was imported is mounted by `pierfs apply`.",
 			[]string{"pierfs import partner.zip --dry-run", "pierfs import partner.zip --rename partner2 --map-env Test=Production", "pierfs import connections.json --overwrite --exclude-missing"}}
+	case "completion":
+		return help{"Names of connections, environments, variables and files at servers are asked for as they stand, of a daemon that answers within half\na second; else none are offered. The package installs these scripts; by hand, for this shell alone: source <(pierfs completion bash)",
+			[]string{"pierfs completion bash", "pierfs completion zsh", "pierfs completion fish"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}

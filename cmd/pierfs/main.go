@@ -152,7 +152,7 @@ relative to its working directory.`,
 			return usageError{fmt.Errorf("there is no command %q", args[0])}
 		},
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true // there is one of ours
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	set := root.PersistentFlags()
 	set.StringVar(&h.dirs.Runtime, "runtime-dir", h.dirs.Runtime, "which daemon: its runtime directory ($PIERFS_RUNTIME_DIR)")
@@ -167,9 +167,10 @@ relative to its working directory.`,
 		h.queueCommand(), h.metricsCommand(), h.cacheCommand(),
 		h.createCommand(), h.editCommand(), h.copyCommand(), h.moveCommand(), h.deleteCommand(), h.diffCommand(), h.nameCommand(),
 		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(), h.exportCommand(), h.importCommand(),
-		h.versionCommand(),
+		h.versionCommand(), h.completionCommand(),
 	)
 	explain(root)
+	h.complete(root)
 	return root
 }
 
