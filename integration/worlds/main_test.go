@@ -88,7 +88,7 @@ func (m machine) command(t testing.TB, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(programs.Dir, "pierfs"), args...)
-	cmd.Env = append(os.Environ(), "HOME="+m.dir, "SSH_AUTH_SOCK=")
+	cmd.Env = append(os.Environ(), "HOME="+m.dir, "TMPDIR="+m.dir, "SSH_AUTH_SOCK=")
 	for variable, dir := range map[string]string{"CONFIGURATION_DIRECTORY": "etc", "STATE_DIRECTORY": "state", "CACHE_DIRECTORY": "cache", "PIERFS_RUNTIME_DIR": "run"} {
 		cmd.Env = append(cmd.Env, variable+"="+filepath.Join(m.dir, dir))
 	}
