@@ -42,6 +42,17 @@ func (c *change) names() []string {
 	return []string{string(c.e.Name)}
 }
 
+// makes returns the name that is there once the change is made; "" if there is none.
+func (c *change) makes() string {
+	switch c.e.Kind {
+	case journal.Rename:
+		return string(c.e.To)
+	case journal.Mkdir:
+		return string(c.e.Name)
+	}
+	return ""
+}
+
 // changes are those that are owed, in their order. The lock is a leaf.
 type changes struct {
 	mu    sync.Mutex
@@ -203,12 +214,17 @@ func (l *changes) tried(c *change, err error) {
 	l.wake()
 }
 
-// retry has all changes tried now.
-func (l *changes) retry() {
+// retry has all changes tried now that wait because of an error that counts.
+func (l *changes) retry(counts func(error) bool) {
+	if l.count.Load() == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.list {
-		c.next = time.Time{}
+		if c.failed != nil && counts(c.failed) {
+			c.next = time.Time{}
+		}
 	}
 	l.wake()
 }
@@ -218,10 +234,17 @@ func (l *changes) describe(c *change, d *Due) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d.Sending, d.Tries, d.Reason, d.Held = c.sending, c.tries, cmp.Or(c.held, c.failed), c.held != nil
-	_, d.Conflict = errors.AsType[*clash](c.held)
+	d.Conflict = isClash(c.held)
 	if !c.sending && c.held == nil {
 		d.Next = c.next
 	}
+}
+
+// isStubborn reports whether c has failed before, and not for want of the server.
+func (l *changes) isStubborn(c *change) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.tries >= patience && !isOutage(c.failed)
 }
 
 func (l *changes) isHeld(c *change) bool {
@@ -305,7 +328,15 @@ func (t *Tree) makeChanges() {
 
 // makeChange makes c at the server.
 func (t *Tree) makeChange(c *change) {
-	err := t.options.Retry.Do(t.ctx, func(ctx context.Context) error { return t.carryOut(ctx, c) })
+	try := func() error {
+		return t.options.Retry.Do(t.ctx, func(ctx context.Context) error { return t.carryOut(ctx, c) })
+	}
+	err := try()
+	if lacks := t.lacksHome(t.ctx, c.makes(), err); lacks != "" && t.changes.isStubborn(c) {
+		if err = t.homeFor(t.ctx, lacks); err == nil {
+			err = try()
+		}
+	}
 	if lost, ok := errors.AsType[*forgone](err); ok {
 		t.conflicts.Add(1)
 		t.log.Error("a conflict: a change that is owed has lost its meaning and is not made", "kind", c.e.Kind, "name", c.e.Name, "to", c.e.To, "reason", lost)
@@ -316,10 +347,11 @@ func (t *Tree) makeChange(c *change) {
 		t.journal.Forget(c.e.Seq)
 		t.changes.remove(c)
 		t.queue.unpark()
+		t.isBack()
 		return
 	}
 	err = cmp.Or(err, error(errUnwritten))
-	if _, ok := errors.AsType[*clash](err); ok {
+	if isClash(err) {
 		t.conflicts.Add(1)
 	}
 	if !isOutage(err) {

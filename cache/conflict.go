@@ -24,7 +24,7 @@ const (
 )
 
 // errConflict holds a content back for a person.
-var errConflict = errors.New("somebody else changed the file meanwhile, and both versions are kept")
+var errConflict = &clash{why: "somebody else changed the file meanwhile, and both versions are kept"}
 
 // deliverBeside brings j to the server without touching what bears its name, or does as the policy says.
 func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
@@ -121,14 +121,15 @@ func (t *Tree) freeConflictName(ctx context.Context, name string) (string, error
 }
 
 // holdBack keeps what the file owes here until a person decides.
-func (f *File) holdBack(why error) error {
+func (f *File) holdBack(why *clash) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.owing.held = why
-	return f.faultLocked("publish", why)
+	name := f.name
+	f.mu.Unlock()
+	f.tree.conflicts.Add(1)
+	f.tree.log.Error("a conflict: what is owed waits for a person", "name", name, "reason", why)
+	return fault("publish", name, why)
 }
-
-func (f *File) faultLocked(op string, err error) error { return fault(op, f.name, err) }
 
 // lostTo notes that the server has d under another name, j.beside, or that it is in quarantine: the file's name is another's.
 func (f *File) lostTo(j *job, d *debt) error {

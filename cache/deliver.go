@@ -194,10 +194,18 @@ func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info
 		defer t.uploads.give()
 	}
 	j.linked = t.linked(j.name)
-	err = t.options.Retry.Do(ctx, func(ctx context.Context) error {
-		info, err = f.deliverOnce(ctx, j, d)
-		return err
-	})
+	try := func() error {
+		return t.options.Retry.Do(ctx, func(ctx context.Context) error {
+			info, err = f.deliverOnce(ctx, j, d)
+			return err
+		})
+	}
+	err = try()
+	if lacks := t.lacksHome(ctx, j.name, err); lacks != "" && f.isStubborn() {
+		if err = f.homeFor(ctx, lacks); err == nil {
+			err = try()
+		}
+	}
 	if err == nil && j.beside == "" && !j.inPlace {
 		err = t.tellDone(ctx, j.name)
 	}

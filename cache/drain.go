@@ -104,7 +104,22 @@ func (t *Tree) Wake() {
 	q.waiting = nil
 	q.mu.Unlock()
 	q.wake()
-	t.changes.retry()
+	t.changes.retry(func(error) bool { return true })
+}
+
+// isBack notes that the server has taken something: what waits because it was away is tried now.
+func (t *Tree) isBack() {
+	t.changes.retry(isOutage)
+	t.queue.isBack()
+}
+
+func (q *queue) isBack() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.pause > 0 {
+		q.pause, q.outage = 0, nil
+		q.wake()
+	}
 }
 
 // drain sends what is owed, until the Tree is closed. It is started by New, alone.
@@ -121,6 +136,9 @@ func (t *Tree) drain() {
 			lanes.Go(func() {
 				err := f.pay(t.ctx)
 				t.queue.tried(f, err)
+				if err == nil {
+					t.isBack()
+				}
 				if errors.Is(err, errParked) && !f.awaitsChange() { // it was made meanwhile
 					t.queue.unpark()
 				}
@@ -188,9 +206,6 @@ func (q *queue) tried(f *File, err error) {
 	defer q.mu.Unlock()
 	defer q.wake()
 	q.lanes--
-	if err == nil {
-		q.pause, q.outage = 0, nil
-	}
 	if errors.Is(err, errParked) {
 		q.parked = append(q.parked, f)
 		return

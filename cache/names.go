@@ -19,17 +19,19 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "mkdir", Name: name, Code: syscall.EEXIST}
 	}
-	if t.changes.concern(name) {
+	wanted := t.changes.isWanted(name)
+	if !wanted && t.changes.concern(name) {
 		return t.mkdirLater(ctx, name, perm)
 	}
 	listening, heard := t.listen(ctx)
-	if err := t.backend.Mkdir(listening, name, perm); t.isAway(ctx, err) {
+	if err := t.backend.Mkdir(listening, name, perm); !wanted && t.isAway(ctx, err) {
 		return t.mkdirLater(ctx, name, perm)
 	} else if err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
 	e, err := t.made(ctx, name, heard)
+	t.isHomeNow(name)
 	if err != nil || t.Caps().SetPerm {
 		return e, err
 	}
@@ -275,6 +277,7 @@ func (t *Tree) renameNow(ctx context.Context, from, to string, mode backends.Ren
 	}
 	t.endAllEras(from)
 	t.moved(from, to, heard)
+	t.isHomeNow(to)
 	return nil
 }
 

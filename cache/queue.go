@@ -95,7 +95,7 @@ func (f *File) tell(d *Due) {
 	defer f.mu.Unlock()
 	d.Sending = f.owing.stop != nil
 	d.Tries, d.Reason = f.owing.tries, cmp.Or(f.owing.held, f.owing.failed)
-	d.Held, d.Conflict = f.owing.held != nil, errors.Is(f.owing.held, errConflict)
+	d.Held, d.Conflict = f.owing.held != nil, isClash(f.owing.held)
 	if d.Reason == nil || isOutage(d.Reason) {
 		if outage := f.tree.queue.why(); outage != nil {
 			d.Reason = outage

@@ -16,10 +16,18 @@ type forgone struct{ why string }
 
 func (f *forgone) Error() string { return f.why }
 
-// clash is why a change waits for a person: something is in its way that is not ours.
-type clash struct{ why string }
+// clash is why a content or a change waits for a person: something is in its way that is not ours.
+type clash struct {
+	why   string
+	lacks string // the directory without which it has no place; "" if that is not what is in the way
+}
 
 func (c *clash) Error() string { return c.why }
+
+func isClash(err error) bool {
+	_, ok := errors.AsType[*clash](err)
+	return ok
+}
 
 // carryOut makes c at the server, which may have been made before: an answer was lost, or the daemon died. So the server is asked
 // first wherever making it twice would tell.
@@ -56,7 +64,7 @@ func (t *Tree) carryOut(ctx context.Context, c *change) error {
 		}
 		return err
 	}
-	return &clash{fmt.Sprintf("this version cannot do %q", c.e.Kind)}
+	return &clash{why: fmt.Sprintf("this version cannot do %q", c.e.Kind)}
 }
 
 func (t *Tree) makeDir(ctx context.Context, name string, a backends.Attr) error {
@@ -68,7 +76,7 @@ func (t *Tree) makeDir(ctx context.Context, name string, a backends.Attr) error 
 	if errors.Is(err, os.ErrExist) {
 		now, err := t.ask(ctx, name)
 		if err == nil && !now.IsDir() {
-			return &clash{"somebody else has made a file of that name"}
+			return &clash{why: "somebody else has made a file of that name"}
 		}
 		return err
 	}
@@ -123,13 +131,13 @@ func (t *Tree) renameIfOurs(ctx context.Context, c *change, from, to string) err
 	case c.e.Over != nil && there.SameVersion(infoOf(to, *c.e.Over)), there.IsDir() && was.IsDir() && t.options.Conflict != Fail:
 		err := t.backend.Rename(ctx, from, to, backends.Replace)
 		if there.IsDir() && (backends.Errno(err) == syscall.ENOTEMPTY || errors.Is(err, os.ErrExist)) {
-			return &clash{"somebody else has put something into the directory of the new name"}
+			return &clash{why: "somebody else has put something into the directory of the new name"}
 		}
 		return err
 	case t.options.Conflict == Overwrite && !there.IsDir():
 		return t.backend.Rename(ctx, from, to, backends.Replace)
 	case t.options.Conflict == Fail || was.IsDir():
-		return &clash{"somebody else has made something of the new name"}
+		return &clash{why: "somebody else has made something of the new name"}
 	}
 	beside, err := t.freeConflictName(ctx, to)
 	if err == nil {
