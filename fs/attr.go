@@ -62,12 +62,12 @@ func permMode(mode uint32) os.FileMode {
 }
 
 // attr fills out with what stat(2) shows of e.
-func (s *fileSystem) attr(out *fuse.Attr, v view, e cache.Entry) {
-	uid, gid := s.o.Owner.show(e, s.tree.Caps())
+func (g *ground) attr(out *fuse.Attr, v view, e cache.Entry) {
+	uid, gid := g.o.Owner.show(e, g.tree.Caps())
 	*out = fuse.Attr{
 		Ino:     v.ino,
 		Size:    uint64(max(e.Size, 0)),
-		Mode:    unixMode(s.shownMode(e)),
+		Mode:    unixMode(g.shownMode(e)),
 		Owner:   fuse.Owner{Uid: uid, Gid: gid},
 		Nlink:   uint32(v.names),
 		Blksize: preferredIO,
@@ -93,14 +93,14 @@ func (s *fileSystem) attr(out *fuse.Attr, v view, e cache.Entry) {
 	out.SetTimes(&atime, &mtime, &ctime)
 }
 
-func (s *fileSystem) shownMode(e cache.Entry) os.FileMode {
+func (g *ground) shownMode(e cache.Entry) os.FileMode {
 	switch {
 	case e.Mode&os.ModeSymlink != 0:
 		return os.ModeSymlink | 0o777
-	case e.IsDir() && s.o.DirMode != 0:
-		return os.ModeDir | s.o.DirMode
-	case e.Mode.IsRegular() && s.o.FileMode != 0:
-		return s.o.FileMode
+	case e.IsDir() && g.o.DirMode != 0:
+		return os.ModeDir | g.o.DirMode
+	case e.Mode.IsRegular() && g.o.FileMode != 0:
+		return g.o.FileMode
 	case e.Known.Has(backends.HasPerm):
 		return e.Mode
 	case e.IsDir():
@@ -110,11 +110,14 @@ func (s *fileSystem) shownMode(e cache.Entry) os.FileMode {
 }
 
 // entry fills out for a name that was given to the kernel as v.
-func (s *fileSystem) entry(out *fuse.EntryOut, v view, e cache.Entry) {
+func (s *fileSystem) entry(r *request, out *fuse.EntryOut, v view, e cache.Entry) {
 	out.NodeId = v.id
+	if r.on != s.now() {
+		e.Valid = 0 // the mount was led elsewhere meanwhile
+	}
 	out.SetEntryTimeout(max(e.Valid, 0))
 	out.SetAttrTimeout(s.attrLife(v, e))
-	s.attr(&out.Attr, v, e)
+	r.on.attr(&out.Attr, v, e)
 }
 
 func (s *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
@@ -132,14 +135,17 @@ func (s *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	if err != nil {
 		return status(err)
 	}
-	s.attrOut(out, v, e)
+	s.attrOut(r, out, v, e)
 	return fuse.OK
 }
 
-func (s *fileSystem) attrOut(out *fuse.AttrOut, v view, e cache.Entry) {
+func (s *fileSystem) attrOut(r *request, out *fuse.AttrOut, v view, e cache.Entry) {
+	if r.on != s.now() {
+		e.Valid = 0 // the mount was led elsewhere meanwhile
+	}
 	s.nodes.tells(v.id, e.Version)
 	out.SetTimeout(s.attrLife(v, e))
-	s.attr(&out.Attr, v, e)
+	r.on.attr(&out.Attr, v, e)
 }
 
 // attrLife returns how long the kernel may use the attributes e of v without asking. Those of what is not published have
@@ -176,7 +182,7 @@ func (s *fileSystem) stat(r *request, id nodeID) (cache.Entry, error) {
 	}
 	var e cache.Entry
 	err := s.at(id, func(name string) (err error) {
-		e, err = s.tree.Stat(r, name)
+		e, err = r.on.tree.Stat(r, name)
 		return err
 	})
 	if err == nil && !s.nodes.is(id, kindOf(e.Mode)) {
@@ -189,7 +195,7 @@ func (s *fileSystem) stat(r *request, id nodeID) (cache.Entry, error) {
 func (s *fileSystem) gaveBack(c *content, err error) error {
 	// Only if the last handle was released meanwhile does this close, and then the answer belongs to nobody's request.
 	if failed := s.letGo(s.owed(), c, false); failed != nil {
-		s.log.Error("a file could not be published after its last close", "err", failed)
+		s.log().Error("a file could not be published after its last close", "err", failed)
 	}
 	return err
 }
@@ -197,7 +203,7 @@ func (s *fileSystem) gaveBack(c *content, err error) error {
 func (s *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r := s.begun()
 	defer s.end(r)
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return fuse.EROFS
 	}
 	v, ok := s.nodes.view(in.NodeId)
@@ -221,7 +227,7 @@ func (s *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 		s.nodes.touched(in.NodeId, true)
 		v, _ = s.nodes.view(in.NodeId)
 	}
-	s.attrOut(out, v, e)
+	s.attrOut(r, out, v, e)
 	return fuse.OK
 }
 
@@ -258,7 +264,7 @@ func (s *fileSystem) wanted(r *request, in *fuse.SetAttrIn) (backends.Attr, erro
 	if setGID {
 		toGID = &gid
 	}
-	a.UID, a.GID, err = s.o.Owner.take(toUID, toGID, e, s.tree.Caps())
+	a.UID, a.GID, err = r.on.o.Owner.take(toUID, toGID, e, r.on.tree.Caps())
 	return a, err
 }
 
@@ -278,11 +284,8 @@ func (s *fileSystem) change(r *request, id nodeID, a backends.Attr, byDescriptor
 	}
 	var e cache.Entry
 	err := s.at(id, func(name string) (err error) {
-		e, err = s.tree.SetAttr(r, name, a)
+		e, err = r.on.tree.SetAttr(r, name, a)
 		return err
 	})
 	return e, err
 }
-
-// readOnly reports whether nothing may be changed here. The kernel refuses most changes itself on a read-only mount.
-func (s *fileSystem) readOnly() bool { return s.o.ReadOnly || s.tree.Caps().ReadOnly }

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"io"
 	"sync"
 
@@ -17,17 +16,22 @@ type dirListing struct {
 	mu      sync.Mutex
 	listing *cache.Listing
 	changes uint64 // nodes.changes of the directory when the listing was taken
+	on      *ground
 }
 
-// set replaces the snapshot and stops the old one, if that is still arriving.
-func (l *dirListing) set(listing *cache.Listing, changes uint64) {
+// set replaces the snapshot by one of on, which the caller uses, and stops the old one, if that is still arriving.
+func (l *dirListing) set(listing *cache.Listing, changes uint64, on *ground) {
+	if on != nil {
+		on.enter()
+	}
 	l.mu.Lock()
-	old := l.listing
-	l.listing, l.changes = listing, changes
+	old, left := l.listing, l.on
+	l.listing, l.changes, l.on = listing, changes, on
 	l.mu.Unlock()
 	if old != nil {
 		old.Close()
 	}
+	left.leave()
 }
 
 // The offset of an entry is its place in the listing and two, after "." and "..".
@@ -47,7 +51,7 @@ func (s *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 
 func (s *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
 	if h := s.handles.remove(in.Fh); h != nil {
-		h.listing.set(nil, 0)
+		h.listing.set(nil, 0, nil)
 	}
 }
 
@@ -158,7 +162,7 @@ func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) erro
 		// it would bring removed names back and shrink files that are being written.
 		// What the server did not tell the type of is looked up when somebody wants to know.
 		if p.fresh && e.Valid > 0 && typed && !s.nodes.isOpen(p.dir, d.Name, e.Linked) {
-			s.give(p.dir, d.Name, e, reply)
+			s.give(r, p.dir, d.Name, e, reply)
 		}
 	}
 }
@@ -167,7 +171,7 @@ func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) erro
 func shows(name string) bool { return backends.CheckElement(name) == 0 }
 
 // listing returns the snapshot that h shows, a new one if h is read from the beginning.
-func (s *fileSystem) listing(ctx context.Context, h *handle, anew bool) (*cache.Listing, uint64, error) {
+func (s *fileSystem) listing(r *request, h *handle, anew bool) (*cache.Listing, uint64, error) {
 	l := &h.listing
 	l.mu.Lock()
 	known, changes := l.listing, l.changes
@@ -178,19 +182,19 @@ func (s *fileSystem) listing(ctx context.Context, h *handle, anew bool) (*cache.
 	changes = s.nodes.changes(h.node)
 	var fresh *cache.Listing
 	err := s.at(h.node, func(name string) (err error) {
-		fresh, err = s.tree.List(ctx, name)
+		fresh, err = r.on.tree.List(r, name)
 		return err
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	l.set(fresh, changes)
+	l.set(fresh, changes, r.on)
 	return fresh, changes, nil
 }
 
 func (s *fileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return s.make(in.NodeId, name, out, func(r *request, path string) (cache.Entry, error) {
-		return s.tree.Mkdir(r, path, permMode(in.Mode))
+		return r.on.tree.Mkdir(r, path, permMode(in.Mode))
 	})
 }
 
@@ -198,7 +202,7 @@ func (s *fileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string
 func (s *fileSystem) make(dir nodeID, name string, out *fuse.EntryOut, op func(r *request, path string) (cache.Entry, error)) fuse.Status {
 	r := s.begun()
 	defer s.end(r)
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return fuse.EROFS
 	}
 	var e cache.Entry
@@ -210,24 +214,24 @@ func (s *fileSystem) make(dir nodeID, name string, out *fuse.EntryOut, op func(r
 		return status(err)
 	}
 	s.nodes.changed(dir)
-	return s.give(dir, name, e, out)
+	return s.give(r, dir, name, e, out)
 }
 
 func (s *fileSystem) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return s.unmake(in.NodeId, name, func(r *request, path string) error { return s.tree.Remove(r, path) })
+	return s.unmake(in.NodeId, name, func(r *request, path string) error { return r.on.tree.Remove(r, path) })
 }
 
 func (s *fileSystem) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	return s.unmake(in.NodeId, name, func(r *request, path string) error {
 		s.keepLast(r, in.NodeId, name, path)
-		return s.tree.Rmdir(r, path)
+		return r.on.tree.Rmdir(r, path)
 	})
 }
 
 func (s *fileSystem) unmake(dir nodeID, name string, op func(r *request, path string) error) fuse.Status {
 	r := s.begun()
 	defer s.end(r)
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return fuse.EROFS
 	}
 	if err := s.in(dir, name, func(path string) error { return op(r, path) }); err != nil {

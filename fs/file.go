@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"errors"
 	"io"
 	"syscall"
@@ -18,7 +17,7 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	switch {
 	case s.draining.Load():
 		return statusShutdown
-	case (mode.Write || mode.Truncate) && s.readOnly():
+	case (mode.Write || mode.Truncate) && r.on.readOnly():
 		return fuse.EROFS
 	}
 	h := &handle{node: in.NodeId, pid: in.Pid, read: mode.Read, write: mode.Write}
@@ -41,7 +40,7 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 		return true, s.reopen(r, h, mode)
 	}
 	var (
-		ctx    context.Context = r
+		by     = r
 		opened string
 		file   *cache.File
 		e      cache.Entry
@@ -49,17 +48,17 @@ func (s *fileSystem) open(r *request, h *handle, mode cache.OpenMode) (keep bool
 	if mode.Truncate {
 		changing := s.begun()
 		defer s.end(changing)
-		ctx = changing
+		by = changing
 	}
 	err = s.at(h.node, func(name string) (err error) {
 		opened = name
-		file, e, err = s.tree.Open(ctx, name, mode)
+		file, e, err = by.on.tree.Open(by, name, mode)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	keep, err = s.hold(ctx, h, file, opened, e)
+	keep, err = s.hold(by, h, file, opened, e)
 	if errors.Is(err, syscall.ESTALE) && !mode.Truncate && !s.again.first(h.pid) {
 		return true, s.share(h)
 	}
@@ -102,13 +101,14 @@ func (s *fileSystem) share(h *handle) error {
 
 // hold makes file, which was opened by name, the content of h, or closes it if the node has other content by now (ESTALE: the
 // kernel then looks the name up again and comes back with the node for it).
-func (s *fileSystem) hold(ctx context.Context, h *handle, file *cache.File, name string, e cache.Entry) (keep bool, err error) {
-	h.content = &content{file: file}
+func (s *fileSystem) hold(r *request, h *handle, file *cache.File, name string, e cache.Entry) (keep bool, err error) {
+	h.content = &content{file: file, on: r.on}
 	h.empty = e.Size == 0 && !h.write
 	keep, known, ok := s.nodes.opens(h.node, h.content, name, e, h.write)
 	if !ok {
-		return false, errors.Join(syscall.ESTALE, file.Close(ctx, false))
+		return false, errors.Join(syscall.ESTALE, file.Close(r, false))
 	}
+	r.on.enter() // the request is on it
 	if !known {
 		s.forgetAttributes(h.node)
 	}
@@ -175,7 +175,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 	if s.draining.Load() {
 		return nil, statusShutdown
 	}
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return nil, fuse.EROFS
 	}
 	var (
@@ -185,14 +185,14 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 	)
 	err := s.in(dir, name, func(name string) (err error) {
 		opened = name
-		file, e, err = s.tree.Open(r, name, mode)
+		file, e, err = r.on.tree.Open(r, name, mode)
 		return err
 	})
 	if err != nil {
 		return nil, status(err)
 	}
 	s.nodes.changed(dir)
-	v, ok := s.nodes.look(dir, name, e)
+	v, ok := s.nodes.look(r.on, dir, name, e)
 	if !ok {
 		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
 	}
@@ -203,7 +203,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 		return nil, status(err)
 	}
 	v.written = mode.Write
-	s.entry(out, v, e)
+	s.entry(r, out, v, e)
 	return h, fuse.OK
 }
 
@@ -234,7 +234,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	if s.draining.Load() {
 		return statusShutdown
 	}
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return fuse.EROFS
 	}
 	var (
@@ -242,7 +242,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		e    cache.Entry
 	)
 	err := s.at(in.NodeId, func(dir string) (err error) {
-		file, e, err = s.tree.Temp(r, dir, permMode(in.Mode))
+		file, e, err = r.on.tree.Temp(r, dir, permMode(in.Mode))
 		return err
 	})
 	if err != nil {
@@ -255,7 +255,7 @@ func (s *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		return status(err)
 	}
 	v.written = true
-	s.entry(&out.EntryOut, v, e)
+	s.entry(r, &out.EntryOut, v, e)
 	s.opened(h, false, &out.OpenOut)
 	return fuse.OK
 }

@@ -35,9 +35,7 @@ import (
 type fileSystem struct {
 	fuse.RawFileSystem
 
-	tree     *cache.Tree
-	o        Options
-	log      *slog.Logger
+	shown    atomic.Pointer[ground]
 	nodes    *nodes
 	handles  handles
 	moves    moves
@@ -59,17 +57,20 @@ type fileSystem struct {
 }
 
 func newFileSystem(tree *cache.Tree, o Options) *fileSystem {
-	return &fileSystem{
+	s := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		tree:          tree,
-		o:             o,
-		log:           o.Logger,
 		nodes:         newNodes(),
 		handles:       handles{byID: map[uint64]*handle{}},
 		notifier:      newNotifier(),
 		stop:          make(chan struct{}),
 	}
+	on := newGround(tree, o)
+	s.shown.Store(on)
+	s.nodes.on = on
+	return s
 }
+
+func (s *fileSystem) log() *slog.Logger { return s.now().o.Logger }
 
 // Init is told of the server before the first request.
 func (s *fileSystem) Init(server *fuse.Server) { s.kernel, s.backer = server, server }

@@ -85,7 +85,8 @@ func (o *opened) is(version uint64) bool { return o.version == version && !o.spo
 // content is one successful Open of the tree, ended by one Close when neither a handle nor a request uses it any more.
 type content struct {
 	file *cache.File
-	uses int // guarded by nodes.mu
+	on   *ground // in use as long as the file is open
+	uses int     // guarded by nodes.mu
 }
 
 // opens notes that c is open for node id; the node is then not forgotten. keep reports whether the pages that the kernel
@@ -103,7 +104,7 @@ func (t *nodes) opens(id nodeID, c *content, name string, e cache.Entry, write b
 	}
 	o := t.open[i]
 	if o == nil {
-		o = &opened{version: e.Version}
+		o = &opened{version: e.Version, spoilt: c.on != t.on} // it was opened where the mount led before
 		t.open[i] = o
 	} else if !o.is(e.Version) {
 		return false, false, false
@@ -121,8 +122,11 @@ func (t *nodes) opens(id nodeID, c *content, name string, e cache.Entry, write b
 	n := t.at(i)
 	now, named := t.pathOf(i, "")
 	same := named && now == name && !t.beingReplaced(i)
-	keep = same && n.flags&hasPages != 0 && n.stamp == e.Version
+	keep = same && !o.spoilt && n.flags&hasPages != 0 && n.stamp == e.Version
 	n.stamp, n.flags = e.Version, n.flags|hasPages
+	if o.spoilt {
+		n.flags &^= hasPages
+	}
 	return keep, n.told == e.Version, true
 }
 
@@ -274,6 +278,7 @@ func (s *fileSystem) letGo(ctx context.Context, c *content, told bool) error {
 	if !last {
 		return nil
 	}
+	defer c.on.leave()
 	return c.file.Close(ctx, told)
 }
 
@@ -288,7 +293,7 @@ func (s *fileSystem) release(h *handle) {
 	s.forgetPassage(s.nodes.closes(h.node, h.content, h.write, h.backing))
 	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
-		s.log.Error("a file could not be published after its last close", "name", name, "err", err)
+		s.log().Error("a file could not be published after its last close", "name", name, "err", err)
 	}
 	if dropped && named {
 		// A program was told that its content did not arrive, and with the last handle it is gone: the name has its old

@@ -19,7 +19,7 @@ const renameNoReplace = 1 << 0
 func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
 	r := s.begun()
 	defer s.end(r)
-	if s.readOnly() {
+	if r.on.readOnly() {
 		return fuse.EROFS
 	}
 	mode := backends.Replace
@@ -41,7 +41,7 @@ func (s *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to 
 		s.keepLast(r, in.Newdir, to, target)
 		s.calm.wait()
 		defer s.nodes.replaces(in.Newdir, to)()
-		if err := s.tree.Rename(r, path, target, mode); err != nil {
+		if err := r.on.tree.Rename(r, path, target, mode); err != nil {
 			return err
 		}
 		s.nodes.rename(in.NodeId, from, in.Newdir, to)
@@ -56,7 +56,7 @@ func (s *fileSystem) keepLast(r *request, dir nodeID, name, path string) {
 	if !ok {
 		return
 	}
-	if e, err := s.tree.Stat(r, path); err == nil {
+	if e, err := r.on.tree.Stat(r, path); err == nil {
 		s.nodes.keepLast(id, e)
 	}
 }
@@ -65,9 +65,9 @@ func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	r := s.begun()
 	defer s.end(r)
 	switch named := s.named(in.Oldnodeid); {
-	case s.readOnly():
+	case r.on.readOnly():
 		return fuse.EROFS
-	case named && !s.tree.Caps().Link:
+	case named && !r.on.tree.Caps().Link:
 		return fuse.EPERM // link(2): the file system knows no links
 	}
 	var e cache.Entry
@@ -78,12 +78,12 @@ func (s *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if err != nil {
 		return status(err)
 	}
-	v, ok := s.nodes.link(in.Oldnodeid, in.NodeId, name, e.Linked)
+	v, ok := s.nodes.link(r.on, in.Oldnodeid, in.NodeId, name, e.Linked)
 	if !ok {
 		return statusStale
 	}
 	s.nodes.tells(v.id, e.Version)
-	s.entry(out, v, e)
+	s.entry(r, out, v, e)
 	return fuse.OK
 }
 
@@ -96,7 +96,7 @@ func (s *fileSystem) named(id nodeID) bool {
 // link gives node id the further name: by a name that it has, or, if it has none, through its open file.
 func (s *fileSystem) link(r *request, id nodeID, name string) (cache.Entry, error) {
 	if old, ok := s.nodes.path(id); ok {
-		return s.tree.Link(r, old, name)
+		return r.on.tree.Link(r, old, name)
 	}
 	c := s.nodes.borrow(id)
 	if c == nil {
@@ -107,11 +107,11 @@ func (s *fileSystem) link(r *request, id nodeID, name string) (cache.Entry, erro
 }
 
 func (s *fileSystem) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	if !s.readOnly() && !s.tree.Caps().Symlink {
+	if on := s.now(); !on.readOnly() && !on.tree.Caps().Symlink {
 		return fuse.EPERM // symlink(2): the file system knows no links
 	}
 	return s.make(in.NodeId, name, out, func(r *request, path string) (cache.Entry, error) {
-		return s.tree.Symlink(r, target, path)
+		return r.on.tree.Symlink(r, target, path)
 	})
 }
 

@@ -14,29 +14,29 @@ func (s *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	defer s.end(r)
 	var e cache.Entry
 	err := s.in(in.NodeId, name, func(name string) (err error) {
-		e, err = s.tree.Stat(r, name)
+		e, err = r.on.tree.Stat(r, name)
 		return err
 	})
 	if errors.Is(err, cache.ErrUnlisted) && creates(in.Pid) {
 		return fuse.ENOENT
 	}
-	if code := status(err); code == fuse.ENOENT && e.Valid > 0 {
+	if code := status(err); code == fuse.ENOENT && e.Valid > 0 && r.on == s.now() {
 		out.NodeId = 0 // "not there", and may be believed for so long
 		out.SetEntryTimeout(e.Valid)
 		return fuse.OK
 	} else if code != fuse.OK {
 		return code
 	}
-	return s.give(in.NodeId, name, e, out)
+	return s.give(r, in.NodeId, name, e, out)
 }
 
 // give answers with the node for an entry of dir. After it the kernel knows the node once more.
-func (s *fileSystem) give(dir nodeID, name string, e cache.Entry, out *fuse.EntryOut) fuse.Status {
-	v, ok := s.nodes.look(dir, name, e)
+func (s *fileSystem) give(r *request, dir nodeID, name string, e cache.Entry, out *fuse.EntryOut) fuse.Status {
+	v, ok := s.nodes.look(r.on, dir, name, e)
 	if !ok {
 		return statusStale
 	}
-	s.entry(out, v, e)
+	s.entry(r, out, v, e)
 	return fuse.OK
 }
 
@@ -46,7 +46,7 @@ func (s *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) (target
 	r := s.begin(cancel, in.Pid)
 	defer s.end(r)
 	err := s.at(in.NodeId, func(name string) error {
-		link, err := s.tree.Readlink(r, name)
+		link, err := r.on.tree.Readlink(r, name)
 		target = []byte(link)
 		return err
 	})

@@ -176,7 +176,7 @@ func attach(s *fileSystem, dir string, o Options) (*fuse.Server, error) {
 
 // panicked is told by go-fuse of a handler's panic; the request ends with what it returns.
 func (s *fileSystem) panicked(what any) fuse.Status {
-	s.log.Error("panic in a request", "err", fmt.Sprint(what), "stack", string(debug.Stack()))
+	s.log().Error("panic in a request", "err", fmt.Sprint(what), "stack", string(debug.Stack()))
 	return fuse.EIO
 }
 

@@ -60,6 +60,7 @@ type place struct {
 // nodes is the table of all nodes that the kernel knows.
 type nodes struct {
 	mu    sync.Mutex
+	on    *ground        // that names are of
 	slabs [][]node       // slot s is slabs[s/slabSize][s%slabSize]; slabs never move
 	next  slot           // first slot that was never used
 	free  []slot         // used before
@@ -232,9 +233,12 @@ func (t *nodes) view(id nodeID) (v view, ok bool) {
 
 // look gives the kernel, once more, the node that stands for an entry of dir; ok is false if dir is gone. A name that by
 // now stands for something else (another type, or other content while somebody has the old open) gets a new node.
-func (t *nodes) look(dir nodeID, name string, e cache.Entry) (v view, ok bool) {
+func (t *nodes) look(on *ground, dir nodeID, name string, e cache.Entry) (v view, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if on != t.on {
+		e.Linked = 0 // it was asked for where the mount led before: others are called so now
+	}
 	d := t.find(dir)
 	if d == 0 {
 		return view{}, false
@@ -429,9 +433,12 @@ func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
 }
 
 // link is told that node id, which the tree now calls linked, has got the further name, and gives it to the kernel once more.
-func (t *nodes) link(id, dir nodeID, name string, linked uint64) (v view, ok bool) {
+func (t *nodes) link(on *ground, id, dir nodeID, name string, linked uint64) (v view, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if on != t.on {
+		linked = 0
+	}
 	i, d := t.find(id), t.find(dir)
 	if i == 0 || d == 0 {
 		return view{}, false

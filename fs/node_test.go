@@ -20,7 +20,7 @@ func dirEntry() cache.Entry { return cache.Entry{Info: backends.Info{Mode: os.Mo
 
 func mustLook(t *testing.T, n *nodes, dir nodeID, name string, e cache.Entry) view {
 	t.Helper()
-	v, ok := n.look(dir, name, e)
+	v, ok := n.look(nil, dir, name, e)
 	if !ok {
 		t.Fatalf("look(%d, %q): the directory is not known", dir, name)
 	}
@@ -61,7 +61,7 @@ func TestLinkedNamesAreOneNodeAfterForgetting(t *testing.T) {
 		a := mustLook(t, n, rootID, "a", linked)
 		linked.Linked = 5
 		for _, name := range []string{"b", "c"} {
-			if _, ok := n.link(a.id, rootID, name, linked.Linked); !ok {
+			if _, ok := n.link(nil, a.id, rootID, name, linked.Linked); !ok {
 				t.Fatal("the node cannot be linked")
 			}
 		}
@@ -140,7 +140,7 @@ func TestNodeWithTwoNamesLivesByEither(t *testing.T) {
 	n := newNodes()
 	d := mustLook(t, n, rootID, "d", dirEntry())
 	f := mustLook(t, n, rootID, "f", fileEntry(1))
-	if v, ok := n.link(f.id, d.id, "g", 7); !ok || v.id != f.id || v.names != 2 || v.ino != f.ino {
+	if v, ok := n.link(nil, f.id, d.id, "g", 7); !ok || v.id != f.id || v.names != 2 || v.ino != f.ino {
 		t.Fatalf("link: %+v %v, want the same node with two names", v, ok)
 	}
 	n.rename(rootID, "f", d.id, "g")
@@ -321,9 +321,9 @@ func BenchmarkNodes(b *testing.B) {
 		runtime.ReadMemStats(&before)
 		n := newNodes()
 		for d := range dirs {
-			dir, _ := n.look(rootID, fmt.Sprintf("dir%02d", d), dirEntry())
+			dir, _ := n.look(nil, rootID, fmt.Sprintf("dir%02d", d), dirEntry())
 			for f := range files {
-				n.look(dir.id, fmt.Sprintf("file-%07d.dat", f), fileEntry(1))
+				n.look(nil, dir.id, fmt.Sprintf("file-%07d.dat", f), fileEntry(1))
 			}
 		}
 		runtime.GC()
@@ -367,7 +367,7 @@ func TestNodesOfManyNamesAgreeWithModel(t *testing.T) {
 				lookups[v.id]++
 			case 1: // link
 				if id, ok := names[p]; ok && names[q] == 0 {
-					table.link(id, q.dir, q.name, 0)
+					table.link(nil, id, q.dir, q.name, 0)
 					names[q] = id
 					lookups[id]++
 				}

@@ -77,7 +77,7 @@ func (s *fileSystem) choose(w *way, h *handle) {
 	if errno != 0 {
 		// EPERM: not root. ELOOP: the cache directory is on an overlay. ENOTTY, EOPNOTSUPP: an older kernel. None of it changes.
 		if !s.noPassage.Swap(true) {
-			s.log.Info("local files are read through the daemon: the kernel makes no passage to them", "err", errno)
+			s.log().Info("local files are read through the daemon: the kernel makes no passage to them", "err", errno)
 		}
 		return
 	}

@@ -22,6 +22,7 @@ type request struct {
 	cancel <-chan struct{}
 	stop   <-chan struct{}
 	pid    uint32
+	on     *ground // nil of one that is owed
 	done   chan struct{}
 
 	mu   sync.Mutex
@@ -35,11 +36,12 @@ const interruptPoll = 100 * time.Millisecond
 // goroutine runs, until Done is first called.
 func (s *fileSystem) begin(cancel <-chan struct{}, pid uint32) *request {
 	s.inFlight.Add(1)
-	return &request{cancel: cancel, stop: s.stop, pid: pid, done: make(chan struct{})}
+	return &request{cancel: cancel, stop: s.stop, pid: pid, on: s.use(), done: make(chan struct{})}
 }
 
 func (s *fileSystem) end(r *request) {
 	s.inFlight.Add(-1)
+	r.on.leave()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = true

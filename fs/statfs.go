@@ -69,7 +69,7 @@ func (s *fileSystem) askRoom(answered chan struct{}) {
 	defer s.end(r)
 	var told backends.Space
 	err := guarded(func() (err error) {
-		told, err = s.tree.StatFS(context.Context(r))
+		told, err = r.on.tree.StatFS(context.Context(r))
 		return err
 	})
 	p := &s.space

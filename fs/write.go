@@ -160,7 +160,7 @@ func (s *fileSystem) unpublished(f *cache.File, err error) {
 		return
 	}
 	name, _ := f.Name()
-	s.log.Warn("a file was not published, and its program was told", "name", name, "err", err)
+	s.log().Warn("a file was not published, and its program was told", "name", name, "err", err)
 }
 
 // guarded turns a panic into an error: of a goroutine of ours, go-fuse cannot catch it.
