@@ -336,6 +336,13 @@ func TestMountEndsWithTheCause(t *testing.T) {
 	run(69, "check port", "mount", "away")
 	run(77, "pierfs trust stranger SHA256:", "mount", "stranger")
 	run(78, "workingDir", "mount", "lost")
+	for name, want := range map[string][2]string{"refused": {"auth", "auth_failed"}, "away": {"tcp", "connection_refused"},
+		"stranger": {"ssh", "host_key_unknown"}, "lost": {"workingDir", "workdir_missing"}} {
+		told := d.Pierfs(t, "deployments", name, "--json").Stdout
+		if !strings.Contains(told, `"phase":"`+want[0]+`"`) || !strings.Contains(told, want[1]) {
+			t.Errorf("pierfs deployments %s does not tell of %q:\n%s", name, want, told)
+		}
+	}
 	for _, name := range []string{"refused", "away", "stranger", "lost"} {
 		if !slices.Contains(d.Mounts(t), d.Mount(name)) {
 			t.Errorf("%s is not mounted", name)

@@ -43,6 +43,10 @@ type Options struct {
 	// ends. It must not block; nil if nobody listens.
 	Certificate func(address, fingerprint string, notAfter time.Time)
 
+	// Login is told each step of each login of a Backend in service, also of the sessions that are added to others. It must not block; nil
+	// if nobody listens. Logins that several connections share are told to the one that needed them first.
+	Login func(Step)
+
 	// Shared is what this connection has in common with others of the process; nil shares nothing.
 	Shared *Shared
 

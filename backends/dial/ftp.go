@@ -20,8 +20,10 @@ func connectFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error) 
 	}
 	options, giveBack := optionsFTP(t, o, way), func() {}
 	if step == nil {
-		options.Sessions, giveBack = o.Shared.borrow(t)
-	} else { // a test logs in by itself
+		options.Sessions, giveBack = o.Shared.borrow(t) // a test logs in by itself
+		step = o.Login
+	}
+	if step != nil {
 		options.Step = func(s ftp.Step) { step(stepFTP(t, s)) }
 	}
 	b, err := ftp.New(options)

@@ -15,6 +15,9 @@ func connectSFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error)
 		return nil, err
 	}
 	options := optionsSFTP(t, o, way)
+	if step == nil {
+		step = o.Login
+	}
 	if step != nil {
 		options.Step = func(s sftp.Step) { step(Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: s.Err}) }
 	}

@@ -38,6 +38,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 			Files []control.File `json:"files"`
 		}](),
 		"metrics": reflect.TypeFor[control.MetricsAnswer](), "queue": reflect.TypeFor[queued](), "queue_check": reflect.TypeFor[queueChecked](), "queue_change": reflect.TypeFor[control.QueueChanged](), "queue_export": reflect.TypeFor[exported](),
+		"event": reflect.TypeFor[control.Event](), "deployment": reflect.TypeFor[control.Deployment](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
 		"change": reflect.TypeFor[control.ChangeAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
 		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {
@@ -118,6 +119,16 @@ func TestPageTellsStatusesAndCommands(t *testing.T) {
 	for _, c := range commandsBelow((&hand{}).command()) {
 		if c.Runnable() && c.Name() != "help" && !strings.Contains(text, "`"+c.CommandPath()) {
 			t.Errorf("the page does not tell of %s", c.CommandPath())
+		}
+	}
+}
+
+// Every kind of event is explained.
+func TestPageTellsEvents(t *testing.T) {
+	text := page(t)
+	for _, kind := range control.EventKinds() {
+		if !strings.Contains(text, "\n| `"+string(kind)+"` |") {
+			t.Errorf("the page does not explain the event %s", kind)
 		}
 	}
 }

@@ -201,22 +201,33 @@ func (h *hand) nothing(ctx context.Context, environments []control.Environment) 
 }
 
 func (h *hand) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show the daemon and what each connection owes", Args: args(cobra.NoArgs),
+	var watch bool
+	cmd := &cobra.Command{Use: "status", Short: "Show the daemon and what each connection owes", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return h.watchStatus(cmd.Context())
+			}
 			a, err := control.Status.Call(cmd.Context(), h.client(), control.StatusRequest{})
 			if err != nil {
 				return err
 			}
-			elsewhere, err := h.elsewhere(a.Environments)
-			if err != nil {
-				return err
-			}
-			a.Connections = slices.DeleteFunc(a.Connections, func(c control.ConnectionStatus) bool { return elsewhere(c.Connection) })
-			if h.asJSON {
-				return h.json(a)
-			}
-			return h.printStatus(a)
+			return h.showStatus(a)
 		}}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again whenever it changes, until Ctrl-C")
+	return cmd
+}
+
+// showStatus prints those of a that --env means.
+func (h *hand) showStatus(a control.StatusAnswer) error {
+	elsewhere, err := h.elsewhere(a.Environments)
+	if err != nil {
+		return err
+	}
+	a.Connections = slices.DeleteFunc(a.Connections, func(c control.ConnectionStatus) bool { return elsewhere(c.Connection) })
+	if h.asJSON {
+		return h.json(a)
+	}
+	return h.printStatus(a)
 }
 
 func (h *hand) printStatus(a control.StatusAnswer) error {

@@ -31,7 +31,13 @@ func helpOf(command string) help {
 			[]string{"pierfs list", "pierfs list --env Production", "pierfs list --json"}}
 	case "status":
 		return help{"Owed are files that are written here and not yet at the server; quarantined are those that could not be\nbrought there.",
-			[]string{"pierfs status", "pierfs status --json"}}
+			[]string{"pierfs status", "pierfs status --json", "pierfs status --watch"}}
+	case "events":
+		return help{"Without --follow it prints what is known, which is the latest 4096 events of the running daemon, and ends. With --json each line\nis one JSON value. Whoever is too slow loses events and is told how many. Ctrl-C ends it.",
+			[]string{"pierfs events --since 1h", "pierfs events --follow --json", "pierfs events partner --follow --new"}}
+	case "deployments":
+		return help{"Each login that failed, each failure to mount, and what became of it at last is one line: how many tries, the step that it ended\nwith, the cause and the milliseconds. They are kept beyond the end of the daemon, at least the latest hundreds of each connection.",
+			[]string{"pierfs deployments", "pierfs deployments partner --last 20", "pierfs deployments partner --since 24h --json"}}
 	case "show":
 		return help{"Each field has the place that it comes from, and beside a variable what it becomes. Passwords are never shown.",
 			[]string{"pierfs show partner", "pierfs show partner --env Production"}}

@@ -46,7 +46,7 @@ func All() []Description {
 		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
 		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
 		Queue.Describe(), QueueRetry.Describe(), QueueHold.Describe(), QueueDrop.Describe(), QueueExport.Describe(), Metrics.Describe(),
-		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, changes()...)
+		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, append(observing(), changes()...)...)
 }
 
 // State is where a connection stands in one environment.

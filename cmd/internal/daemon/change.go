@@ -75,6 +75,7 @@ func (d *Daemon) logEntry(e *registry.Entry) {
 	for i, f := range e.Files {
 		names[i] = f.Name
 	}
+	d.tellChanged(e)
 	d.log.Info("definitions changed", "revision", e.Seq, "verb", e.Verb, "uid", e.Who.UID, "user", e.Who.User, "files", names, "hash", e.Hash)
 }
 

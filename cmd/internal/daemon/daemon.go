@@ -18,7 +18,8 @@
 //	            failed <-- draining <--+ --> unmounted
 //
 // Locks, in the order in which they are taken: Daemon.editing (held over a change of definitions and its apply), Daemon.changing (held over starts and stops, which may last), Daemon.mu,
-// mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only.
+// mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only; the locks of the event bus and of the
+// log of deployments are leaves, and neither is taken with mount.mu held.
 package daemon
 
 import (
@@ -39,7 +40,9 @@ import (
 	"pierfs/cache"
 	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/deployments"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/events"
 	"pierfs/cmd/internal/registry"
 	"pierfs/conncfg"
 )
@@ -118,6 +121,8 @@ type Daemon struct {
 	quit    chan struct{} // closed when everything is to stop
 
 	certificates certificates
+	events       *events.Bus
+	deployments  *deployments.Log // nil if it cannot be kept
 
 	registry *registry.Registry // nil if it cannot be used
 	editing  sync.Mutex         // one change of definitions at a time
@@ -142,7 +147,8 @@ func New(o Options) *Daemon {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	return &Daemon{o: o, log: o.Logger, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
+	bus := events.New(keptEvents)
+	return &Daemon{o: o, log: slog.New(telling{o.Logger.Handler(), bus, subject{}}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
 		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
 }
 
@@ -179,10 +185,12 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	err = d.live(ctx, reload, changes, served)
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopping")
+	d.events.Publish(control.Event{Kind: control.EventStopping})
 	stopWatching()
 	for range changes { // until the watcher has closed it
 	}
 	err = errors.Join(err, d.close())
+	d.events.Close()
 	stopServing()
 	<-served
 	d.log.Info("stopped")
@@ -290,6 +298,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 		if d.spool != nil {
 			d.spool.Close()
 		}
+		errs = append(errs, d.deployments.Close())
 		for _, l := range locks {
 			errs = append(errs, l.release())
 		}
@@ -311,6 +320,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 		d.o.Floor.clean(dir, d.log)
 	}
 	d.openRegistry()
+	d.openDeployments()
 	d.readWaiting()
 	l, err := takeLock(d.o.Dirs.Cache)
 	if err == nil {
@@ -355,6 +365,7 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 	for _, m := range touched {
 		answer.Connections = append(answer.Connections, m.status())
 	}
+	d.tellApplied(answer)
 	return answer
 }
 

@@ -54,6 +54,8 @@ type Link struct {
 	Secrets func() conncfg.Target       // asked at each login for the secrets as they are now
 	// Certificate is told at each login which certificate the server at address has shown.
 	Certificate func(address, fingerprint string, notAfter time.Time)
+	// Login is told each step of each login: its name, how long it took, and what was wrong.
+	Login func(step string, took time.Duration, err error)
 }
 
 // Backend is one that can be told to look for its server.
@@ -109,6 +111,7 @@ type mount struct {
 	err     error          // of the end
 	once    bool           // settled is closed
 	weighed bool           // it was told which promises do not hold
+	attempt attempt        // that is under way, or was the last
 }
 
 func newMount(d *Daemon, w Want) *mount {
@@ -142,6 +145,7 @@ func (m *mount) run() {
 			return
 		}
 		m.become(control.StateFailed, troubleOf(err))
+		m.attempted(err)
 		m.settle()
 		if text := err.Error(); text != last {
 			m.log.Error("not mounted, and tried again", "dir", m.want.Dir, "err", err)
@@ -165,6 +169,7 @@ func (m *mount) end(err error) {
 	m.err = err
 	m.mu.Unlock()
 	m.become(control.StateFailed, troubleOf(err))
+	m.attempted(err)
 	m.log.Info("gone", "dir", m.want.Dir, "err", err)
 	m.d.ended(m)
 }
@@ -175,24 +180,29 @@ var errTaken = errors.New("the mount was taken away from outside")
 // serve mounts, and returns when the mount is gone again.
 func (m *mount) serve() error {
 	m.become(control.StateStarting, trouble{})
+	m.begin(control.PhaseResolve)
 	target, err := m.resolve()
 	if err != nil {
 		return err
 	}
+	m.reached(control.PhasePoint)
 	m.d.o.Floor.clean(m.want.Dir, m.log)
 	spot, err := m.d.points.take(m.want.Dir, m.want.AdHoc)
 	if err != nil {
 		return err
 	}
 	defer spot.close() // reading only; nothing to lose
+	m.reached(control.PhasePrepare)
 	tree, line, err := m.plant(target)
 	if err != nil {
 		return err
 	}
+	m.reached(control.PhaseMount)
 	server, err := m.show(spot, tree, target)
 	if err != nil {
 		return errors.Join(err, m.fell(tree))
 	}
+	m.reached(control.PhaseConnect)
 	m.stand(tree, line, server)
 	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
 	asking, stopAsking := context.WithCancel(m.ctx)
@@ -204,9 +214,14 @@ func (m *mount) serve() error {
 		err = errTaken
 	}
 	m.become(control.StateDraining, trouble{})
+	m.begin(ending(err))
 	stopAsking()
 	asker.Wait()
-	return errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
+	err = errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
+	if m.ctx.Err() != nil {
+		m.attempted(err)
+	}
+	return err
 }
 
 // resolve returns what to reach, asking for secrets anew.
@@ -251,7 +266,7 @@ func (m *mount) secrets() conncfg.Target {
 
 // plant makes the tree of target, with the backend below it.
 func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
-	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified})
+	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified, Login: m.loggedIn})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -449,6 +464,8 @@ func (m *mount) learn(up bool, reason error, overrule bool) {
 		return
 	}
 	m.d.tellState()
+	m.tellState(before, after, why)
+	m.stood(before, up, reason)
 	switch {
 	case !up:
 		m.log.Warn("server is away; the mount stays and it is being probed", "err", reason)
@@ -467,8 +484,8 @@ func text(err error) string {
 
 func (m *mount) become(state control.State, why trouble) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.state != state {
+	before := m.state
+	if before != state {
 		m.since = time.Now()
 		m.d.tellState()
 	}
@@ -476,6 +493,8 @@ func (m *mount) become(state control.State, why trouble) {
 	if state != control.StateReady && state != control.StateOffline {
 		m.tree, m.line, m.server = nil, nil, nil
 	}
+	m.mu.Unlock()
+	m.tellState(before, state, why)
 }
 
 func (m *mount) settle() {

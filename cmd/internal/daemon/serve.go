@@ -56,6 +56,9 @@ func (d *Daemon) serve(s *control.Server) {
 	control.CacheStatus.Serve(s, d.cacheStatus)
 	control.CacheDrop.Serve(s, d.cacheDrop)
 	control.CacheWarm.Serve(s, d.cacheWarm)
+	control.Events.Serve(s, d.tellEvents)
+	control.Deployments.Serve(s, d.tellDeployments)
+	control.Watch.Serve(s, d.tellStatus)
 	d.serveChanges(s)
 }
 

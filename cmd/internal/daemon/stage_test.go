@@ -40,6 +40,7 @@ type stage struct {
 	servers map[string]*mem.Backend // by NAME: the latest dialled
 	heard   map[string]func(up bool, reason error)
 	secrets map[string]func() conncfg.Target
+	logins  map[string]func(step string, took time.Duration, err error)
 	mounts  map[string]*fakeMount // by directory: the latest
 	mounted chan string           // directories, as they are mounted
 	testErr error
@@ -96,7 +97,7 @@ const fingerprint = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	dir := t.TempDir()
-	s := &stage{t: t, log: &safeBuffer{}, servers: map[string]*mem.Backend{}, heard: map[string]func(bool, error){}, secrets: map[string]func() conncfg.Target{},
+	s := &stage{t: t, log: &safeBuffer{}, servers: map[string]*mem.Backend{}, heard: map[string]func(bool, error){}, secrets: map[string]func() conncfg.Target{}, logins: map[string]func(string, time.Duration, error){},
 		mounts: map[string]*fakeMount{}, mounted: make(chan string, 100), told: make(chan string, 100),
 		dirs: dirs.Dirs{Config: filepath.Join(dir, "etc"), State: filepath.Join(dir, "state"), Cache: filepath.Join(dir, "cache"),
 			Runtime: filepath.Join(dir, "run"), MountRoot: filepath.Join(dir, "mnt")}}
@@ -160,7 +161,7 @@ func (s *stage) floor() Floor {
 				return nil, fmt.Errorf("the password did not arrive")
 			}
 			b := mem.New(mem.Options{Fault: s.fault})
-			s.servers[t.Name], s.heard[t.Name], s.secrets[t.Name] = b, l.Heard, l.Secrets
+			s.servers[t.Name], s.heard[t.Name], s.secrets[t.Name], s.logins[t.Name] = b, l.Heard, l.Secrets, l.Login
 			return line{b, func() <-chan struct{} { return s.back(l) }}, nil
 		},
 		Mount: func(dir string, _ *cache.Tree, _ pierfs.Options) (Mounted, error) {

@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/events"
+	"pierfs/cmd/internal/registry"
+)
+
+// keptEvents is how many events are kept for whoever asks later, and how far a listener may fall behind: about 2 MiB.
+const keptEvents = 4096
+
+// tellState tells whoever listens that m has come to another state.
+func (m *mount) tellState(before, after control.State, why trouble) {
+	if before == after {
+		return
+	}
+	m.d.events.Publish(control.Event{Kind: control.EventState, Name: m.want.Name, Environment: m.want.Environment, State: after, Before: before,
+		Reason: why.reason, Cause: why.cause})
+}
+
+// tellApplied tells whoever listens what came of reading the definitions.
+func (d *Daemon) tellApplied(a control.ApplyAnswer) {
+	if len(a.Added)+len(a.Changed)+len(a.Removed)+len(a.Owing) == 0 {
+		return
+	}
+	var parts []string
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{{"added", a.Added}, {"changed", a.Changed}, {"removed", a.Removed}} {
+		if len(part.names) > 0 {
+			parts = append(parts, part.what+" "+strings.Join(part.names, ", "))
+		}
+	}
+	if len(a.Owing) > 0 {
+		parts = append(parts, fmt.Sprintf("%d stay as they were until their servers have what is owed", len(a.Owing)))
+	}
+	d.events.Publish(control.Event{Kind: control.EventApplied, Text: strings.Join(parts, "; ")})
+}
+
+// tellChanged tells whoever listens which revision the definitions have come to.
+func (d *Daemon) tellChanged(e *registry.Entry) {
+	names := make([]string, len(e.Files))
+	for i, f := range e.Files {
+		names[i] = f.Name
+	}
+	by := e.Who.User
+	if by == "" {
+		by = strconv.FormatUint(uint64(e.Who.UID), 10)
+	}
+	d.events.Publish(control.Event{Kind: control.EventChanged,
+		Text: fmt.Sprintf("revision %d: %s by %s: %s", e.Seq, e.Verb, by, strings.Join(names, ", "))})
+}
+
+// tellEvents tells events until there is none, or, if asked to follow, until whoever listens has gone or the daemon ends.
+func (d *Daemon) tellEvents(ctx context.Context, q control.EventsRequest, send func(control.Event) error) error {
+	wanted := filter(q.Name, q.Environment)
+	listener := d.events.Listen(q.New)
+	if q.Follow {
+		first := control.Event{Seq: listener.Missed(), Time: time.Now().UTC(), Kind: control.EventListening}
+		if !q.New {
+			first.Lost = listener.Missed()
+		}
+		if err := send(first); err != nil {
+			return err
+		}
+	}
+	for {
+		e, ok := listener.Now()
+		if !ok && !q.Follow {
+			return nil
+		}
+		if !ok {
+			var err error
+			if e, err = listener.Next(ctx); errors.Is(err, events.ErrClosed) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+		if e.Name != "" && !wanted(e.Name, e.Environment) || e.Time.Before(q.Since) {
+			continue
+		}
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+}
+
+// Pauses of who watches the status.
+const (
+	watchGather = 100 * time.Millisecond // that changes which come together may take
+	watchRound  = 2 * time.Second        // between looks at what changes without an event: files that are open, what is owed
+)
+
+// tellStatus tells the status, and again whenever it has changed.
+func (d *Daemon) tellStatus(ctx context.Context, _ control.StatusRequest, send func(control.StatusAnswer) error) error {
+	listener := d.events.Listen(true)
+	var last control.StatusAnswer
+	for first := true; ; first = false {
+		now := d.status()
+		if first || !reflect.DeepEqual(now, last) {
+			if err := send(now); err != nil {
+				return err
+			}
+			last = now
+		}
+		if err := awaitNews(ctx, listener); errors.Is(err, events.ErrClosed) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// awaitNews returns when something has happened, and what came with it, or when it is time to look by oneself.
+func awaitNews(ctx context.Context, listener *events.Listener) error {
+	round, cancel := context.WithTimeout(ctx, watchRound)
+	defer cancel()
+	_, err := listener.Next(round)
+	if err != nil && ctx.Err() == nil && round.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	together, stop := context.WithTimeout(ctx, watchGather)
+	defer stop()
+	for {
+		if _, err := listener.Next(together); err != nil {
+			if errors.Is(err, events.ErrClosed) {
+				return err
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+// telling is a log whose warnings and errors are events too.
+type telling struct {
+	next  slog.Handler
+	bus   *events.Bus
+	about subject
+}
+
+// subject is the connection that lines of a log are about.
+type subject struct{ name, environment string }
+
+// note takes from attributes what they say of the subject.
+func (s *subject) note(a slog.Attr) {
+	switch a.Key {
+	case "conn":
+		s.name = a.Value.String()
+	case "env":
+		s.environment = a.Value.String()
+	}
+}
+
+// Enabled is what the log below says.
+func (t telling) Enabled(ctx context.Context, level slog.Level) bool {
+	return t.next.Enabled(ctx, level)
+}
+
+// Handle logs r, and publishes it where someone should know of it.
+func (t telling) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		t.bus.Publish(t.event(r))
+	}
+	return t.next.Handle(ctx, r)
+}
+
+func (t telling) event(r slog.Record) control.Event {
+	e := control.Event{Kind: control.EventWarning, Time: r.Time.UTC()}
+	if r.Level >= slog.LevelError {
+		e.Kind = control.EventError
+	}
+	text, about := r.Message, t.about
+	r.Attrs(func(a slog.Attr) bool {
+		about.note(a)
+		if value := a.Value.Resolve().String(); a.Key != "conn" && a.Key != "env" && value != "" && value != "<nil>" {
+			text += fmt.Sprintf(" %s=%q", a.Key, value)
+		}
+		return true
+	})
+	e.Name, e.Environment, e.Text = about.name, about.environment, oneLine(text)
+	return e
+}
+
+// WithAttrs is that of the log below; what it says of the subject is kept.
+func (t telling) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		t.about.note(a)
+	}
+	t.next = t.next.WithAttrs(attrs)
+	return t
+}
+
+// WithGroup is that of the log below.
+func (t telling) WithGroup(name string) slog.Handler {
+	t.next = t.next.WithGroup(name)
+	return t
+}
