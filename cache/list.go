@@ -170,9 +170,11 @@ func (t *Tree) fillKnown(dir string, l *Listing, known *attr.List, asked time.Ti
 	})
 }
 
-// list fetches dir into l and into what is known.
+// list fetches dir into l and into what is known; not into that if changes are owed there, for the server tells of before, and they may
+// have been made when that is looked at.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
 	mark := t.attrs.Mark()
+	behind := t.changes.concern(dir)
 	listed, hidden := 0, t.Caps().Hidden
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
@@ -198,7 +200,7 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 	if !complete && t.cutListing.CompareAndSwap(false, true) {
 		t.log.Warn("the server cuts listings: names beyond are not shown, and asked for one by one", "name", dir, "entries", listed)
 	}
-	if !t.arrived(dir, l, mark, complete) && l.room != nil {
+	if known := !behind && t.arrived(dir, l, mark, complete); !known && l.room != nil {
 		return errOvertaken
 	}
 	return nil
