@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -162,7 +163,7 @@ func TestModesOfFiles(t *testing.T) {
 			t.Errorf("%s %#o: found%s", c.file, c.perm, printed(got))
 		case c.code != "" && (len(got) != 1 || got[0].Code != c.code || !strings.Contains(got[0].Hint, "chmod")):
 			t.Errorf("%s %#o: want one %s that says chmod, got%s", c.file, c.perm, c.code, printed(got))
-		case c.code != "" && target != (Target{}):
+		case c.code != "" && !reflect.DeepEqual(target, Target{}):
 			t.Errorf("%s %#o: a target in spite of it", c.file, c.perm)
 		}
 	}

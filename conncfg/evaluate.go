@@ -33,6 +33,7 @@ func (c *Connection) evaluate(env string, x *expander) *evaluation {
 	e.tls()
 	e.port()
 	e.way()
+	e.fallbacks()
 	e.clear()
 	return e
 }
@@ -361,6 +362,25 @@ func (e *evaluation) way() {
 		e.find(Error, "passive", &problem{CodeInvalid, "is false, and no server can open a connection to us through another host", "leave it out"}, "false", "via", "protocol")
 	}
 	e.sourceAddress()
+}
+
+// fallbacks wants each host named once, and that whoever finds one away asks again.
+func (e *evaluation) fallbacks() {
+	s := e.c.merged(e.env, "fallbackHosts")
+	if s == nil || s.broken || e.unknown["fallbackHosts"] || e.unknown["host"] || e.unknown["port"] {
+		return
+	}
+	seen := map[string]bool{}
+	for _, t := range e.target.Hosts() {
+		if address := strings.ToLower(t.Address()); seen[address] {
+			e.find(Error, "fallbackHosts", &problem{CodeInvalid, "has " + address + " twice, host and port counted", "name each server once"}, s.text, "host", "port")
+		} else {
+			seen[address] = true
+		}
+	}
+	if e.target.RetryCount == 0 {
+		e.find(Warning, "fallbackHosts", &problem{CodeAdvice, "is asked by a repetition, and retryCount is 0: the call that finds host away fails, and only the next one goes elsewhere", "set retryCount = 3"}, s.text, "retryCount")
+	}
 }
 
 // sourceAddress wants the address to be of the same kind as the one that it speaks to first, where that is known.

@@ -108,6 +108,8 @@ var fields = []*field{
 	{name: "port", kind: text, variables: true, check: checkPort,
 		apply:   func(t *Target, s *setting) { t.Port = int(s.number) },
 		depends: func(t *Target) string { return strconv.Itoa(t.Port) }},
+	{name: "fallbackHosts", kind: text, variables: true, check: checkFallbackHosts,
+		apply: func(t *Target, s *setting) { t.Fallbacks = readPlaces(s.text) }},
 	{name: "username", kind: text, variables: true, check: checkUsername,
 		apply: func(t *Target, s *setting) { t.Username = s.text }},
 	{name: "password", kind: secret, variables: true, check: checkPassword,

@@ -69,6 +69,7 @@ maxSessions = 2
 account = { env = "CONNCFG_ACCOUNT" }
 passive = true
 passivePorts = "50000 - 50100"
+fallbackHosts = "b.example.com , [2001:db8::5]:2121, 2001:db8::6"
 verify = "hash"
 via = "ssh://jump@192.0.2.9"
 viaPassword = { env = "CONNCFG_ACCOUNT" }
@@ -80,7 +81,8 @@ rateLimit = "2MiB"
 	t.Setenv("CONNCFG_ACCOUNT", "x7")
 	got, findings := resolve(t, with(map[string]string{"connections/p/f.toml": definition, "environments/Test.toml": "[variables]\np = 991\n"}), "p/f", "Test")
 	want := Target{
-		Name: "p/f", Environment: "Test", Protocol: FTPS, Host: "2001:DB8::1", Port: 991, Username: "u-991", Password: NewSecret("a$b991$"),
+		Name: "p/f", Environment: "Test", Protocol: FTPS, Host: "2001:DB8::1", Port: 991,
+		Fallbacks: []Place{{"b.example.com", 0}, {"2001:db8::5", 2121}, {"2001:db8::6", 0}}, Username: "u-991", Password: NewSecret("a$b991$"),
 		WorkingDir: "/x/y", ConnectTimeout: 5 * time.Second, SocketTimeout: 40 * time.Second, RetryCount: 4, RetryAuth: true,
 		TLS: TLS{Implicit: true, MinVersion: tls.VersionTLS13, CAFile: "/ca", TrustCert: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
 			CertFile: "/c", KeyFile: "/k", ServerName: "2001:DB8::1"},
@@ -196,7 +198,7 @@ func TestUndefinedAndCyclicVariablesNameEverything(t *testing.T) {
 			definition := strings.NewReplacer("files.example.com", "${h}", `password = "${pw}"`, "agent = true").Replace(good)
 			cfg, _ := Load(tree(t, with(map[string]string{"variables.toml": c.vars, "connections/p/x.toml": definition, "connections/ok.toml": ""})))
 			target, resolved := cfg.Resolve(t.Context(), "p/x", "Development")
-			if target != (Target{}) {
+			if !reflect.DeepEqual(target, Target{}) {
 				t.Errorf("a target in spite of it: %+v", target)
 			}
 			for _, got := range [][]Finding{errorsOf(cfg.Check()), errorsOf(resolved)} {
@@ -371,7 +373,7 @@ func TestBrokenEnvironmentDoesNotFallBackToGlobalVariables(t *testing.T) {
 		"connections/ok.toml":    strings.Replace(good, "files.example.com", "${host}", 1),
 		"connections/plain.toml": strings.Replace(good, "password = \"${pw}\"\n", "agent = true\n", 1),
 	})
-	if target, findings := resolve(t, files, "ok", "Test"); target != (Target{}) || !HasErrors(findings) {
+	if target, findings := resolve(t, files, "ok", "Test"); !reflect.DeepEqual(target, Target{}) || !HasErrors(findings) {
 		t.Errorf("ok in Test is %s; findings%s", target.Display(), printed(findings))
 	}
 	for name, env := range map[string]string{"ok": "Development", "plain": "Test"} {
@@ -389,7 +391,7 @@ func TestResolveRefusesWhatIsNotThere(t *testing.T) {
 		t.Errorf("unknown environment:%s", printed(f))
 	}
 	target, f := resolve(t, with(map[string]string{"connections/ok.toml": "port = 0\n" + good}), "ok", "Test")
-	if target != (Target{}) || !HasErrors(f) {
+	if !reflect.DeepEqual(target, Target{}) || !HasErrors(f) {
 		t.Errorf("a definition with errors is %+v", target)
 	}
 }
@@ -451,5 +453,23 @@ func TestRevisionChangesWithMeaningOnly(t *testing.T) {
 		if got := revision("ok", "Test", changed); got == first {
 			t.Errorf("%s does not change the revision", name)
 		}
+	}
+}
+
+func TestHostsToFallBackOn(t *testing.T) {
+	hosts := Target{Protocol: FTPS, Host: "a", Port: 21, Fallbacks: []Place{{"b", 0}, {"::1", 2121}}, TLS: TLS{ServerName: "a"}}.Hosts()
+	var got []string
+	for _, h := range hosts {
+		got = append(got, h.Address()+" "+h.TLS.ServerName)
+		if h.Fallbacks != nil {
+			t.Errorf("%s has hosts to fall back on itself", h.Address())
+		}
+	}
+	if want := []string{"a:21 a", "b:21 b", "[::1]:2121 ::1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	named := Target{Host: "a", Port: 21, Fallbacks: []Place{{"b", 0}}, TLS: TLS{ServerName: "name"}}.Hosts()
+	if named[1].TLS.ServerName != "name" {
+		t.Errorf("the second is asked for the certificate of %s, and the definition says name", named[1].TLS.ServerName)
 	}
 }

@@ -168,6 +168,10 @@ var rules = []rule{
 
 	{"passive of SFTP", `passive = true`, CodeIgnored, Warning, "passive", "leave it out"},
 	{"passive in words", "protocol = \"FTP\"\npassive = \"no\"", CodeWrongType, Error, "passive", "passive = true"},
+	{"a host to fall back on that is the host", `fallbackHosts = "b.example.com, FILES.example.com:22"`, CodeInvalid, Error, "fallbackHosts", "once"},
+	{"a host to fall back on that is a URL", `fallbackHosts = "sftp://b.example.com"`, CodeHostInvalid, Error, "fallbackHosts", "b.example.com, c.example.com:2222"},
+	{"a host to fall back on with a port that is none", `fallbackHosts = "b.example.com:0"`, CodeRange, Error, "fallbackHosts", "b.example.com, c.example.com:2222"},
+	{"hosts to fall back on and nobody to turn to them", "fallbackHosts = \"b.example.com\"\nretryCount = 0", CodeAdvice, Warning, "fallbackHosts", "retryCount = 3"},
 	{"ports the wrong way round", "protocol = \"FTP\"\npassivePorts = \"50100-50000\"", CodeInvalid, Error, "passivePorts", "50000-50100"},
 	{"ports of words", "protocol = \"FTP\"\npassivePorts = \"high\"", CodeRange, Error, "passivePorts", "50000-50100"},
 	{"verify nothing", "protocol = \"FTP\"\nverify = \"off\"", CodeInvalid, Error, "verify", `"size", "hash", "readback"`},

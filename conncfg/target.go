@@ -1,6 +1,7 @@
 package conncfg
 
 import (
+	"cmp"
 	"net"
 	"net/url"
 	"os"
@@ -29,6 +30,7 @@ type Target struct {
 	Protocol   Protocol
 	Host       string // without brackets, also for IPv6
 	Port       int
+	Fallbacks  []Place // that serve the same files, in the order in which they are tried where Host cannot be reached
 	Username   string
 	Password   Secret
 	WorkingDir string // absolute, or relative to the login directory
@@ -190,6 +192,34 @@ func (t Target) Identity() string {
 	}
 	u := url.URL{Scheme: t.scheme(), User: url.User(t.Username), Host: strings.ToLower(t.Address()), Path: dir}
 	return u.String() + " in " + t.Environment
+}
+
+// Hosts returns t, and then t with each of its Fallbacks in place of the host.
+func (t Target) Hosts() []Target {
+	all := []Target{t}
+	all[0].Fallbacks = nil
+	for _, p := range t.Fallbacks {
+		other := all[0]
+		if other.Host, other.Port = p.Host, cmp.Or(p.Port, t.Port); t.TLS.ServerName == t.Host {
+			other.TLS.ServerName = p.Host
+		}
+		all = append(all, other)
+	}
+	return all
+}
+
+// Place is one server.
+type Place struct {
+	Host string // without brackets, also for IPv6
+	Port int    // 0 is the port of the connection
+}
+
+// String returns p as a definition has it.
+func (p Place) String() string {
+	if p.Port == 0 {
+		return p.Host
+	}
+	return net.JoinHostPort(p.Host, strconv.Itoa(p.Port))
 }
 
 // Address returns host:port as net.Dial takes it.

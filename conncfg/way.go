@@ -193,3 +193,40 @@ func readPorts(text string) Ports {
 	}
 	return Ports{low, high}
 }
+
+// checkFallbackHosts wants what host takes, each with a port of its own if it has one, and commas between them.
+func checkFallbackHosts(s *setting) *problem {
+	const hint = `write "b.example.com, c.example.com:2222", or leave it out`
+	var places []string
+	for part := range strings.SplitSeq(s.text, ",") {
+		place := Place{Host: strings.TrimSpace(part)}
+		if host, port, err := net.SplitHostPort(place.Host); err == nil && !strings.ContainsAny(place.Host, "/@") {
+			number := &setting{text: port}
+			if p := checkPort(number); p != nil {
+				return &problem{p.code, "has a port that " + p.message, hint}
+			}
+			place = Place{host, int(number.number)}
+		}
+		host := &setting{text: place.Host}
+		if p := checkHost(host); p != nil {
+			return &problem{p.code, "has a host that " + p.message, hint}
+		}
+		place.Host = host.text
+		places = append(places, place.String())
+	}
+	s.text = strings.Join(places, ", ")
+	return nil
+}
+
+// readPlaces reads what checkFallbackHosts has brought to its form.
+func readPlaces(text string) (places []Place) {
+	for part := range strings.SplitSeq(text, ", ") {
+		place := Place{Host: part}
+		if host, port, err := net.SplitHostPort(part); err == nil {
+			number, _ := strconv.Atoi(port)
+			place = Place{host, number}
+		}
+		places = append(places, place)
+	}
+	return places
+}

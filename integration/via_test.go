@@ -58,3 +58,46 @@ func TestStrangersOnTheWay(t *testing.T) {
 	d.AwaitState(t, connection, "ready", healing)
 	heals(t, name, content)
 }
+
+// TestAnotherHostAnswers: where the host cannot be reached its stand-in is asked, without a program's seeing more than a pause;
+// each is trusted for itself and each is tried by `pierfs test` (row 82).
+func TestAnotherHostAnswers(t *testing.T) {
+	t.Parallel()
+	first, second := servers.NewSSHD(t, servers.SSHOptions{}), servers.NewSSHD(t, servers.SSHOptions{})
+	second.ChangePassword(t, first.Password)
+	content := random(1, 300_000)
+	for server, name := range map[*servers.SSHD]string{first: "first", second: "second"} {
+		if err := os.WriteFile(filepath.Join(server.Dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := newDaemon(t)
+	d.Define(t, connection, daemon.To(t, first, daemon.Fields{"hostKey": nil, "fallbackHosts": second.Address(), "metadataTTL": 0, "negativeTTL": 0}))
+	d.Start(t)
+	for _, server := range []*servers.SSHD{first, second} {
+		if r := d.Pierfs(t, "trust", connection); r.Status != 0 || !strings.Contains(r.Stdout, server.Fingerprint(t)) {
+			t.Fatalf("pierfs trust: exit %d, want the key of %s\n%s%s", r.Status, server.Address(), r.Stdout, r.Stderr)
+		}
+	}
+	d.AwaitState(t, connection, "ready", healing)
+	tested := map[string]bool{}
+	for _, step := range testSteps(t, d, connection) {
+		host, _, _ := strings.Cut(step.Detail, ": ")
+		tested[host] = true
+	}
+	if !tested[first.Address()] || !tested[second.Address()] {
+		t.Errorf("pierfs test told of %v", tested)
+	}
+	has(t, filepath.Join(d.Mount(connection), "first"), content)
+	first.Kill(t)
+	first.KillSessions(t)
+	has(t, filepath.Join(d.Mount(connection), "second"), content)
+	name := filepath.Join(d.Mount(connection), "written")
+	if err := put(name, content); err != nil {
+		t.Fatal(err)
+	}
+	has(t, filepath.Join(second.Dir, "written"), content)
+	if log := d.Log(); !strings.Contains(log, "another host answers") {
+		t.Errorf("the log does not tell that another host answers:\n%s", log)
+	}
+}

@@ -1,6 +1,7 @@
 // Package dial makes a ready Backend of a Target: it is the one list of protocols, and the one order of wrappers.
 //
-// From the caller down: retry > meter > jail > charset > protocol. Retry is outermost, so that its questions after a lost
+// From the caller down: retry > meter > jail > charset > failover > protocol, failover only where there are hosts to fall
+// back on. Retry is outermost, so that its questions after a lost
 // reply are metered and confined as well; the meter sees each attempt; the jail judges the names that programs see, and nothing
 // but their translation, which keeps slashes where they are, stands between it and the protocol, so that nothing gets around
 // it. Dial touches no network: the first call does.
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/failover"
 	"pierfs/backends/jail"
 	"pierfs/backends/meter"
 	"pierfs/backends/retry"
@@ -98,11 +100,54 @@ func Dial(t conncfg.Target, o Options) (*retry.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := connect(t, n, o, nil)
+	p, err := connectAll(t, n, o)
 	if err != nil {
 		return nil, err
 	}
-	return wrap(n.translate(p), t, o, func() []string { return []string{t.WorkingDir, n.decode(p.Root())} }), nil
+	roots := func() []string {
+		roots := []string{t.WorkingDir}
+		for _, host := range p.hosts {
+			roots = append(roots, n.decode(host.Root()))
+		}
+		return roots
+	}
+	return wrap(n.translate(p.Backend), t, o, roots), nil
+}
+
+// several is the hosts of a connection as one Backend.
+type several struct {
+	backends.Backend
+	hosts []protocol
+}
+
+// connectAll returns the bare protocol, of all hosts of t.
+func connectAll(t conncfg.Target, n names, o Options) (several, error) {
+	var all several
+	var hosts []failover.Host
+	for _, host := range t.Hosts() {
+		p, err := connect(host, n, o, nil)
+		if err != nil {
+			for _, made := range all.hosts {
+				made.Close()
+			}
+			return several{}, err
+		}
+		all.hosts = append(all.hosts, p)
+		hosts = append(hosts, failover.Host{Name: host.Address(), Backend: p})
+	}
+	if len(hosts) == 1 {
+		all.Backend = all.hosts[0]
+		return all, nil
+	}
+	all.Backend = failover.New(hosts, failover.Options{
+		Timeout: t.ConnectTimeout + t.SocketTimeout,
+		Moved: func(from, to string) {
+			if o.Logger != nil {
+				o.Logger.Warn("another host answers", "from", from, "to", to)
+			}
+		},
+	})
+	return all, nil
 }
 
 // connect returns the bare protocol.
@@ -129,8 +174,25 @@ func Policy(t conncfg.Target) retry.Policy {
 }
 
 // Test logs in to t afresh, once and without repetition, and reports each step when it has ended, in order: what keeps the
-// connection from working is in the last one, and returned.
+// connection from working is in the last one, and returned. Where t has hosts to fall back on, each of them is tried, and the
+// first error is returned.
 func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
+	hosts := t.Hosts()
+	if len(hosts) == 1 {
+		return testHost(ctx, t, o, report)
+	}
+	var first error
+	for _, host := range hosts {
+		err := testHost(ctx, host, o, func(s Step) {
+			s.Detail = host.Address() + ": " + s.Detail
+			report(s)
+		})
+		first = cmp.Or(first, err)
+	}
+	return first
+}
+
+func testHost(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
 	n, err := namesOf(t)
 	if err != nil {
 		return err

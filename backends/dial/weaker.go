@@ -10,6 +10,9 @@ func Weaker(t conncfg.Target, c backends.Caps) (said []string) {
 	if t.ReadOnly {
 		return nil
 	}
+	if len(t.Fallbacks) > 0 {
+		said = append(said, "fallbackHosts: what was written to one host is on another only if the servers see to it")
+	}
 	if t.TempName == "none" {
 		said = append(said, `tempName is "none": readers on the server see files grow, and an upload that fails costs the old file`)
 	} else if !c.Replace {

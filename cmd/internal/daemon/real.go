@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -135,7 +136,25 @@ func stepOf(s dial.Step) control.Step {
 // pin asks the server for its key or certificate and believes it: the one with the fingerprint, whatever was believed
 // before, or without one whatever it shows, as long as nobody has vouched for another. It is believed before anything is sent
 // to the server that it belongs to.
+//
+// Of several hosts it is the first that shows the fingerprint, or the first of which nothing was believed.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
+	var answer *control.TrustAnswer
+	var first error
+	for _, host := range t.Hosts() {
+		pinned, err := r.pinHost(ctx, host, fingerprint)
+		if err == nil && (fingerprint != "" || !pinned.Already) {
+			return pinned, nil
+		}
+		answer, first = cmp.Or(answer, pinned), cmp.Or(first, err)
+	}
+	if first != nil {
+		return nil, first
+	}
+	return answer, nil
+}
+
+func (r real) pinHost(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
 	shown, err := dial.Find(ctx, t, r.options(slog.New(slog.DiscardHandler)), fingerprint)
 	if err != nil {
 		return nil, err
