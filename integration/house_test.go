@@ -51,7 +51,9 @@ var houseRooms = map[string][]string{
 
 	"fs": {"cache", "backends"},
 
-	"cmd/pierfs":           {"cmd/internal/...", "conncfg/..."},
+	"docs": {}, // pages that the programs carry
+
+	"cmd/pierfs":           {"cmd/internal/...", "conncfg/...", "docs"},
 	"cmd/pierfsd":          {"cmd/internal/...", "fs", "cache", "backends", "backends/dial", "backends/retry", "conncfg/..."},
 	"cmd/internal":         {"cmd/internal/...", "conncfg/..."},
 	"cmd/internal/daemon":  {"cmd/internal/...", "fs", "cache", "cache/spool", "backends", "backends/dial", "backends/retry", "conncfg/..."},

@@ -52,6 +52,8 @@ func offersOf(command string) []offer {
 		return []offer{localFiles}
 	case "completion":
 		return []offer{shells}
+	case "manual":
+		return []offer{pages}
 	}
 	return nil
 }
@@ -100,6 +102,10 @@ const onlyThese = cobra.ShellCompDirectiveNoFileComp
 
 func shells(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {
 	return []string{"bash", "zsh", "fish"}, onlyThese
+}
+
+func pages(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {
+	return manualPages(), onlyThese
 }
 
 func localFiles(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -183,6 +183,9 @@ path is the absolute working directory; /~/dir is relative to the login director
 	case "completion":
 		return help{"Names of connections, environments, variables and files at servers are asked for as they stand, of a daemon that answers within half\na second; else none are offered. The package installs these scripts; by hand, for this shell alone: source <(pierfs completion bash)",
 			[]string{"pierfs completion bash", "pierfs completion zsh", "pierfs completion fish"}}
+	case "manual":
+		return help{"Without PAGE it is pierfs.1. They say the same as --help and docs/DEFINITIONS.md, of which they are made.",
+			[]string{"pierfs manual", "pierfs manual pierfs.toml.5", "pierfs manual mount.pierfs.8"}}
 	case "version":
 		return help{"", []string{"pierfs version"}}
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -27,7 +28,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	var status int
+	switch name := filepath.Base(os.Args[0]); name {
+	case mountHelper, umountHelper:
+		status = runHelper(ctx, name, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	default:
+		status = run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	}
 	stop()
 	os.Exit(status)
 }
@@ -42,9 +49,13 @@ type hand struct {
 	out, err io.Writer
 }
 
+func newHand(in io.Reader, out, errOut io.Writer) *hand {
+	return &hand{dirs: dirs.Default(os.Geteuid(), os.Getenv), in: in, out: out, err: errOut}
+}
+
 // run runs one command line and returns the exit status.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	h := &hand{dirs: dirs.Default(os.Geteuid(), os.Getenv), in: in, out: out, err: errOut}
+	h := newHand(in, out, errOut)
 	cmd := h.command()
 	cmd.SetArgs(args)
 	cmd.SetIn(in)
@@ -133,7 +144,7 @@ func (h *hand) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:                        "pierfs",
 		SuggestionsMinimumDistance: 2,
-		Short:                      "Work with SFTP connections that are mounted as local directories",
+		Short:                      "Work with FTP, FTPS and SFTP connections that are mounted as local directories",
 		Long: `pierfs asks the daemon pierfsd for one thing and prints the answer.
 
 A connection is NAME, PROJECT/NAME, or the directory of a mount without definition. A file of it is written NAME:/path,
@@ -168,7 +179,7 @@ relative to its working directory.`,
 		h.eventsCommand(), h.deploymentsCommand(),
 		h.createCommand(), h.editCommand(), h.copyCommand(), h.moveCommand(), h.deleteCommand(), h.diffCommand(), h.nameCommand(),
 		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(), h.exportCommand(), h.importCommand(),
-		h.versionCommand(), h.completionCommand(),
+		h.versionCommand(), h.completionCommand(), h.manualCommand(),
 	)
 	explain(root)
 	h.complete(root)

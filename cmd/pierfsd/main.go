@@ -20,6 +20,7 @@ import (
 	"pierfs/cmd/internal/daemon"
 	"pierfs/cmd/internal/demo"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/cmd/internal/manual"
 	"pierfs/cmd/internal/terminal"
 	"pierfs/cmd/internal/version"
 )
@@ -81,6 +82,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 			return serve(f, stderr)
 		},
 	}
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	set := root.Flags()
 	set.StringVar(&f.dirs.Config, "config-dir", f.dirs.Config, "definitions")
@@ -102,6 +104,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 			},
 		},
 		demoCommand(&f, stdout, stderr),
+		manualCommand(stdout),
 	)
 	return root
 }
@@ -128,6 +131,27 @@ func demoCommand(f *flags, stdout, stderr io.Writer) *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&o.For, "for", 0, "end by itself after this long")
 	cmd.Flags().StringVar(&o.Dir, "dir", "", "mount the SFTP server here, not in a new directory")
+	return cmd
+}
+
+// afterwards is what the manual says besides commands and flags.
+const afterwards = "# SIGNALS\n\n| Signal | Meaning |\n|---|---|\n" +
+	"| SIGHUP | the definitions are read again, and what changed is done; servers that are away are asked again at once |\n" +
+	"| SIGTERM, SIGINT | what is written is published, and what is owed is sent, for at most `drainTimeout` of each connection; then everything is unmounted |\n\n" +
+	"# EXIT STATUS\n\n0 if nothing is owed to any server and nothing was put into quarantine, 74 if something is. 64 for a command line that makes no sense, " +
+	"71 if this machine lacks something such as /dev/fuse, 75 if another daemon uses the same directories; **pierfs**(1) lists them all.\n\n"
+
+func manualCommand(stdout io.Writer) *cobra.Command {
+	var date string
+	cmd := &cobra.Command{Use: "manual", Short: "Print the manual page, for man(1)", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			root := cmd.Root()
+			p := manual.Page{Name: "pierfsd", Section: 8, Short: root.Short, Version: version.Version(), Date: date,
+				Sections: afterwards + manual.Files + manual.Environment, SeeAlso: []string{"pierfs(1)", "pierfs.toml(5)", "mount.pierfs(8)"}}
+			_, err := stdout.Write(p.Commands(root))
+			return err
+		}}
+	cmd.Flags().StringVar(&date, "date", "", "what the page tells as its date")
 	return cmd
 }
 
