@@ -89,6 +89,7 @@ var houseLibraries = map[string][]string{
 	"golang.org/x/sync":                      {"..."},
 	"golang.org/x/sys":                       {"..."},
 	"github.com/prometheus/client_golang":    {"cmd/internal/metrics"},
+	"github.com/prometheus/common":           {"cmd/internal/metrics"},
 }
 
 // houseTestLibraries are those that tests may import besides.

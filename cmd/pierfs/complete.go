@@ -26,7 +26,7 @@ type offer func(h *hand, ctx context.Context, args []string, typed string) ([]st
 func offersOf(command string) []offer {
 	switch command {
 	case "show", "enable", "disable", "copy", "delete", "trust", "vars extract", "queue list", "queue",
-		"cache status", "move-to-global", "umount", "mount":
+		"cache status", "move-to-global", "umount", "mount", "events", "deployments", "log", "trace":
 		return []offer{connections}
 	case "test", "diff", "edit":
 		return []offer{connections, localFiles}

@@ -67,6 +67,7 @@ type flags struct {
 	logFormat string
 	logLevel  string
 	exitIdle  bool
+	metrics   string
 	private   bool
 }
 
@@ -92,6 +93,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	set.StringVar(&f.dirs.MountRoot, "mount-root", f.dirs.MountRoot, "connections appear below it as ENV/NAME")
 	set.BoolVar(&f.exitIdle, "exit-idle", false, "end when nothing is mounted any more")
 	set.BoolVar(&f.private, "private", false, "serve one hand, mount nothing, and end when standard input does")
+	set.StringVar(&f.metrics, "metrics-address", "", "let Prometheus read figures at http://HOST:PORT/metrics, on the loopback interface alone; nowhere without it")
 	all := root.PersistentFlags()
 	all.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	all.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -189,6 +191,8 @@ func serve(f flags, stderr io.Writer) error {
 		Floor:    floor,
 		Notify:   daemon.Notify(log),
 		ExitIdle: f.exitIdle,
+
+		MetricsAddress: f.metrics,
 	})
 	if f.private {
 		return d.RunPrivate(untilEnd(ctx, os.Stdin))

@@ -417,26 +417,32 @@ type QueueItem struct {
 }
 
 // MetricsRequest asks for the figures that monitoring wants.
-type MetricsRequest struct{}
+type MetricsRequest struct {
+	Text bool `json:"text,omitempty"` // as Prometheus reads them
+}
 
 // MetricsAnswer is those figures.
 type MetricsAnswer struct {
 	Metrics []Metric `json:"metrics"`
+	// Text is all of them, and those of the process, in Prometheus' text format 0.0.4.
+	Text string `json:"text,omitempty"`
 }
 
-// Metric is one figure, of each connection that has it.
+// Metric is one figure, of each connection that has it, or of the daemon.
 type Metric struct {
 	Name    string   `json:"name"` // as Prometheus wants it
-	Type    string   `json:"type"` // gauge or counter
+	Type    string   `json:"type"` // gauge, counter or histogram
 	Help    string   `json:"help"`
 	Samples []Sample `json:"samples"`
 }
 
-// Sample is the figure of one connection.
+// Sample is one value: of a connection, or of the daemon where Connection is empty.
 type Sample struct {
-	Connection  string  `json:"connection"`
-	Environment string  `json:"environment"` // "" for an ad-hoc mount
-	Value       float64 `json:"value"`
+	Connection  string            `json:"connection"`
+	Environment string            `json:"environment"` // "" for an ad-hoc mount
+	Labels      map[string]string `json:"labels,omitempty"`
+	Value       float64           `json:"value"`           // the sum of a histogram
+	Count       uint64            `json:"count,omitempty"` // of what a histogram has seen
 }
 
 // CacheRequest asks what is kept of what was read, of one mounted connection or of all; without Environment, of Name in the

@@ -109,6 +109,7 @@ func (m *mount) tell(a attempt, took time.Duration, err error) {
 	if err := m.d.deployments.Add(told); err != nil {
 		m.log.Error("an attempt is not in the log of deployments", "phase", told.Phase, "err", err)
 	}
+	m.d.figures.Attempt(told)
 	m.d.events.Publish(control.Event{Kind: control.EventDeployment, Name: told.Name, Environment: told.Environment, Deployment: &told})
 }
 

@@ -70,6 +70,16 @@ func (c *certificates) finding(address string, now time.Time) (conncfg.Finding, 
 	return conncfg.ServerCertificate(known.notAfter, now)
 }
 
+// end returns when the certificate ends that the server at address has shown; zero if it has shown none.
+func (c *certificates) end(address string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.seen[address]; known != nil {
+		return known.notAfter
+	}
+	return time.Time{}
+}
+
 // certified is told at each login which certificate the server at address has shown. It does not block.
 func (d *Daemon) certified(address, fingerprint string, notAfter time.Time) {
 	if f, ok := d.certificates.saw(address, fingerprint, notAfter, time.Now()); ok {

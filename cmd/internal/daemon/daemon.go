@@ -43,6 +43,7 @@ import (
 	"pierfs/cmd/internal/deployments"
 	"pierfs/cmd/internal/dirs"
 	"pierfs/cmd/internal/events"
+	"pierfs/cmd/internal/metrics"
 	"pierfs/cmd/internal/registry"
 	"pierfs/conncfg"
 )
@@ -68,6 +69,8 @@ type Options struct {
 	// ReleasePoints makes every mount point what it was when Run ends; else those of what is defined stay unwritable, so
 	// that programs notice.
 	ReleasePoints bool
+	// MetricsAddress is where Prometheus may read the figures, HOST:PORT of the loopback interface; "" is nowhere but the socket.
+	MetricsAddress string
 	// ExitIdle makes Run return once a mount was there and none is left.
 	ExitIdle bool
 }
@@ -123,6 +126,7 @@ type Daemon struct {
 	certificates certificates
 	events       *events.Bus
 	deployments  *deployments.Log // nil if it cannot be kept
+	figures      *metrics.Set
 
 	registry *registry.Registry // nil if it cannot be used
 	editing  sync.Mutex         // one change of definitions at a time
@@ -148,8 +152,10 @@ func New(o Options) *Daemon {
 		o.Notify = func(string) {}
 	}
 	bus := events.New(keptEvents)
-	return &Daemon{o: o, log: slog.New(telling{o.Logger.Handler(), bus, subject{}}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
+	d := &Daemon{o: o, log: slog.New(telling{o.Logger.Handler(), bus, subject{}}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
 		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
+	d.figures = metrics.New(o.Version, d.look)
+	return d
 }
 
 // Run claims the directories, mounts what is wanted and serves the control socket until ctx ends; reload makes it read the
@@ -167,6 +173,10 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	defer os.Remove(control.SocketPath(d.o.Dirs.Runtime))
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	told, err := d.serveMetrics(serving)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	served := make(chan error, 1)
 	server := control.NewServer(d.log)
 	d.serve(server)
@@ -193,6 +203,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	d.events.Close()
 	stopServing()
 	<-served
+	<-told
 	d.log.Info("stopped")
 	return err
 }
@@ -356,6 +367,7 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 	d.boundSpool(plan)
 	todo := d.compare(ctx, plan, q.Keep, &answer)
 	d.stopAll(todo.stop)
+	d.forgetFigures(todo.stop, plan)
 	d.makeRoom(todo.start)
 	if !plan.Torn {
 		d.points.forget(d.claimed()) // also what was removed while no daemon ran

@@ -2,55 +2,105 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/metrics"
 )
 
-// metrics tells the figures that monitoring wants of every connection that is mounted, or owes something.
-func (d *Daemon) metrics(context.Context, control.MetricsRequest) (control.MetricsAnswer, error) {
-	ready := control.Metric{Name: "pierfs_ready", Type: "gauge", Help: "1 if the connection is mounted and its server answers, else 0."}
-	open := control.Metric{Name: "pierfs_open_files", Type: "gauge", Help: "Files that programs have open."}
-	owed := control.Metric{Name: "pierfs_owed_changes", Type: "gauge", Help: "Changes that were acknowledged and that the server does not have."}
-	bytes := control.Metric{Name: "pierfs_owed_bytes", Type: "gauge", Help: "Content of these changes."}
-	oldest := control.Metric{Name: "pierfs_owed_oldest_seconds", Type: "gauge", Help: "For how long the oldest of these changes is owed; 0 if there is none."}
-	held := control.Metric{Name: "pierfs_owed_held", Type: "gauge", Help: "Those of these changes that are not sent before a person decides."}
-	unserved := control.Metric{Name: "pierfs_owed_unserved", Type: "gauge", Help: "Those of these changes whose server nothing leads to that is mounted."}
-	quarantined := control.Metric{Name: "pierfs_quarantined", Type: "gauge", Help: "Contents that could not be brought to the server and wait for a person."}
-	for _, b := range d.debtors(filter("", "")) {
-		add := func(m *control.Metric, value float64) {
-			m.Samples = append(m.Samples, control.Sample{Connection: b.name, Environment: b.environment, Value: value})
-		}
-		all, err := b.owes()
-		if err != nil {
-			return control.MetricsAnswer{}, told(err)
-		}
-		if b.mount == nil && len(all) == 0 {
-			continue
-		}
-		f := figuresOf(b, all)
-		add(&owed, float64(len(all)))
-		add(&bytes, float64(f.bytes))
-		add(&oldest, f.age.Seconds())
-		add(&held, float64(f.held))
-		add(&unserved, float64(f.unserved))
-		if b.mount == nil {
-			continue
-		}
-		now, _ := b.mount.holds()
-		add(&quarantined, float64(now.Quarantined))
-		add(&open, float64(b.mount.openFiles()))
-		add(&ready, truth(b.mount.status().State == control.StateReady))
+// metrics tells the figures that monitoring wants.
+func (d *Daemon) metrics(_ context.Context, q control.MetricsRequest) (a control.MetricsAnswer, err error) {
+	if q.Text {
+		a.Text, err = d.figures.Text()
+		a.Metrics = []control.Metric{}
+		return a, err
 	}
-	return control.MetricsAnswer{Metrics: []control.Metric{ready, open, owed, bytes, oldest, held, unserved, quarantined}}, nil
+	a.Metrics, err = d.figures.Figures()
+	return a, err
 }
 
-func truth(is bool) float64 {
-	if is {
-		return 1
+// serveMetrics lets Prometheus read the figures over the network of this machine, where that is wanted, until ctx ends. What it
+// returns is closed then.
+func (d *Daemon) serveMetrics(ctx context.Context) (<-chan struct{}, error) {
+	done := make(chan struct{})
+	if d.o.MetricsAddress == "" {
+		close(done)
+		return done, nil
 	}
-	return 0
+	listener, err := metrics.Listen(d.o.MetricsAddress)
+	if err != nil {
+		return nil, control.Errorf(control.Usage, "--metrics-address: %v", err).WithHint("the figures are read without a password: name an address of the loopback interface, or put a proxy in front that asks")
+	}
+	d.log.Info("figures for monitoring", "address", "http://"+listener.Addr().String()+"/metrics")
+	go func() { // ends with ctx; Run waits for it
+		defer close(done)
+		if err := d.figures.Serve(ctx, listener, d.log); err != nil {
+			d.log.Error("nobody can read the figures over the network any more", "err", err)
+		}
+	}()
+	return done, nil
+}
+
+// look is how things stand: every connection that is mounted, owes something, or may owe something that nobody can read.
+func (d *Daemon) look() metrics.Look {
+	l := metrics.Look{Findings: map[string]int{}, Events: d.events.Published(), StateFree: freeBytes(d.o.Dirs.State)}
+	for _, f := range d.known().Findings {
+		l.Findings[string(f.Severity)]++
+	}
+	if d.spool != nil {
+		u, size := d.spool.Usage()
+		l.Kept = metrics.Kept{Files: u.Files, Bytes: u.Bytes, Size: size}
+	}
+	for _, b := range d.debtors(filter("", "")) {
+		if c := d.lookAt(b); c.Mounted || c.Damaged || c.Owed > 0 {
+			l.Connections = append(l.Connections, c)
+		}
+	}
+	return l
+}
+
+func (d *Daemon) lookAt(b debtor) metrics.Connection {
+	c := metrics.Connection{Name: b.name, Environment: b.environment}
+	if m := b.mount; m != nil {
+		status := m.status()
+		now, _ := m.holds()
+		c.Mounted, c.State, c.Since = true, status.State, status.Since
+		c.OpenFiles, c.Quarantined, c.Conflicts = m.openFiles(), now.Quarantined, now.Conflicts
+		c.Certificate = d.certificates.end(m.reach().Address())
+	}
+	if b.tree != nil {
+		r := b.tree.Reading()
+		c.Reads = metrics.Reads{Hits: r.Hits, Misses: r.Misses, FromCache: r.FromCache, FromServer: r.FromServer, Prefetched: r.Prefetched, Wasted: r.Wasted}
+	}
+	all, err := b.owes()
+	if c.Damaged = err != nil; c.Damaged { // `pierfs status` says why
+		return c
+	}
+	f := figuresOf(b, all)
+	c.Owed, c.OwedBytes, c.OwedOldest, c.Held, c.Unserved = len(all), f.bytes, f.age, f.held, f.unserved
+	return c
+}
+
+// forgetFigures drops what was counted of those of mounts that are defined no more.
+func (d *Daemon) forgetFigures(mounts []*mount, plan Plan) {
+	for _, m := range mounts {
+		if !slices.ContainsFunc(plan.Wants, func(w Want) bool { return w.key() == m.want.key() }) {
+			d.figures.Forget(m.want.Name, m.want.Environment)
+		}
+	}
+}
+
+// freeBytes returns the room below dir for this process; -1 if nobody knows.
+func freeBytes(dir string) int64 {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return -1
+	}
+	return int64(s.Bavail) * s.Bsize
 }
 
 // figures are sums over what is owed.

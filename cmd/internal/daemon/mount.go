@@ -56,6 +56,8 @@ type Link struct {
 	Certificate func(address, fingerprint string, notAfter time.Time)
 	// Login is told each step of each login: its name, how long it took, and what was wrong.
 	Login func(step string, took time.Duration, err error)
+	// Called is told of each call to the server.
+	Called backends.Observer
 }
 
 // Backend is one that can be told to look for its server.
@@ -266,7 +268,8 @@ func (m *mount) secrets() conncfg.Target {
 
 // plant makes the tree of target, with the backend below it.
 func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
-	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified, Login: m.loggedIn})
+	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified, Login: m.loggedIn,
+		Called: m.d.figures.Meter(m.want.Name, m.want.Environment).Count})
 	if err != nil {
 		return nil, nil, err
 	}

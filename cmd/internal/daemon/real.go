@@ -113,6 +113,12 @@ func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) 
 	o.State = func(s retry.State) { l.Heard(s.Online, s.Err) }
 	o.Secrets = l.Secrets
 	o.Certificate = l.Certificate
+	if logged := o.Observer; l.Called != nil {
+		o.Observer = func(c backends.Call) {
+			l.Called(c)
+			logged(c)
+		}
+	}
 	if l.Login != nil {
 		o.Login = func(s dial.Step) { l.Login(s.Name, s.Took, s.Err) }
 	}
