@@ -30,6 +30,9 @@ fi
 # system, so they are unpacked beside it. The tests find them by the same rule (integration/servers/fetched.go).
 readonly servers=${XDG_CACHE_HOME:-$HOME/.cache}/pierfs/servers
 
+# A system with little more than what dpkg and mount need, for the package to be installed in (integration/package_test.go).
+readonly bare=${servers%/servers}/root
+
 step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
 
 # packages prints the Debian packages of the programs that are missing.
@@ -63,6 +66,8 @@ packages() {
 		zsh zsh
 		fish fish
 		mandoc mandoc
+		systemd-analyze systemd
+		dpkg-deb dpkg
 	END
 	[ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
 	[ -x /usr/bin/python3 ] || echo python3 # for pyftpdlib, whatever else is called python3 here
@@ -105,6 +110,40 @@ fetch_servers() (
 	mv "$new" "$servers"
 )
 
+# bare_sound reports whether the system in the directory $1 runs what installing needs.
+bare_sound() {
+	[ -e "$1/var/lib/dpkg/status" ] && chroot "$1" sh -c 'dpkg --version && mount --version && ls / && sed p && grep x /etc/passwd' </dev/null >/dev/null 2>&1
+}
+
+# fetch_bare unpacks that system, unless it is there already. Nothing of it is configured: what is installed there is ours alone.
+fetch_bare() (
+	bare_sound "$bare" && return
+	step fetch a bare system
+	local new=$bare.$$ package
+	trap 'rm -rf "$new" "$new.fetched"' EXIT
+	mkdir -p "$new"/{dev,proc,run,tmp,root,etc,usr/bin,usr/sbin,usr/lib,usr/lib64,var/lib/dpkg/{info,updates,triggers},var/cache} "$new.fetched"
+	for package in bin sbin lib lib64; do
+		ln -s usr/$package "$new/$package"
+	done
+	chmod 1777 "$new/tmp"
+	cd "$new.fetched"
+	apt-get -q update
+	apt-get -q -o APT::Sandbox::User=root download base-files base-passwd dash coreutils diffutils dpkg tar sed grep mount libc6 libc-bin libacl1 \
+		libattr1 libgmp10 libselinux1 libpcre2-8-0 libmount1 libblkid1 libsmartcols1 libmd0 libbz2-1.0 liblzma5 libzstd1 zlib1g
+	for package in *.deb; do
+		dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink --exclude='./usr/share/doc' --exclude='./usr/share/locale' --exclude='./usr/share/man' -C "$new"
+	done
+	cp "$new/usr/share/base-passwd/passwd.master" "$new/etc/passwd"
+	cp "$new/usr/share/base-passwd/group.master" "$new/etc/group"
+	touch "$new/var/lib/dpkg/status" "$new/var/lib/dpkg/available"
+	if ! bare_sound "$new"; then
+		echo "integration/test.sh: the bare system that was fetched lacks something" >&2
+		exit 1
+	fi
+	rm -rf "$bare"
+	mv "$new" "$bare"
+)
+
 install_missing() {
 	local missing policy=/usr/sbin/policy-rc.d had_sshd=
 	missing=$(packages | tr '\n' ' ')
@@ -128,6 +167,7 @@ install_missing() {
 		trap - EXIT
 	fi
 	fetch_servers
+	fetch_bare
 	if [ ! -e /dev/fuse ]; then
 		modprobe fuse 2>/dev/null || true
 		[ -e /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229

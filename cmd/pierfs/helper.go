@@ -161,13 +161,17 @@ func (h *hand) readHelperOptions(given []string, sloppy bool) (helperOptions, er
 func (h *hand) helpMount(ctx context.Context, source, dir string, m helperOptions) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.within, errNotInTime)
 	defer cancel()
-	dir, err := realDir(dir)
-	if err != nil {
-		return err
-	}
 	if err := h.awaitDaemon(ctx); err != nil {
 		return err
 	}
+	place, err := realDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		place, err = filepath.Abs(dir) // what is missing above it the daemon makes, if it is to be there
+	}
+	if err != nil {
+		return err
+	}
+	dir = place
 	if strings.Contains(source, "://") {
 		if m.readOnly {
 			m.fields = append(m.fields, "ro")
@@ -191,15 +195,18 @@ var errNotInTime = control.Errorf(control.Timeout, "it was not mounted in time")
 func (h *hand) awaitDaemon(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var away *control.Error
 	for {
 		_, err := control.List.Call(ctx, h.client(), control.ListRequest{})
-		if code := control.CodeOf(err); code != control.NotRunning && code != control.Cut {
+		switch code := control.CodeOf(err); {
+		case code == control.NotRunning, code == control.Cut:
+			away = asControl(err)
+		case ctx.Err() == nil || away == nil:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			e := *asControl(err)
-			return e.WithHint("systemctl start pierfsd; in fstab x-systemd.requires=pierfsd.service has it started before")
+			return away.WithHint("systemctl start pierfsd; in fstab x-systemd.requires=pierfsd.service has it started before")
 		case <-tick.C:
 		}
 	}
