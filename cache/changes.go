@@ -346,6 +346,7 @@ func (t *Tree) makeChange(c *change) {
 		t.hook("drain.arrived")
 		t.journal.Forget(c.e.Seq)
 		t.changes.remove(c)
+		t.attrs.Unstamp(c.e.Seq)
 		t.queue.unpark()
 		t.isBack()
 		return

@@ -95,8 +95,12 @@ func (t *Tree) mkdirLater(ctx context.Context, name string, perm os.FileMode) (E
 		return Entry{}, err
 	}
 	t.showMkdir(name, info)
+	t.shown(c)
 	return t.lastKnown(name)
 }
+
+// shown notes that what is known is as if c had been made. The next daemon may know it from this one, and then shows only what is not.
+func (t *Tree) shown(c *change) { t.attrs.Stamp(c.e.Seq) }
 
 // showMkdir lets what is known be as if the directory had been made.
 func (t *Tree) showMkdir(name string, info backends.Info) {
@@ -159,6 +163,9 @@ func (t *Tree) removeLater(ctx context.Context, name string) error {
 		f.remove()
 	}
 	t.showRemoved(name)
+	if known {
+		t.shown(c)
+	}
 	return nil
 }
 
@@ -205,11 +212,13 @@ func (t *Tree) rmdirLater(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.owe(&change{e: journal.Entry{Kind: journal.Rmdir, Name: journal.Name(name)}}, journal.Change{}); err != nil {
+	c := &change{e: journal.Entry{Kind: journal.Rmdir, Name: journal.Name(name)}}
+	if _, err := t.owe(c, journal.Change{}); err != nil {
 		return err
 	}
 	t.showRemoved(name)
 	t.attrs.ForgetIn(name)
+	t.shown(c)
 	return nil
 }
 
@@ -227,7 +236,10 @@ func (t *Tree) setLater(name string, a backends.Attr) (backends.Info, error) {
 		info.AccTime = *a.AccTime
 	}
 	c := &change{e: journal.Entry{Kind: journal.SetAttr, Name: journal.Name(name), Show: versionOf(info), Attr: attrOf(a)}}
-	_, err = t.owe(c, journal.Change{})
+	if _, err = t.owe(c, journal.Change{}); err == nil {
+		t.attrs.Put(name, info)
+		t.shown(c)
+	}
 	return info, err
 }
 
@@ -283,6 +295,7 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 	t.unlink(to)
 	t.endAllEras(from)
 	t.showRenamed(from, to, was)
+	t.shown(c)
 	t.mu.Lock()
 	t.moveFiles(from, to)
 	t.mu.Unlock()

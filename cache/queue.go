@@ -305,6 +305,7 @@ func (t *Tree) dropChange(c *change) error {
 	}
 	t.journal.Forget(c.e.Seq)
 	t.changes.remove(c)
+	t.attrs.Unstamp(c.e.Seq)
 	for _, name := range c.names() {
 		t.attrs.ForgetBelow(name)
 	}

@@ -103,7 +103,10 @@ func (t *Tree) resumeChanges() {
 		if e.Held {
 			c.held = errHeld
 		}
-		t.show(e)
+		if !t.attrs.Stamped(e.Seq) {
+			t.show(e)
+			t.shown(c)
+		}
 		t.changes.add(c)
 	}
 }

@@ -52,6 +52,9 @@ type Options struct {
 	// server still tells the same size, time and identity. Nil: nothing is kept, and large files are read without a copy.
 	Spool *spool.Shelf
 
+	// Known is the file, under the cache directory, in which Background keeps what is known of names for the next daemon. "": nowhere.
+	Known string
+
 	// TempName is the pattern of the names under which uploads gather, with NAME and XXXX for the name and a random
 	// part; "" is DefaultTempName, TempNone writes the name itself, for servers that allow nothing else.
 	TempName string
@@ -188,6 +191,10 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.leftovers = newLeftovers(o.TempName)
+	if m := t.recallKnown(); m != nil {
+		t.work.Add(1)
+		go t.keepKnown(m, t.attrs.Note()) // ends with the Tree
+	}
 	t.resume()
 	t.sweep() // what a former daemon has left, as soon as the server answers
 	if t.journal != nil {

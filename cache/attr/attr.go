@@ -30,6 +30,7 @@ type Store struct {
 	limit   int
 	change  uint64    // counts our own changes to names, in the whole tree
 	epoch   time.Time // has a reading of the clock that nobody can set
+	notes   notes     // of what it comes to know; see memo.go
 }
 
 // directory is what is known of the names in one directory.
@@ -174,6 +175,7 @@ func (s *Store) take(name string, r record, id string, m Mark) bool {
 	if Mark(d.born) > m || Mark(r.change) > m {
 		return false
 	}
+	s.noteAnswer(name, r, id)
 	d.set(s, base, r, id)
 	return true
 }
@@ -278,6 +280,7 @@ func (s *Store) edit(e Edit, m Mark) {
 	}
 	s.change++
 	d.change, r.change = s.change, s.change
+	s.note(note{kind: noteFact, name: e.name, fact: r.fact, id: e.info.ID})
 	d.set(s, base, r, e.info.ID)
 	if e.name != "" && !e.altered {
 		s.expire(dir)
@@ -305,9 +308,15 @@ func (s *Store) ForgetBelow(name string) {
 
 // Move carries what is known below from, which we have renamed, over to what is below to.
 func (s *Store) Move(from, to string) {
-	s.ForgetIn(to)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.note(note{kind: noteMove, name: from, to: to})
+	s.move(from, to)
+}
+
+// move is Move for a caller who holds the lock.
+func (s *Store) move(from, to string) {
+	s.forgetIn(to)
 	for _, dir := range s.dirs.Keys() {
 		if dir != from && !strings.HasPrefix(dir, from+"/") {
 			continue
@@ -323,6 +332,12 @@ func (s *Store) Move(from, to string) {
 func (s *Store) ForgetIn(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.note(note{kind: noteForgetIn, name: name})
+	s.forgetIn(name)
+}
+
+// forgetIn is ForgetIn for a caller who holds the lock.
+func (s *Store) forgetIn(name string) {
 	for _, dir := range s.dirs.Keys() {
 		if dir == name || strings.HasPrefix(dir, name+"/") {
 			s.dirs.Remove(dir)
@@ -359,6 +374,7 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 			d.set(s, base, r, was.ids[base])
 		}
 	}
+	s.noteListing(dir, d)
 	s.shrink()
 	return true
 }

@@ -79,7 +79,11 @@ func (l *List) Add(info backends.Info) {
 	if len(info.ID) > math.MaxUint16 {
 		info.ID, info.Known = "", info.Known&^backends.HasID
 	}
-	e := entry{pack(info), l.text.add(info.Name, info.ID), uint16(len(info.Name)), uint16(len(info.ID))}
+	l.add(pack(info), info.Name, info.ID)
+}
+
+func (l *List) add(f fact, name, id string) {
+	e := entry{f, l.text.add(name, id), uint16(len(name)), uint16(len(id))}
 	last := len(l.pages) - 1
 	switch {
 	case last < 0:

@@ -277,6 +277,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Staging:      m.d.keep("staging", m.want),
 		Quarantine:   m.d.keep("quarantine", m.want),
 		Spool:        m.d.shelf(target),
+		Known:        m.d.namesFile(m.want),
 		Ahead:        m.d.ahead,
 		TempName:     target.TempName,
 		Conflict:     conflicts[target.Conflict],
@@ -323,6 +324,14 @@ func (d *Daemon) shelf(t conncfg.Target) *spool.Shelf {
 	}
 	via := fmt.Sprintf("%q %q %d", t.Via.Kind, t.Via.Host, t.Via.Port) // behind another one the host may be another
 	return d.spool.Shelf(fmt.Sprintf("%q %q %d %q %q %q %q %s", t.Protocol, t.Host, t.Port, t.Username, t.WorkingDir, t.Encoding, t.Environment, via))
+}
+
+// namesFile returns the file in which a mount remembers names; "" if the cache directory cannot be used.
+func (d *Daemon) namesFile(w Want) string {
+	if d.spool == nil {
+		return ""
+	}
+	return filepath.Join(d.o.Dirs.Cache, "known", d.corner(w), "names")
 }
 
 // keep returns a directory of one mount alone below the state directory.
