@@ -43,7 +43,7 @@ func (c *Connection) defaults(env string) *Target {
 	t := &Target{
 		Name: c.Name, Environment: env,
 		ConnectTimeout: defaultTimeout, SocketTimeout: defaultTimeout, RetryCount: defaultRetryCount,
-		Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, DrainTimeout: defaultDrain, MetadataTTL: defaultMetadataTTL, NegativeTTL: defaultNegativeTTL,
+		Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, DrainTimeout: defaultDrain, IdleTimeout: defaultIdle, MetadataTTL: defaultMetadataTTL, NegativeTTL: defaultNegativeTTL,
 	}
 	if s := c.merged(env, "protocol"); s != nil && !s.broken {
 		t.Protocol = Protocol(s.text)

@@ -81,6 +81,7 @@ var (
 const (
 	defaultTimeout     = 30 * time.Second
 	defaultRetryCount  = 3
+	defaultIdle        = 10 * time.Minute
 	defaultDrain       = 60 * time.Second
 	defaultMetadataTTL = 2 * time.Second
 	defaultNegativeTTL = 1 * time.Second
@@ -88,6 +89,8 @@ const (
 	defaultMaxSessions = 4
 	maxMaxSessions     = 256
 	maxTTL             = 24 * time.Hour
+	leastIdle          = time.Minute
+	maxIdle            = 24 * time.Hour
 	maxDrain           = 24 * time.Hour
 	maxTimeout         = 24 * time.Hour
 	maxDescription     = 1000
@@ -125,6 +128,8 @@ var fields = []*field{
 	{name: "socketTimeout", kind: duration,
 		apply:   func(t *Target, s *setting) { t.SocketTimeout = s.duration },
 		depends: func(t *Target) string { return t.SocketTimeout.String() }},
+	{name: "idleTimeout", kind: duration, standard: "10m", check: checkIdle,
+		apply: func(t *Target, s *setting) { t.IdleTimeout = s.duration }},
 	{name: "allowOddTimeout", kind: truth, standard: "false"},
 	{name: "retryCount", kind: whole, standard: "3", check: between(0, maxRetryCount), warn: adviseRetryCount,
 		apply: func(t *Target, s *setting) { t.RetryCount = int(s.number) }},

@@ -25,7 +25,7 @@ func TestResolveFillsDefaults(t *testing.T) {
 	want := Target{
 		Name: "ok", Environment: "Development", Protocol: SFTP, Host: "files.example.com", Port: 22, Username: "batch",
 		Password: NewSecret("hunter2"), WorkingDir: "/in", ConnectTimeout: 30 * time.Second, SocketTimeout: 30 * time.Second,
-		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, Update: UpdateReplace, DrainTimeout: time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
+		RetryCount: 3, Encoding: "utf-8", Owner: OwnerMap, Commit: CommitClose, Conflict: ConflictKeepBoth, Verify: VerifySize, Update: UpdateReplace, DrainTimeout: time.Minute, IdleTimeout: 10 * time.Minute, MetadataTTL: 2 * time.Second, NegativeTTL: time.Second,
 	}
 	if !reflect.DeepEqual(got, want) || len(findings) > 0 {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))
@@ -61,6 +61,7 @@ commit = "background"
 conflict = "fail"
 doneFile = "NAME.done"
 drainTimeout = "5m"
+idleTimeout = "2m"
 stagingLimit = "20GiB"
 tempName = ".NAME.part"
 metadataTTL = 0
@@ -91,7 +92,7 @@ rateLimit = "2MiB"
 			HostKey: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"},
 		SourceAddress: "192.0.2.1", RateLimit: 2 << 20,
 		Encoding: "windows-1252", ReadOnly: true, MountPoint: "/srv/x", UID: new(uint32(0)), GID: new(uint32(7)), FileMode: 0o640, DirMode: 0o750,
-		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DoneFile: "NAME.done", Verify: VerifyHash, DrainTimeout: 5 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
+		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DoneFile: "NAME.done", Verify: VerifyHash, DrainTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxSessions: 2,
 	}
 	if !reflect.DeepEqual(got, want) || HasErrors(findings) {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))

@@ -436,3 +436,11 @@ func checkEncoding(s *setting) *problem {
 	}
 	return invalid("is no encoding that this program knows", hint)
 }
+
+// checkIdle wants time enough that a program's own pauses do not cost it a login each.
+func checkIdle(s *setting) *problem {
+	if s.duration == 0 || s.duration >= leastIdle && s.duration <= maxIdle {
+		return nil
+	}
+	return &problem{CodeRange, "is outside 1m to 24h", `write "10m"; 0 keeps a session for ever`}
+}

@@ -172,6 +172,7 @@ var rules = []rule{
 	{"a host to fall back on that is a URL", `fallbackHosts = "sftp://b.example.com"`, CodeHostInvalid, Error, "fallbackHosts", "b.example.com, c.example.com:2222"},
 	{"a host to fall back on with a port that is none", `fallbackHosts = "b.example.com:0"`, CodeRange, Error, "fallbackHosts", "b.example.com, c.example.com:2222"},
 	{"hosts to fall back on and nobody to turn to them", "fallbackHosts = \"b.example.com\"\nretryCount = 0", CodeAdvice, Warning, "fallbackHosts", "retryCount = 3"},
+	{"sessions that end at once", `idleTimeout = "5s"`, CodeRange, Error, "idleTimeout", "0 keeps"},
 	{"ports the wrong way round", "protocol = \"FTP\"\npassivePorts = \"50100-50000\"", CodeInvalid, Error, "passivePorts", "50000-50100"},
 	{"ports of words", "protocol = \"FTP\"\npassivePorts = \"high\"", CodeRange, Error, "passivePorts", "50000-50100"},
 	{"verify nothing", "protocol = \"FTP\"\nverify = \"off\"", CodeInvalid, Error, "verify", `"size", "hash", "readback"`},

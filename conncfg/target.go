@@ -37,6 +37,7 @@ type Target struct {
 
 	ConnectTimeout time.Duration // until a session stands: dns, tcp, handshake and login each
 	SocketTimeout  time.Duration // without progress: less than 1 KiB within it
+	IdleTimeout    time.Duration // after which no session is left that nobody uses; 0 keeps one
 	RetryCount     int           // further attempts after the first; N+1 in all
 	RetryAuth      bool          // refused logins are repeated too
 

@@ -117,6 +117,7 @@ func optionsFTP(t conncfg.Target, o Options, w way) ftp.Options {
 		},
 		WorkingDir:  t.WorkingDir,
 		MaxSessions: t.MaxSessions,
+		IdleTimeout: t.IdleTimeout,
 		Verify:      string(t.Verify),
 	}
 }

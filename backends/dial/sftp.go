@@ -85,6 +85,7 @@ func optionsSFTP(t conncfg.Target, o Options, w way) sftp.Options {
 		Verify:           string(t.Verify),
 		ConnectTimeout:   t.ConnectTimeout,
 		SocketTimeout:    t.SocketTimeout,
+		IdleTimeout:      t.IdleTimeout,
 		Dial:             w.dial,
 		Logger:           o.Logger,
 	}

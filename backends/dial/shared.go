@@ -2,6 +2,7 @@ package dial
 
 import (
 	"sync"
+	"time"
 
 	"pierfs/backends/ftp"
 	"pierfs/conncfg"
@@ -33,13 +34,14 @@ type login struct {
 	via      conncfg.Via
 	source   string
 	rate     int64
+	idle     time.Duration
 	encoding string
 }
 
 func loginOf(t conncfg.Target) login {
 	l := login{
 		address: t.Address(), username: t.Username, password: t.Password, ftp: t.FTP, tls: t.TLS, protocol: t.Protocol,
-		via: t.Via, source: t.SourceAddress, rate: t.RateLimit, encoding: t.Encoding,
+		via: t.Via, source: t.SourceAddress, rate: t.RateLimit, idle: t.IdleTimeout, encoding: t.Encoding,
 	}
 	l.ftp.PassivePorts = conncfg.Ports{} // concern no login
 	return l

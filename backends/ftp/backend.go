@@ -56,8 +56,9 @@ type Options struct {
 	// WorkingDir is absolute or relative to the login directory ("" or "~" is that itself).
 	WorkingDir string
 
-	MaxSessions int    // at a time; 0 means 4
-	Verify      string // how an upload is checked beyond its size: "" or "size", "hash" where the server can, "readback"
+	MaxSessions int           // at a time; 0 means 4
+	IdleTimeout time.Duration // after which no session is left that nobody uses; 0 means never
+	Verify      string        // how an upload is checked beyond its size: "" or "size", "hash" where the server can, "readback"
 
 	// Sessions are shared with other Backends of the same server and login; nil has them for itself.
 	Sessions *Sessions

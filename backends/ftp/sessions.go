@@ -30,6 +30,7 @@ func (s *Sessions) borrow(o *Options) *pool.Pool[*wire.Session] {
 			Dial: s.dial,
 			Max:  o.MaxSessions,
 			Wait: max(o.ConnectTimeout, o.SocketTimeout),
+			Last: o.IdleTimeout,
 			Cool: (*wire.Session).Cool,
 		})
 	}

@@ -9,7 +9,7 @@
 // for it, and is not repeated. Who holds a session and does not need it at the moment parks it: it is taken away as soon as
 // somebody else would have to wait. Every wait ends with its context, and after Options.Wait.
 //
-// A session that has been idle is given back its looks first (Options.Cool) and is closed later, but for one, so that the next
+// A session that has been idle is given back its looks first (Options.Cool) and is closed later, the last one much later, so that the next
 // question finds a login done. Nobody knows whether a server has closed an idle session until it is asked: Lease.Fresh tells
 // what may be used without a doubt, and Lease.Discard closes with a session that proved dead all that are as old.
 //
@@ -51,6 +51,7 @@ type Options[S Session] struct {
 	Max  int           // sessions at a time; 0 means 4
 	Wait time.Duration // how long a caller waits for a session at most; 0 means 30 s
 	Idle time.Duration // after which an idle session is closed, but for the last; 0 means 60 s
+	Last time.Duration // after which the last one is closed as well; 0 means never
 
 	// Cool makes an idle session give up what it only holds to be quick, after 15 s; nil does nothing.
 	Cool func(S)
@@ -320,8 +321,8 @@ func (p *Pool[S]) schedule() {
 		if !h.cooled {
 			soonest(h.used.Add(coolAfter))
 		}
-		if i < len(p.idle)-1 {
-			soonest(h.used.Add(p.o.Idle))
+		if rest := p.rest(i); rest > 0 {
+			soonest(h.used.Add(rest))
 		}
 	}
 	if len(p.waiting) > 0 && p.bears < p.o.Max && time.Now().Before(p.tryAgain) {
@@ -339,6 +340,14 @@ func (p *Pool[S]) schedule() {
 	}
 }
 
+// rest returns how long the i-th idle session may be idle; 0 is for ever.
+func (p *Pool[S]) rest(i int) time.Duration {
+	if i == len(p.idle)-1 {
+		return p.o.Last
+	}
+	return p.o.Idle
+}
+
 // tick is the timer's: it cools and closes idle sessions, and lets one more be tried where that was put off.
 func (p *Pool[S]) tick() {
 	p.mu.Lock()
@@ -347,11 +356,10 @@ func (p *Pool[S]) tick() {
 		return
 	}
 	now := time.Now()
-	last := len(p.idle) - 1
 	kept := p.idle[:0]
 	for i, h := range p.idle {
 		idle := now.Sub(h.used)
-		if i < last && idle >= p.o.Idle {
+		if rest := p.rest(i); rest > 0 && idle >= rest {
 			p.discard(h)
 			continue
 		}

@@ -442,6 +442,29 @@ func TestIdleSessionsAreClosedButOne(t *testing.T) {
 	})
 }
 
+func TestLastIdleSessionIsClosedInTheEnd(t *testing.T) {
+	s := &server{}
+	run(t, s, Options[*session]{Max: 4, Last: 10 * time.Minute}, func(t *testing.T, p *Pool[*session]) {
+		first, second := take(t, p, Meta), take(t, p, Meta)
+		first.Release()
+		second.Release()
+		time.Sleep(10*time.Minute - time.Second)
+		if n := s.opened(); n != 1 {
+			t.Errorf("%d sessions are open after nearly ten minutes, want 1", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := s.opened(); n != 0 {
+			t.Errorf("%d sessions are open after ten minutes, want none", n)
+		}
+		lent := take(t, p, Meta)
+		time.Sleep(time.Hour)
+		if n := s.opened(); n != 1 {
+			t.Errorf("%d sessions are open while one is lent", n)
+		}
+		lent.Release()
+	})
+}
+
 // A server that has ended one idle session has most likely ended all.
 func TestDeadSessionTakesTheOldOnesAlong(t *testing.T) {
 	s := &server{}

@@ -73,6 +73,7 @@ type Options struct {
 
 	ConnectTimeout time.Duration // for each of dns, tcp, handshake and login; 0 means 10 s
 	SocketTimeout  time.Duration // without progress; 0 means 30 s
+	IdleTimeout    time.Duration // after which a session that nobody uses is closed; 0 means never
 
 	Logger *slog.Logger // nil is silent
 

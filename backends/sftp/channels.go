@@ -25,7 +25,7 @@ const (
 	idleChannel = time.Minute
 )
 
-// errIdle is why a channel was closed that nobody needed.
+// errIdle is why a channel or a session was closed that nobody needed.
 var errIdle = errors.New("nothing was to be done")
 
 // tripped notes an exchange of small requests that began at begun.
@@ -178,4 +178,24 @@ func (s *session) retire(idle time.Duration) {
 		}
 	}
 	s.mu.Unlock()
+}
+
+// unused reports whether nothing was asked for so long, and no file is open.
+func (s *session) unused(idle time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var asked uint64
+	open := s.coming > 0
+	for _, m := range s.channels() {
+		m.mu.Lock()
+		asked += uint64(m.next)
+		open = open || len(m.calls) > 0 || len(m.libCalls) > 0
+		m.mu.Unlock()
+		open = open || m.files.Load() > 0
+	}
+	if open || asked != s.asked {
+		s.asked, s.since = asked, time.Now()
+		return false
+	}
+	return time.Since(s.since) >= idle
 }

@@ -43,6 +43,8 @@ type session struct {
 	opening chan struct{} // closed when all of them stand or are refused; nil before the first
 	more    chan struct{} // closed when one of them stands or is refused; nil while none is being opened
 	refused bool          // the server allows no more channels
+	asked   uint64        // requests, when unused last looked
+	since   time.Time     // when that had changed, or a file was open
 	workers sync.WaitGroup
 }
 
@@ -263,6 +265,10 @@ func (s *session) keepAlive(ask func() error) {
 		case <-ticker.C:
 		}
 		s.retire(idleChannel)
+		if s.o.IdleTimeout > 0 && s.unused(s.o.IdleTimeout) {
+			s.kill(errIdle)
+			return
+		}
 		if now := s.conn.Received(); now != heard {
 			heard = now
 			continue

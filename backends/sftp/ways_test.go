@@ -8,12 +8,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"pierfs/backends"
+	"pierfs/integration/servers"
 )
 
 const lanes = 4
@@ -615,6 +617,30 @@ func TestIdleChannelsClose(t *testing.T) {
 		t.Error("the session was given up")
 	}
 	leaves(t, r.Backend)
+}
+
+// A session that nobody uses is closed, and nobody notices who comes later. One with a file open is used.
+func TestUnusedSessionCloses(t *testing.T) {
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	b := connect(t, server, Options{SocketTimeout: stopTimeout, IdleTimeout: time.Nanosecond})
+	works(t, b)
+	put(t, filepath.Join(server.Dir, "open"), []byte("open"))
+	f, err := b.Open(t.Context(), "open")
+	ok(t, err)
+	s := inUse(b)
+	if s.unused(0) || s.unused(0) {
+		t.Error("a session with an open file counts as unused")
+	}
+	readAll(t, f, []byte("open"))
+	ok(t, f.Close())
+	dies(t, s)
+	for deadline := time.Now().Add(10 * time.Second); server.Sessions() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server has %d sessions", server.Sessions())
+		}
+	}
+	works(t, b)
+	leaves(t, b)
 }
 
 // A server that is near is worth one channel for content, a far one as many as its windows take to be filled.
