@@ -328,7 +328,8 @@ checks() {
 	local rooms
 	rooms=$(go list ./... | grep -v -e '^pierfs/integration' $(printf -- ' -e ^pierfs%s$' ${alone//.\///}))
 	step tests of the rooms, with the race detector
-	gotest rooms "$rooms ./integration/link" -race -timeout 10m || failed+=("tests of the rooms")
+	# They wait for deadlines and round trips far more than they compute.
+	gotest rooms "$rooms ./integration/link" -race -p $((2 * $(nproc))) -timeout 10m || failed+=("tests of the rooms")
 
 	step contract on every FTP server, and rooms without goroutines
 	gotest ftp ./backends/ftp -timeout 10m -run '^TestSuite$' || failed+=("contract on every FTP server")
@@ -341,9 +342,9 @@ checks() {
 		[ "$(cat "$TMPDIR/$name.status")" = 0 ] || failed+=("$name")
 	done
 
-	# One package at a time: their servers are given little time to answer, and two cores are few.
+	# One package at a time: their servers are given little time to answer. Its tests wait for servers and links most of theirs.
 	step black-box tests
-	gotest integration "$(go list ./integration/... | grep -v /link$)" -p 1 -timeout 20m || failed+=("black-box tests")
+	gotest integration "$(go list ./integration/... | grep -v /link$)" -p 1 -parallel $((2 * $(nproc))) -timeout 20m || failed+=("black-box tests")
 
 	step fuzz targets, "$fuzztime" each
 	xargs -P "$(nproc)" -L 1 bash "$script" part fuzz <"$TMPDIR/targets" || failed+=("fuzz targets")
