@@ -84,6 +84,7 @@ var houseLibraries = map[string][]string{
 	"github.com/spf13/pflag":                 {"cmd/..."},
 	"github.com/schollz/progressbar/v3":      {"cmd/pierfs"},
 	"golang.org/x/term":                      {"cmd/..."},
+	"filippo.io/age":                         {"conncfg/archive"},
 	"golang.org/x/text":                      {"backends/charset"},
 	"golang.org/x/net":                       {"backends/dial"},
 	"golang.org/x/sync":                      {"..."},

@@ -175,11 +175,11 @@ path is the absolute working directory; /~/dir is relative to the login director
 		return help{"Each entry has the hash of the one before it. Whoever can write the log could write all of it anew: keep the last hash elsewhere now\nand then, and give it with --head. It ends with 74 if something is wrong.",
 			[]string{"pierfs audit verify", "pierfs audit verify --json"}}
 	case "export":
-		return help{"The file is named after the date and the connection. The same definitions are the same bytes. Passwords are not in it, whatever the\ndefinition holds; what the connections need besides is listed by name. A name that does not exist fails the whole call.",
-			[]string{"pierfs export partner", "pierfs export partner shop/orders --output both.zip", "pierfs export --output - | sha256sum"}}
+		return help{"The file is named after the date and the connection. The same definitions are the same bytes. Passwords are not in it, whatever the\ndefinition holds; what the connections need besides is listed by name. A name that does not exist fails the whole call.\nWith a passphrase the whole of it is encrypted, names too, in the format of age(1).",
+			[]string{"pierfs export partner", "pierfs export partner shop/orders --output both.zip", "pierfs export --output - | sha256sum", "pierfs export partner --passphrase-file secret"}}
 	case "import":
 		return help{"Before anything is written it is asked: is the format valid, are the names free, is there what the definitions need? If one answer\nis no, nothing is imported. Secrets do not travel: what must be given again is listed, and the status is 78 then. Keys, programs,\nfiles of secrets and mountPoints outside the mount root are never taken over. What was imported is mounted by `pierfs apply`.",
-			[]string{"pierfs import partner.zip --dry-run", "pierfs import partner.zip --rename partner2 --map-env Test=Production", "pierfs import connections.json --overwrite --exclude-missing"}}
+			[]string{"pierfs import partner.zip --dry-run", "pierfs import partner.zip --rename partner2 --map-env Test=Production", "pierfs import connections.json --overwrite --exclude-missing", "pierfs import export.zip.age --ask-passphrase"}}
 	case "completion":
 		return help{"Names of connections, environments, variables and files at servers are asked for as they stand, of a daemon that answers within half\na second; else none are offered. The package installs these scripts; by hand, for this shell alone: source <(pierfs completion bash)",
 			[]string{"pierfs completion bash", "pierfs completion zsh", "pierfs completion fish"}}

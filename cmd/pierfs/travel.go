@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/terminal"
@@ -29,6 +30,7 @@ type packed struct {
 func (h *hand) exportCommand() *cobra.Command {
 	var output string
 	var replace bool
+	var secret passphraseFlags
 	cmd := &cobra.Command{Use: "export [NAME...]", Short: "Write definitions as a ZIP, without any secret; all of them without a NAME", Args: args(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := control.Export.Call(cmd.Context(), h.client(), control.ExportRequest{Names: args})
@@ -44,25 +46,49 @@ func (h *hand) exportCommand() *cobra.Command {
 				p.Connections = append(p.Connections, archive.Connection{Name: c.Name, JSON: []byte(c.Definition)})
 				e.Connections = append(e.Connections, c.Name)
 			}
-			if output == "" {
+			passphrase, sealed, err := h.secret(secret.file, secret.ask, "passphrase")
+			if err != nil {
+				return err
+			}
+			if output == "" && sealed {
+				e.File = archive.SealedName(time.Now())
+			} else if output == "" {
 				e.File = archive.FileName(time.Now(), e.Connections)
 			}
 			var b bytes.Buffer
 			if err := archive.Write(&b, p); err != nil {
 				return err
 			}
+			content := b.Bytes()
+			if sealed {
+				if content, err = archive.Encrypt(content, conncfg.NewSecret(passphrase)); err != nil {
+					return err
+				}
+			}
 			if output == "-" {
-				_, err := h.out.Write(b.Bytes())
+				_, err := h.out.Write(content)
 				return err
 			}
-			if err := writeExport(e.File, b.Bytes(), replace); err != nil {
+			if err := writeExport(e.File, content, replace); err != nil {
 				return err
 			}
 			return h.printPacked(e)
 		}}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this file; - is standard output")
 	cmd.Flags().BoolVar(&replace, "overwrite", false, "replace the file if it is there")
+	secret.add(cmd, "encrypt the whole of it, names too, with a passphrase")
 	return cmd
+}
+
+// passphraseFlags say where the passphrase of an archive comes from. It is never an argument.
+type passphraseFlags struct {
+	file string
+	ask  bool
+}
+
+func (f *passphraseFlags) add(cmd *cobra.Command, what string) {
+	cmd.Flags().StringVar(&f.file, "passphrase-file", "", what+": this file's first line; - reads it from standard input")
+	cmd.Flags().BoolVar(&f.ask, "ask-passphrase", false, what+" that is asked for")
 }
 
 // writeExport writes beside the file and puts it in its place as a whole.
@@ -103,6 +129,7 @@ func (h *hand) importCommand() *cobra.Command {
 	var f changeFlags
 	q := control.ImportRequest{}
 	var mapped []string
+	var secret passphraseFlags
 	cmd := &cobra.Command{Use: "import FILE|-", Short: "Take definitions over from an export, or from another product's JSON", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.ChangeOptions, q.MapEnv = f.options, map[string]string{}
@@ -113,7 +140,7 @@ func (h *hand) importCommand() *cobra.Command {
 				}
 				q.MapEnv[from] = to
 			}
-			p, err := h.archive(args[0])
+			p, err := h.archive(args[0], secret)
 			if err != nil {
 				return err
 			}
@@ -137,38 +164,93 @@ func (h *hand) importCommand() *cobra.Command {
 	set.BoolVar(&q.Overwrite, "overwrite", false, "replace connections that bear the same name")
 	set.StringVar(&q.Rename, "rename", "", "give the imported connection this name")
 	set.StringArrayVar(&mapped, "map-env", nil, "OLD=NEW: what is written for environment OLD is for NEW here; may be repeated")
+	secret.add(cmd, "decrypt it with a passphrase")
 	set.BoolVar(&q.ExcludeMissing, "exclude-missing", false, "leave out what needs an environment, variable or file that is not here, and tell it")
 	return cmd
 }
 
 // archive reads a file, or standard input, as an export. It is opened here, with the caller's rights and not the daemon's.
-func (h *hand) archive(name string) (archive.Package, error) {
-	refused := func(p archive.Package, err error) (archive.Package, error) {
-		if err != nil && archive.IsRefused(err) {
-			err = control.Errorf(control.BadData, "%s: %v", name, err).WithHint("nothing was imported; `pierfs export` writes what can be read here")
-		}
-		return p, err
+func (h *hand) archive(name string, secret passphraseFlags) (archive.Package, error) {
+	if name == "-" && secret.file == "-" {
+		return archive.Package{}, usageError{errors.New("standard input cannot be both the archive and its passphrase")}
 	}
-	if name == "-" {
-		text, err := io.ReadAll(io.LimitReader(h.in, archive.MaxSize+1))
-		if err != nil {
-			return archive.Package{}, err
-		}
-		return refused(archive.Read(bytes.NewReader(text), int64(len(text))))
-	}
-	file, err := os.Open(name)
+	file, size, err := h.openArchive(name)
 	if err != nil {
 		return archive.Package{}, err
 	}
 	defer file.Close()
+	p, err := h.readArchive(file, size, secret)
+	switch {
+	case errors.Is(err, archive.ErrPassphrase):
+		err = control.Errorf(control.BadData, "%s: %v", name, err).WithHint("ask who made the export for its passphrase; nothing was imported")
+	case err != nil && archive.IsRefused(err):
+		err = control.Errorf(control.BadData, "%s: %v", name, err).WithHint("nothing was imported; `pierfs export` writes what can be read here")
+	}
+	return p, err
+}
+
+// source is an archive that can be read anywhere.
+type source interface {
+	io.ReaderAt
+	io.Closer
+}
+
+type inMemory struct{ *bytes.Reader }
+
+func (inMemory) Close() error { return nil }
+
+// openArchive returns an archive and its size. What comes by a pipe is kept in memory, up to what no archive may have.
+func (h *hand) openArchive(name string) (source, int64, error) {
+	if name == "-" {
+		text, err := io.ReadAll(io.LimitReader(h.in, archive.MaxSize+1))
+		return inMemory{bytes.NewReader(text)}, int64(len(text)), err
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
 	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = control.Errorf(control.Usage, "%s is no regular file", name).WithHint("pipe it in: pierfs import - < %s", name)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return file, info.Size(), nil
+}
+
+// readArchive reads an archive that may be encrypted. Both what is encrypted and what it holds are bounded.
+func (h *hand) readArchive(file source, size int64, secret passphraseFlags) (archive.Package, error) {
+	head := make([]byte, min(size, 32))
+	if _, err := file.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return archive.Package{}, err
+	}
+	if !archive.IsEncrypted(head) || size > archive.MaxSize {
+		return archive.Read(file, size)
+	}
+	text, given, err := h.onePassphrase(secret)
 	if err != nil {
 		return archive.Package{}, err
 	}
-	if !info.Mode().IsRegular() {
-		return archive.Package{}, control.Errorf(control.Usage, "%s is no regular file", name).WithHint("pipe it in: pierfs import - < %s", name)
+	if !given {
+		return archive.Package{}, control.Errorf(control.Usage, "it is encrypted, and there is no terminal to ask for the passphrase at").WithHint("give --passphrase-file FILE")
 	}
-	return refused(archive.Read(file, info.Size()))
+	content, err := archive.Decrypt(io.NewSectionReader(file, 0, size), conncfg.NewSecret(text))
+	if err != nil {
+		return archive.Package{}, err
+	}
+	return archive.Read(bytes.NewReader(content), int64(len(content)))
+}
+
+// onePassphrase reads the passphrase of an archive that is there: once, for the archive tells whether it is right.
+func (h *hand) onePassphrase(secret passphraseFlags) (string, bool, error) {
+	if in, ok := h.in.(*os.File); ok && secret.file == "" && isTerminal(in) {
+		fmt.Fprint(h.err, "passphrase: ")
+		text, err := term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(h.err)
+		return string(text), true, err
+	}
+	return h.secret(secret.file, secret.ask, "passphrase")
 }
 
 // imported prints the plan and what came of it. Who has to give something again is told by the status, too.

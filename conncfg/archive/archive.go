@@ -8,6 +8,8 @@
 // Read takes nothing on trust. It opens no file by a name from the archive and writes none; it bounds size, number of entries,
 // unpacked size and ratio before and while it unpacks; it refuses names that lead elsewhere, are there twice or are none; links,
 // devices, encryption, overlapping contents, and archives of another kind. docs/CLI.md describes the layout for users.
+//
+// An archive as a whole may be encrypted with a passphrase, in the format of age; Decrypt bounds what a stranger's file may cost.
 package archive
 
 import (
@@ -146,6 +148,11 @@ func FileName(when time.Time, names []string) string {
 		what = strings.ReplaceAll(names[0], "/", "_")
 	}
 	return when.Format("2 Jan 2006") + "-ftp-integration-" + what + "-export.zip"
+}
+
+// SealedName is what an encrypted export is called: it does not tell what is in it.
+func SealedName(when time.Time) string {
+	return when.Format("2 Jan 2006") + "-ftp-integration-export.zip" + Extension
 }
 
 // Read reads an archive of size bytes, or a JSON file with definitions.
