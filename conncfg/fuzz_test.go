@@ -42,7 +42,7 @@ func FuzzParse(f *testing.F) {
 		if HasErrors(findings) || string(again.TOML()) != string(written) {
 			t.Errorf("%q\nwas written as %q\nand read as %q:%s", data, written, again.TOML(), printed(findings))
 		}
-		if enabled, err := withEnabled(data, false); err == nil {
+		if enabled, err := WithEnabled(data, false); err == nil {
 			changed, findings := Parse(enabled, "fuzz", "x")
 			if changed.Enabled() || HasErrors(findings) {
 				t.Errorf("%q\nwith enabled = false is %q:%s", data, enabled, printed(findings))

@@ -15,7 +15,6 @@ import (
 // Errors of Store, beside those of the file system.
 var (
 	ErrNameTaken = errors.New("there is a connection of that name")
-	ErrNoSuch    = errors.New("there is no connection of that name")
 	ErrLink      = errors.New("the definition is a symbolic link: change the file that it leads to")
 	ErrChanged   = errors.New("somebody else changed the definition at the same time: look at it and try again")
 )
@@ -33,80 +32,6 @@ type Store struct {
 // NewStore returns the store of the configuration below dir.
 func NewStore(dir string) *Store {
 	return &Store{dir: dir, step: func(string) error { return nil }}
-}
-
-// SetEnabled writes enabled = true or false into the definition of NAME or PROJECT/NAME, and leaves every other byte as it
-// is. A definition that says so already is not touched.
-func (s *Store) SetEnabled(name string, enabled bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	file, info, data, err := s.open(name)
-	if err != nil {
-		return err
-	}
-	changed, err := withEnabled(data, enabled)
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	if bytes.Equal(changed, data) {
-		return nil
-	}
-	return s.replace(file, changed, info)
-}
-
-// Create writes the definition of a new connection, readable by its owner alone, and makes the project's folder if need
-// be. It fails with ErrNameTaken, and changes nothing, if one of that name exists; the caller has parsed data before.
-func (s *Store) Create(name string, data []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	file, err := s.path(name)
-	if err != nil {
-		return err
-	}
-	// Names that differ by case alone, and a project that bears a connection's name, are taken as well.
-	config, _ := Load(s.dir)
-	if err := config.free(name); err != nil {
-		return err
-	}
-	if _, err := os.Lstat(file); err == nil {
-		return fmt.Errorf("%q: %w", name, ErrNameTaken)
-	}
-	for _, dir := range []string{filepath.Join(s.dir, connectionsDir), filepath.Dir(file)} {
-		if err := os.Mkdir(dir, 0o700); err == nil {
-			err = syncDir(filepath.Dir(dir))
-			if err != nil {
-				return err
-			}
-		} else if !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	return s.replace(file, data, nil)
-}
-
-// Replace writes a definition over an existing one and keeps the file's mode and owner.
-func (s *Store) Replace(name string, data []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	file, info, _, err := s.open(name)
-	if err != nil {
-		return err
-	}
-	return s.replace(file, data, info)
-}
-
-// Delete removes a definition.
-func (s *Store) Delete(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	file, _, _, err := s.open(name)
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
 }
 
 // Write makes a file of the configuration hold data in place of was; nil is a file that is not there. It fails with ErrChanged,
@@ -184,10 +109,7 @@ func (s *Store) makeDirs(dir string) error {
 
 // Free returns ErrNameTaken if a new connection could not bear the name: its place is taken, also by one that differs in
 // upper and lower case alone or by a project.
-func (c *Config) Free(name string) error { return c.free(name) }
-
-// free returns ErrNameTaken if a connection or project stands in name's way.
-func (c *Config) free(name string) error {
+func (c *Config) Free(name string) error {
 	project, _, inProject := strings.Cut(name, "/")
 	for taken := range c.connections {
 		other, _, otherInProject := strings.Cut(taken, "/")
@@ -200,33 +122,6 @@ func (c *Config) free(name string) error {
 		}
 	}
 	return nil
-}
-
-// path is the file of a connection. The name's rules leave nothing in it that leads elsewhere.
-func (s *Store) path(name string) (string, error) {
-	if findings := CheckFullName(name); len(findings) > 0 {
-		return "", fmt.Errorf("%q: %s", name, findings[0].Message)
-	}
-	return filepath.Join(s.dir, fileName(name)), nil
-}
-
-func (s *Store) open(name string) (file string, info os.FileInfo, data []byte, err error) {
-	if file, err = s.path(name); err != nil {
-		return "", nil, nil, err
-	}
-	info, err = os.Lstat(file)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", nil, nil, fmt.Errorf("%q: %w", name, ErrNoSuch)
-	case err != nil:
-		return "", nil, nil, err
-	case info.Mode()&os.ModeSymlink != 0:
-		return "", nil, nil, fmt.Errorf("%q: %w", name, ErrLink)
-	case !info.Mode().IsRegular() || info.Size() > maxDocument:
-		return "", nil, nil, fmt.Errorf("%s: is no definition", file)
-	}
-	data, err = os.ReadFile(file)
-	return file, info, data, err
 }
 
 // replace puts data at the place of file, whose former state was info, or of a file that does not exist yet.
@@ -303,8 +198,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// withEnabled returns the definition with its enabled key set.
-func withEnabled(data []byte, enabled bool) ([]byte, error) {
+// WithEnabled returns the definition with enabled = true or false in it, and every other byte as it is.
+func WithEnabled(data []byte, enabled bool) ([]byte, error) {
 	if e := document(data, func(Finding) {}).byKey["enabled"]; e != nil {
 		if _, ok := e.value.(bool); !ok {
 			return nil, errors.New("enabled is neither true nor false: correct it first")

@@ -19,6 +19,20 @@ func content(t *testing.T, name string) string {
 	return string(data)
 }
 
+// setEnabled switches a connection on or off, as the command does.
+func setEnabled(s *Store, name string, enabled bool) error {
+	file := ConnectionFile(name)
+	was, err := os.ReadFile(filepath.Join(s.dir, file))
+	if err != nil {
+		return err
+	}
+	data, err := WithEnabled(was, enabled)
+	if err != nil {
+		return err
+	}
+	return s.Write(file, was, data)
+}
+
 func TestSetEnabledChangesOneValueAndNoOtherByte(t *testing.T) {
 	rest := "\n# comment  \n[environments.Test] # enabled = true\nport=2222\n"
 	for before, after := range map[string]string{
@@ -39,7 +53,7 @@ func TestSetEnabledChangesOneValueAndNoOtherByte(t *testing.T) {
 		dir := t.TempDir()
 		put(t, dir, "connections/p/x.toml", before)
 		file := filepath.Join(dir, "connections/p/x.toml")
-		if err := NewStore(dir).SetEnabled("p/x", false); err != nil {
+		if err := setEnabled(NewStore(dir), "p/x", false); err != nil {
 			t.Errorf("%q: %v", before, err)
 		}
 		if got := content(t, file); got != after {
@@ -49,7 +63,7 @@ func TestSetEnabledChangesOneValueAndNoOtherByte(t *testing.T) {
 		if c.Connection("p/x").Enabled() {
 			t.Errorf("%q is still enabled", content(t, file))
 		}
-		if err := NewStore(dir).SetEnabled("p/x", true); err != nil {
+		if err := setEnabled(NewStore(dir), "p/x", true); err != nil {
 			t.Errorf("back: %v", err)
 		}
 		if got, want := content(t, file), strings.Replace(after, "false", "true", 1); got != want {
@@ -64,14 +78,14 @@ func TestSetEnabledKeepsModeAndIdleFiles(t *testing.T) {
 	if err := os.Chmod(file, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := NewStore(dir).SetEnabled("ok", false); err != nil {
+	if err := setEnabled(NewStore(dir), "ok", false); err != nil {
 		t.Fatal(err)
 	}
 	first, err := os.Stat(file)
 	if err != nil || first.Mode().Perm() != 0o640 {
 		t.Fatalf("mode %v, %v", first.Mode(), err)
 	}
-	if err := NewStore(dir).SetEnabled("ok", false); err != nil {
+	if err := setEnabled(NewStore(dir), "ok", false); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := os.Stat(file); err != nil || !os.SameFile(first, again) {
@@ -89,9 +103,9 @@ func TestSetEnabledRefuses(t *testing.T) {
 		before[name] = content(t, filepath.Join(dir, "connections", name+".toml"))
 	}
 	s := NewStore(dir)
-	for name, want := range map[string]string{"none": ErrNoSuch.Error(), "p/none": ErrNoSuch.Error(), "link": ErrLink.Error(), "torn": "correct the file first", "odd": "neither true nor false",
+	for name, want := range map[string]string{"none": "no such file", "p/none": "no such file", "link": ErrLink.Error(), "torn": "correct the file first", "odd": "neither true nor false",
 		"../ok": "", "": "", "a/b/c": "", "/etc/passwd": "", ".ok": ""} {
-		if err := s.SetEnabled(name, false); err == nil || !strings.Contains(err.Error(), want) {
+		if err := setEnabled(s, name, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}
@@ -117,7 +131,7 @@ func TestCrashLeavesOldOrNew(t *testing.T) {
 			}
 			return errors.New("out of power")
 		}
-		if err := s.SetEnabled("ok", false); err == nil || err.Error() != "out of power" {
+		if err := setEnabled(s, "ok", false); err == nil || err.Error() != "out of power" {
 			t.Errorf("%s: %v", step, err)
 		}
 		if got := content(t, file); got != good {
@@ -139,7 +153,7 @@ func TestSomebodyElsesChangeIsNotOverwritten(t *testing.T) {
 		}
 		return nil
 	}
-	if err := s.SetEnabled("ok", false); !errors.Is(err, ErrChanged) {
+	if err := setEnabled(s, "ok", false); !errors.Is(err, ErrChanged) {
 		t.Errorf("%v, want ErrChanged", err)
 	}
 	if got := content(t, filepath.Join(dir, "connections/ok.toml")); got != edited {
@@ -147,40 +161,36 @@ func TestSomebodyElsesChangeIsNotOverwritten(t *testing.T) {
 	}
 }
 
-func TestCreateReplaceDelete(t *testing.T) {
+func TestFreeNames(t *testing.T) {
+	dir := tree(t, map[string]string{"connections/a.toml": good, "connections/p/a.toml": good, "connections/p/b.toml": good})
+	c, _ := Load(dir)
+	for name, free := range map[string]bool{"a": false, "A": false, "p/a": false, "p/A": false, "P/c": false, "a/x": false, "p": false, "P": false, "b": true, "p/c": true, "q/a": true} {
+		if err := c.Free(name); (err == nil) != free || err != nil && !errors.Is(err, ErrNameTaken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWriteMakesAndRemovesFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "config")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	s, file := NewStore(dir), "connections/p/a.toml"
+	if err := s.Write(file, nil, []byte(good)); err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(dir)
-	for _, name := range []string{"a", "p/a", "p/b"} {
-		if err := s.Create(name, []byte(good)); err != nil {
-			t.Errorf("create %s: %v", name, err)
-		}
-	}
-	file := filepath.Join(dir, "connections/p/a.toml")
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 || content(t, file) != good {
+	if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Mode().Perm() != 0o600 || content(t, filepath.Join(dir, file)) != good {
 		t.Errorf("%v, %v", info, err)
 	}
-	for _, name := range []string{"a", "A", "p/a", "p/A", "P/c", "a/x", "p", "P"} {
-		if err := s.Create(name, []byte("x")); !errors.Is(err, ErrNameTaken) {
-			t.Errorf("create %s: %v, want ErrNameTaken", name, err)
-		}
+	if err := s.Write(file, nil, []byte(good)); !errors.Is(err, ErrChanged) {
+		t.Errorf("made again: %v, want ErrChanged", err)
 	}
-	if err := s.Create("a b", nil); err == nil {
-		t.Error("a bad name was created")
+	if err := s.Write("connections/a b.toml", nil, []byte(good)); err == nil {
+		t.Error("a bad name was written")
 	}
-	if err := s.Replace("p/a", []byte(good+"port = 7\n")); err != nil || content(t, file) != good+"port = 7\n" {
-		t.Errorf("replace: %v, %q", err, content(t, file))
-	}
-	if err := errors.Join(s.Delete("p/a"), s.Delete("p/b")); err != nil {
+	if err := s.Write(file, []byte(good), nil); err != nil {
 		t.Error(err)
 	}
-	if err := s.Delete("p/a"); !errors.Is(err, ErrNoSuch) {
-		t.Errorf("delete again: %v", err)
-	}
-	if c, findings := Load(dir); names(c) != "a" || HasErrors(findings) {
-		t.Errorf("left: %s%s", names(c), printed(findings))
+	if err := s.Write(file, []byte(good), nil); !errors.Is(err, ErrChanged) {
+		t.Errorf("removed again: %v, want ErrChanged", err)
 	}
 }
 
@@ -191,7 +201,7 @@ func TestManyHandsAtOnce(t *testing.T) {
 	for i := range 8 {
 		hands.Go(func() {
 			for range 10 {
-				if err := s.SetEnabled("ok", i%2 == 0); err != nil {
+				if err := setEnabled(s, "ok", i%2 == 0); err != nil && !errors.Is(err, ErrChanged) {
 					t.Error(err)
 				}
 				if c, findings := Load(dir); names(c) != "ok" || HasErrors(findings) {

@@ -65,7 +65,8 @@ func (h *hand) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("%q is no revision: `pierfs history %s` lists them", args[1], args[0])}
 			}
-			a, err := control.Rollback.Call(cmd.Context(), h.client(), control.RollbackRequest{Subject: args[0], Revision: revision, ChangeOptions: f.options})
+			q := control.RollbackRequest{Subject: args[0], Revision: revision}
+			a, err := made(cmd.Context(), h, f, "", control.Rollback, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)

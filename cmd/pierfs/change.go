@@ -29,13 +29,29 @@ func (s status) Error() string { return "exit status " + strconv.Itoa(int(s)) }
 // changeFlags are those of every command that changes definitions.
 type changeFlags struct {
 	options control.ChangeOptions
+	owed    owedFlags
 	offline bool
+}
+
+// made has the change q made, whose options are o, and with --wait again each time that the server has what it was refused for.
+func made[Q any](ctx context.Context, h *hand, f changeFlags, name string, verb control.Verb[Q, control.ChangeAnswer], q *Q, o *control.ChangeOptions) (a control.ChangeAnswer, err error) {
+	if err := f.owed.check(); err != nil {
+		return a, err
+	}
+	*o = f.options
+	o.Keep = f.owed.keep
+	err = h.paid(ctx, f.owed, name, func() (err error) {
+		a, err = verb.Call(ctx, h.client(), *q)
+		return err
+	})
+	return a, err
 }
 
 func (f *changeFlags) add(cmd *cobra.Command) {
 	set := cmd.Flags()
 	set.BoolVarP(&f.options.DryRun, "dry-run", "n", false, "tell what would change and whom it affects, and change nothing")
 	set.BoolVar(&f.options.Force, "force", false, "also where programs have files open or something is owed to the server")
+	f.owed.add(cmd)
 	set.StringVar(&f.options.Reason, "reason", "", "why, for the log")
 	offlineFlag(cmd, &f.offline)
 }
@@ -157,7 +173,7 @@ func (h *hand) createCommand() *cobra.Command {
 	var f defineFlags
 	cmd := &cobra.Command{Use: "create NAME [FILE|-]", Short: "Define a connection, from a file, from standard input or from --set", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := control.CreateRequest{Name: args[0], ChangeOptions: f.options}
+			q := control.CreateRequest{Name: args[0]}
 			var err error
 			if len(args) == 2 {
 				if q.Definition, err = h.definition(args[1]); err != nil {
@@ -170,7 +186,7 @@ func (h *hand) createCommand() *cobra.Command {
 			if len(args) == 1 && len(q.Set) == 0 {
 				return usageError{errors.New("there is nothing to define it from: name a FILE, -, or fields with --set")}
 			}
-			a, err := control.Create.Call(cmd.Context(), h.client(), q)
+			a, err := made(cmd.Context(), h, f.changeFlags, args[0], control.Create, &q, &q.ChangeOptions)
 			return h.changed(a, err, f.changeFlags)
 		}}
 	f.add(cmd)
@@ -182,7 +198,7 @@ func (h *hand) editCommand() *cobra.Command {
 	var f defineFlags
 	cmd := &cobra.Command{Use: "edit NAME [FILE|-]", Short: "Change a definition: single fields, the whole of it, or in an editor", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := control.EditRequest{Name: args[0], ChangeOptions: f.options}
+			q := control.EditRequest{Name: args[0]}
 			var err error
 			if q.Set, err = h.settings(f, h.environment); err != nil {
 				return err
@@ -196,7 +212,7 @@ func (h *hand) editCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := control.Edit.Call(cmd.Context(), h.client(), q)
+			a, err := made(cmd.Context(), h, f.changeFlags, args[0], control.Edit, &q, &q.ChangeOptions)
 			return h.changed(a, err, f.changeFlags)
 		}}
 	f.add(cmd)
@@ -241,7 +257,8 @@ func (h *hand) copyCommand() *cobra.Command {
 	var f changeFlags
 	cmd := &cobra.Command{Use: "copy NAME NEW", Short: "Define a connection like another one", Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.Copy.Call(cmd.Context(), h.client(), control.CopyRequest{Name: args[0], To: args[1], ChangeOptions: f.options})
+			q := control.CopyRequest{Name: args[0], To: args[1]}
+			a, err := made(cmd.Context(), h, f, args[0], control.Copy, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)
@@ -256,7 +273,8 @@ func (h *hand) moveCommand() *cobra.Command {
 			if !inProject {
 				return usageError{fmt.Errorf("%s is a global connection already", args[0])}
 			}
-			a, err := control.Copy.Call(cmd.Context(), h.client(), control.CopyRequest{Name: args[0], To: name, Move: true, ChangeOptions: f.options})
+			q := control.CopyRequest{Name: args[0], To: name, Move: true}
+			a, err := made(cmd.Context(), h, f, args[0], control.Copy, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)
@@ -280,7 +298,7 @@ func (h *hand) deleteCommand() *cobra.Command {
 					return err
 				}
 			}
-			a, err := control.Delete.Call(cmd.Context(), h.client(), q)
+			a, err := made(cmd.Context(), h, f, args[0], control.Delete, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)

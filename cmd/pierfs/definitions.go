@@ -356,46 +356,35 @@ func (h *hand) enableCommand(on bool) *cobra.Command {
 	if on {
 		word, short = "enable", "Switch a connection on, in its definition"
 	}
-	var offlineOK bool
-	var owed owedFlags
+	var f changeFlags
 	cmd := &cobra.Command{Use: word + " NAME", Short: short, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := owed.check(); err != nil {
-				return err
+			q := control.EnableRequest{Name: args[0], Enabled: on}
+			a, err := made(cmd.Context(), h, f, args[0], control.Enable, &q, &q.ChangeOptions)
+			if err != nil || h.asJSON || f.options.DryRun {
+				return h.changed(a, err, f)
 			}
-			var a control.ApplyAnswer
-			err := h.paid(cmd.Context(), owed, args[0], func() (err error) {
-				a, err = control.Enable.Call(cmd.Context(), h.client(), control.EnableRequest{Name: args[0], Enabled: on, Keep: owed.keep})
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			return h.switched(args[0], on, a, offlineOK)
+			return h.switched(args[0], on, a, f.offline)
 		}}
-	if on {
-		offlineFlag(cmd, &offlineOK)
-	} else {
-		owed.add(cmd)
-	}
+	f.add(cmd)
 	return cmd
 }
 
-// switched prints that a connection was switched on or off, and fails as applied does.
-func (h *hand) switched(name string, on bool, a control.ApplyAnswer, offlineOK bool) error {
-	if h.asJSON {
-		return h.applied(a, offlineOK)
-	}
+// switched prints that a connection was switched on or off, and fails as apply does.
+func (h *hand) switched(name string, on bool, a control.ChangeAnswer, offlineOK bool) error {
 	word, again := "disabled", ", until `pierfs enable "+name+"`"
 	if on {
 		word, again = "enabled", ""
 	}
 	h.findings(h.err, slices.DeleteFunc(a.Findings, func(f conncfg.Finding) bool { return f.Severity != conncfg.Error }))
 	fmt.Fprintf(h.out, "%s: %s%s\n", word, terminal.Quote(name), terminal.Quote(again))
-	if err := h.standing(a.Connections); err != nil {
+	if a.Apply == nil {
+		return nil
+	}
+	if err := h.standing(a.Apply.Connections); err != nil {
 		return err
 	}
-	return failedApply(a, offlineOK)
+	return failedApply(*a.Apply, offlineOK)
 }
 
 func (h *hand) trustCommand() *cobra.Command {

@@ -179,8 +179,8 @@ func TestWhatIsTakenAwayIsTold(t *testing.T) {
 		control.Umount.Serve(s, func(_ context.Context, q control.UmountRequest) (control.MountAnswer, error) {
 			return control.MountAnswer{Connections: []control.Connection{{Name: q.Name, Environment: "Test", State: control.StateUnmounted}}}, nil
 		})
-		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ApplyAnswer, error) {
-			return control.ApplyAnswer{}, nil
+		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ChangeAnswer, error) {
+			return control.ChangeAnswer{Apply: &control.ApplyAnswer{}}, nil
 		})
 	})
 	for verb, want := range map[string]string{"umount": "unmounted: one in Test; `pierfs mount one`", "disable": "disabled: one, until `pierfs enable one`", "enable": "enabled: one\n"} {
@@ -486,8 +486,8 @@ func TestMountsWithoutTheirServerEndWithTheCause(t *testing.T) {
 		control.Apply.Serve(s, func(context.Context, control.ApplyRequest) (control.ApplyAnswer, error) {
 			return control.ApplyAnswer{Connections: standing}, nil
 		})
-		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ApplyAnswer, error) {
-			return control.ApplyAnswer{Connections: standing}, nil
+		control.Enable.Serve(s, func(context.Context, control.EnableRequest) (control.ChangeAnswer, error) {
+			return control.ChangeAnswer{Apply: &control.ApplyAnswer{Connections: standing}}, nil
 		})
 	})
 	ready := control.Connection{Name: "fine", Environment: "Test", State: control.StateReady}

@@ -223,7 +223,8 @@ func (h *hand) varsExtractCommand() *cobra.Command {
 	var f changeFlags
 	cmd := &cobra.Command{Use: "extract CONNECTION", Short: "Make secrets that stand literally in a definition encrypted variables", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.Extract.Call(cmd.Context(), h.client(), control.ExtractRequest{Name: args[0], ChangeOptions: f.options})
+			q := control.ExtractRequest{Name: args[0]}
+			a, err := made(cmd.Context(), h, f, args[0], control.Extract, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)
@@ -274,7 +275,8 @@ func (h *hand) envUseCommand() *cobra.Command {
 	var f changeFlags
 	cmd := &cobra.Command{Use: "use ENV...", Short: "Make these the environments that are active on this machine", Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.EnvUse.Call(cmd.Context(), h.client(), control.EnvRequest{Names: args, ChangeOptions: f.options})
+			q := control.EnvRequest{Names: args}
+			a, err := made(cmd.Context(), h, f, "", control.EnvUse, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)
@@ -285,7 +287,8 @@ func (h *hand) envCreateCommand() *cobra.Command {
 	var f changeFlags
 	cmd := &cobra.Command{Use: "create ENV", Short: "Make an environment", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.EnvAdd.Call(cmd.Context(), h.client(), control.EnvRequest{Names: args, ChangeOptions: f.options})
+			q := control.EnvRequest{Names: args}
+			a, err := made(cmd.Context(), h, f, "", control.EnvAdd, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)

@@ -35,6 +35,7 @@ func changes() []Description {
 type ChangeOptions struct {
 	DryRun bool   `json:"dryRun,omitempty"` // tell, and change nothing
 	Force  bool   `json:"force,omitempty"`  // also where files are open or something is owed
+	Keep   bool   `json:"keep,omitempty"`   // what is owed stays in the journal, owed to where it was
 	Reason string `json:"reason,omitempty"` // for the log
 }
 

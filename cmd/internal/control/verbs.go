@@ -13,7 +13,7 @@ var (
 	List     = Verb[ListRequest, ListAnswer]{Name: "list"}
 	Status   = Verb[StatusRequest, StatusAnswer]{Name: "status"}
 	Show     = Verb[ShowRequest, ShowAnswer]{Name: "show"}
-	Enable   = Verb[EnableRequest, ApplyAnswer]{Name: "enable", Within: 5 * time.Minute}
+	Enable   = Verb[EnableRequest, ChangeAnswer]{Name: "enable", Within: 5 * time.Minute}
 	Test     = Feed[TestRequest, Step]{Name: "test", Live: true}
 	Mount    = Verb[MountRequest, MountAnswer]{Name: "mount", Within: 5 * time.Minute}
 	MountURL = Verb[MountURLRequest, MountAnswer]{Name: "mount-url", Within: 5 * time.Minute}
@@ -206,12 +206,11 @@ type ShownField struct {
 	Resolved string `json:"resolved,omitempty"`
 }
 
-// EnableRequest switches a connection on or off, in its definition. It is not switched off while it owes something to its server,
-// unless Keep leaves that in the journal.
+// EnableRequest switches a connection on or off, in its definition.
 type EnableRequest struct {
 	Name    string `json:"name"`
 	Enabled bool   `json:"enabled"`
-	Keep    bool   `json:"keep,omitempty"`
+	ChangeOptions
 }
 
 // TestRequest asks to try a connection step by step: a stored one by Name, or the text of a definition, which is called Name

@@ -93,6 +93,7 @@ type draft struct {
 	verb    string
 	subject string
 	guarded bool // refused while programs have files open there
+	anew    bool // applied also where nothing is to be written
 	o       control.ChangeOptions
 
 	now   map[string][]byte
@@ -125,6 +126,11 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 		}
 	}
 	if len(c.files) == 0 {
+		if c.anew && !c.o.DryRun {
+			applied := d.apply(ctx, control.ApplyRequest{})
+			applied.Findings = []conncfg.Finding{}
+			a.Apply = &applied
+		}
 		return a, nil
 	}
 	if err := os.MkdirAll(d.o.Dirs.Config, 0o700); err != nil {
@@ -140,7 +146,7 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	if c.o.DryRun {
 		return a, nil
 	}
-	if err := c.guard(a.Impact); err != nil {
+	if err := c.guard(next, a.Impact); err != nil {
 		return a, err
 	}
 	e, err := d.registry.Change(registry.Change{Who: author(ctx), Verb: c.verb, Subject: c.subject, Reason: c.o.Reason, Files: c.files})
@@ -151,7 +157,7 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	if e != nil {
 		a.Revision = e.Seq
 	}
-	applied := d.apply(ctx, control.ApplyRequest{Keep: c.o.Force})
+	applied := d.apply(ctx, control.ApplyRequest{Keep: c.o.Force || c.o.Keep})
 	applied.Findings = a.Findings // of what was changed; what is wrong with others does not fail this
 	a.Apply = &applied
 	return a, nil
@@ -205,22 +211,46 @@ func (c *draft) relative(file string) string {
 }
 
 // guard refuses to take from under anybody what he still needs.
-func (c *draft) guard(impact []control.Impact) error {
+func (c *draft) guard(next *conncfg.Config, impact []control.Impact) error {
 	if c.o.Force {
 		return nil
 	}
+	stays := c.stay(next)
 	for _, i := range impact {
+		owed := i.OwedFiles
+		m, _ := c.d.at(key{i.Environment, i.Name})
+		if m != nil && stays[i.Dir] { // what is open there is finished where it was opened
+			o, _, err := m.debtor().owing()
+			if owed = o.Changes; err != nil {
+				return told(err)
+			}
+		}
 		switch {
-		case i.Change == "added":
-		case i.OwedFiles > 0:
-			return control.Errorf(control.StillOwed, "%s in %s still owes %d files to its server", i.Name, i.Environment, i.OwedFiles).
-				WithHint("wait until `pierfs status` shows that nothing is owed; --force keeps them here, owed to the server as it was")
-		case i.OpenFiles > 0 && c.guarded:
+		case i.Change == "added", m == nil && slices.Contains(next.Active(), i.Environment) && !slices.Contains(c.was.Active(), i.Environment):
+		case owed > 0 && !c.o.Keep:
+			return control.Errorf(control.StillOwed, "%s in %s owes its server %s", i.Name, i.Environment, changes(owed)).
+				WithHint("--wait waits until the server has them; --keep leaves them here, owed to the server as it was; `pierfs queue %s` shows them", i.Name)
+		case i.OpenFiles > 0 && c.guarded && !stays[i.Dir]:
 			return control.Errorf(control.Busy, "programs have files open on %s: %d", i.Dir, i.OpenFiles).
 				WithHint("see who has them with `fuser -vm %s`; --force gives programs %v and then cuts them", i.Dir, unmountWithin)
 		}
 	}
 	return nil
+}
+
+// stay returns the directories of mounts that stay where they are, and of the same connection, whatever they lead to then.
+func (c *draft) stay(next *conncfg.Config) map[string]bool {
+	names := map[string]string{}
+	for _, w := range planOf(next, c.d.o.Dirs.MountRoot).Wants {
+		if w.Enabled {
+			names[w.Dir] = w.Name
+		}
+	}
+	stays := map[string]bool{}
+	for _, m := range c.d.all() {
+		stays[m.want.Dir] = m.serving() && !m.want.AdHoc && names[m.want.Dir] == m.want.Name
+	}
+	return stays
 }
 
 // impact tells how what is affected stands.
@@ -338,6 +368,38 @@ func (d *Daemon) edit(ctx context.Context, q control.EditRequest) (control.Chang
 		text = []byte(q.Definition.Open())
 	}
 	return c.write(ctx, q.Name, text, q.Set)
+}
+
+// enable writes whether a connection is switched on.
+func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.ChangeAnswer, error) {
+	d.editing.Lock()
+	defer d.editing.Unlock()
+	verb := "disable"
+	if q.Enabled {
+		verb = "enable"
+	}
+	c, err := d.begin(ctx, verb, q.Name, q.ChangeOptions)
+	if err != nil {
+		return control.ChangeAnswer{}, err
+	}
+	text, err := c.text(q.Name)
+	if err != nil {
+		return control.ChangeAnswer{}, err
+	}
+	if text, err = conncfg.WithEnabled(text, q.Enabled); err != nil {
+		return control.ChangeAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err)
+	}
+	c.files[conncfg.ConnectionFile(q.Name)] = text
+	if !q.DryRun {
+		d.waitNoMore(map[string]bool{q.Name: true})
+	}
+	if q.Enabled && !q.DryRun { // by hand in both directions
+		d.mu.Lock()
+		maps.DeleteFunc(d.held, func(k key, _ bool) bool { return k.name == q.Name })
+		d.mu.Unlock()
+	}
+	c.anew = q.Enabled
+	return c.commit(ctx)
 }
 
 // write makes a definition's file what text and settings say.

@@ -135,6 +135,8 @@ type Daemon struct {
 	mu      sync.Mutex
 	plan    Plan
 	mounts  map[key]*mount
+	formers map[*mount]bool    // lead elsewhere now, and are still used
+	staging map[string]bool    // directories that trees have for what they owe
 	held    map[key]bool       // unmounted by hand
 	lost    map[key]*LeftError // what mounts that are gone could neither publish nor leave in their journals
 	staying []key              // mounts that are to end, or to lead elsewhere, once their servers have what is owed
@@ -153,7 +155,7 @@ func New(o Options) *Daemon {
 	}
 	bus := events.New(keptEvents)
 	d := &Daemon{o: o, log: slog.New(telling{o.Logger.Handler(), bus, subject{}}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
-		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
+		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, formers: map[*mount]bool{}, staging: map[string]bool{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
 	d.figures = metrics.New(o.Version, d.look)
 	return d
 }
@@ -366,13 +368,14 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 	d.mu.Unlock()
 	d.boundSpool(plan)
 	todo := d.compare(ctx, plan, q.Keep, &answer)
+	touched := d.leadAll(&todo)
 	d.stopAll(todo.stop)
 	d.forgetFigures(todo.stop, plan)
 	d.makeRoom(todo.start)
 	if !plan.Torn {
 		d.points.forget(d.claimed()) // also what was removed while no daemon ran
 	}
-	touched := d.startAll(todo.start)
+	touched = append(touched, d.startAll(todo.start)...)
 	d.settle(ctx, touched)
 	for _, m := range touched {
 		answer.Connections = append(answer.Connections, m.status())
@@ -393,7 +396,8 @@ func (d *Daemon) isPlanned() bool {
 
 // todo is what apply has found to do.
 type todo struct {
-	stop  []*mount // all that must end first
+	lead  []leading // mounts that stay, and show something else
+	stop  []*mount  // all that must end before anything starts
 	start []Want
 }
 
@@ -401,15 +405,26 @@ type todo struct {
 func (d *Daemon) compare(ctx context.Context, plan Plan, keep bool, answer *control.ApplyAnswer) todo {
 	var t todo
 	stays := func(m *mount) bool { return !keep && d.owes(m, answer) }
-	defined, wanted := map[key]bool{}, map[key]bool{}
+	defined, wanted, seen := map[key]bool{}, map[key]bool{}, map[*mount]bool{}
 	for _, w := range plan.Wants {
-		defined[w.key()] = true
-		m, held := d.at(w.key())
-		if !w.Enabled || held {
+		_, held := d.at(w.key())
+		defined[w.key()], wanted[w.key()] = true, w.Enabled && !held
+	}
+	for _, w := range plan.Wants {
+		if !wanted[w.key()] {
 			continue
 		}
-		wanted[w.key()] = true
+		m, _ := d.at(w.key())
+		old := m
+		if m == nil {
+			old = d.follower(w, wanted)
+		}
 		switch {
+		case m == nil && old != nil && d.mayLead(ctx, old, w):
+			if seen[old] = true; !stays(old) {
+				answer.Changed = append(answer.Changed, label(w))
+				t.lead = append(t.lead, leading{old, w})
+			}
 		case m == nil:
 			answer.Added = append(answer.Added, label(w))
 			t.start = append(t.start, w)
@@ -420,6 +435,9 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, keep bool, answer *cont
 		case m.want.same(w), m.serving() && !d.differs(ctx, m, w):
 			answer.Unchanged++
 		case d.leadsElsewhere(ctx, m, w) && stays(m):
+		case d.mayLead(ctx, m, w):
+			answer.Changed = append(answer.Changed, label(w))
+			t.lead = append(t.lead, leading{m, w})
 		default:
 			answer.Changed = append(answer.Changed, label(w))
 			t.stop = append(t.stop, m)
@@ -427,7 +445,7 @@ func (d *Daemon) compare(ctx context.Context, plan Plan, keep bool, answer *cont
 		}
 	}
 	for _, m := range d.all() {
-		if m.want.AdHoc || wanted[m.want.key()] || plan.Torn && !defined[m.want.key()] {
+		if m.want.AdHoc || wanted[m.want.key()] || seen[m] || plan.Torn && !defined[m.want.key()] {
 			continue
 		}
 		if stays(m) {
@@ -568,13 +586,35 @@ func (d *Daemon) startAll(wants []Want) []*mount {
 	return started
 }
 
-// stopAll stops mounts side by side and forgets them; what they could not publish is remembered.
+// leadAll leads mounts elsewhere, and returns what they have become. What cannot be led is taken down and made.
+func (d *Daemon) leadAll(t *todo) []*mount {
+	var led []*mount
+	for _, l := range t.lead {
+		m, err := d.lead(l.from, l.to)
+		if err != nil {
+			d.log.Warn("a mount is taken down and made, for it cannot be led elsewhere", "conn", l.to.Name, "env", l.to.Environment, "err", err)
+			t.stop, t.start = append(t.stop, l.from), append(t.start, l.to)
+			continue
+		}
+		led = append(led, m)
+	}
+	return led
+}
+
+// stopAll stops mounts side by side and forgets them, with those that lead to the same places before and are still used; what they
+// could not publish is remembered.
 func (d *Daemon) stopAll(mounts []*mount) {
 	for _, m := range mounts {
 		m.cancel()
 	}
 	for _, m := range mounts {
 		<-m.done
+	}
+	for _, f := range d.formerMounts() {
+		if slices.ContainsFunc(mounts, func(m *mount) bool { return m.want.Dir == f.want.Dir }) {
+			f.cancel()
+			<-f.done
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"io"
 	"net/url"
 	"os"
@@ -33,14 +34,14 @@ func (m *mount) debtor() debtor {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return debtor{name: m.want.Name, environment: m.want.Environment, tree: m.tree, why: m.why, target: m.target.Identity(), mount: m,
-		staging: m.d.keep("staging", m.want), quarantine: m.d.keep("quarantine", m.want)}
+		staging: cmp.Or(m.staging, m.d.keep("staging", m.want)), quarantine: m.d.keep("quarantine", m.want)}
 }
 
 // debtors returns all that may owe something, mounted or not, and filter lets through.
 func (d *Daemon) debtors(filter func(name, environment string) bool) []debtor {
 	var all []debtor
 	standing := map[string]bool{}
-	for _, m := range d.all() {
+	for _, m := range append(d.all(), d.formerMounts()...) {
 		b := m.debtor()
 		standing[b.staging] = true
 		if filter(b.name, b.environment) {
@@ -92,7 +93,10 @@ func (d *Daemon) journals() []debtor {
 func (d *Daemon) journalOf(w Want) debtor {
 	why := "it is not mounted"
 	if !w.AdHoc {
+		first, _, further := strings.Cut(w.Name, furtherStaging)
 		switch known, err := d.wanted(w.Name, w.Environment); {
+		case further:
+			why = first + " leads elsewhere since"
 		case err != nil:
 			why = "no definition in an active environment has its name"
 		case !known.Enabled:

@@ -87,6 +87,8 @@ type Mounted interface {
 	OpenFiles() int
 	// Done is closed when the mount is gone, whoever took it away.
 	Done() <-chan struct{}
+	// Lead shows another tree from now on. What it returns is closed when nobody uses the one before any more.
+	Lead(tree *cache.Tree, o fs.Options) (gone <-chan struct{})
 }
 
 // mount is one connection in one environment, on its way up, up, or on its way down.
@@ -98,6 +100,9 @@ type mount struct {
 	cancel  context.CancelFunc // asks it to end
 	done    chan struct{}      // closed when it has
 	settled chan struct{}      // closed when it has been up, or failed, or waited in vain for the server once
+	led     chan struct{}      // closed when it leads elsewhere: what it had belongs to another mount
+
+	inherited *standing // what it has taken over of another mount, before it is started; nil of one that mounts by itself
 
 	mu      sync.Mutex
 	state   control.State
@@ -114,13 +119,19 @@ type mount struct {
 	once    bool           // settled is closed
 	weighed bool           // it was told which promises do not hold
 	attempt attempt        // that is under way, or was the last
+
+	staging  string          // of the tree
+	spot     *spot           // as tree is
+	readOnly bool            // the kernel was told so
+	leaving  chan struct{}   // made when it begins to lead elsewhere, closed when the kernel has been told
+	gone     <-chan struct{} // closed when nobody uses the tree any more; set before leaving is closed
 }
 
 func newMount(d *Daemon, w Want) *mount {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &mount{d: d, want: w, ctx: ctx, cancel: cancel,
 		log:  d.log.With("conn", w.Name, "env", w.Environment),
-		done: make(chan struct{}), settled: make(chan struct{}),
+		done: make(chan struct{}), settled: make(chan struct{}), led: make(chan struct{}),
 		state: control.StateStarting, since: time.Now()}
 }
 
@@ -139,7 +150,7 @@ func (m *mount) run() {
 	for {
 		began := time.Now()
 		err := m.serve()
-		if m.ctx.Err() != nil {
+		if m.ctx.Err() != nil || m.away() != nil {
 			return
 		}
 		if m.want.AdHoc {
@@ -183,47 +194,70 @@ var errTaken = errors.New("the mount was taken away from outside")
 func (m *mount) serve() error {
 	m.become(control.StateStarting, trouble{})
 	m.begin(control.PhaseResolve)
-	target, err := m.resolve()
+	s, err := m.take()
 	if err != nil {
 		return err
+	}
+	m.reached(control.PhaseConnect)
+	m.stand(s)
+	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", m.reach().Display())
+	asking, stopAsking := context.WithCancel(m.ctx)
+	var asker sync.WaitGroup
+	asker.Go(func() { m.greet(asking, s.line, s.tree) })
+	select {
+	case <-m.ctx.Done():
+	case <-m.led:
+	case <-s.server.Done():
+		err = errTaken
+	}
+	gone := m.away()
+	if gone == nil {
+		m.become(control.StateDraining, trouble{})
+		gone = m.away()
+	}
+	stopAsking()
+	asker.Wait()
+	if gone != nil {
+		return m.outlast(s.tree, gone)
+	}
+	m.begin(ending(err))
+	err = errors.Join(err, m.hide(s.server), m.fell(s.tree)) // the tree last: what programs close until then is published
+	s.spot.close()                                           // reading only; nothing to lose
+	if m.ctx.Err() != nil {
+		m.attempted(err)
+	}
+	return err
+}
+
+// take returns what m stands on: what it took over from another mount, or a mount of its own.
+func (m *mount) take() (*standing, error) {
+	if s := m.inherited; s != nil {
+		m.inherited = nil
+		return s, nil
+	}
+	target, err := m.resolve()
+	if err != nil {
+		return nil, err
 	}
 	m.reached(control.PhasePoint)
 	m.d.o.Floor.clean(m.want.Dir, m.log)
 	spot, err := m.d.points.take(m.want.Dir, m.want.AdHoc)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer spot.close() // reading only; nothing to lose
 	m.reached(control.PhasePrepare)
 	tree, line, err := m.plant(target)
 	if err != nil {
-		return err
+		spot.close()
+		return nil, err
 	}
 	m.reached(control.PhaseMount)
 	server, err := m.show(spot, tree, target)
 	if err != nil {
-		return errors.Join(err, m.fell(tree))
+		spot.close()
+		return nil, errors.Join(err, m.fell(tree))
 	}
-	m.reached(control.PhaseConnect)
-	m.stand(tree, line, server)
-	m.log.Info("mounted", "dir", m.want.Dir, "endpoint", target.Display())
-	asking, stopAsking := context.WithCancel(m.ctx)
-	var asker sync.WaitGroup
-	asker.Go(func() { m.greet(asking, line, tree) })
-	select {
-	case <-m.ctx.Done():
-	case <-server.Done():
-		err = errTaken
-	}
-	m.become(control.StateDraining, trouble{})
-	m.begin(ending(err))
-	stopAsking()
-	asker.Wait()
-	err = errors.Join(err, m.hide(server), m.fell(tree)) // the tree last: what programs close until then is published
-	if m.ctx.Err() != nil {
-		m.attempted(err)
-	}
-	return err
+	return &standing{spot: spot, tree: tree, line: line, server: server, readOnly: target.ReadOnly}, nil
 }
 
 // resolve returns what to reach, asking for secrets anew.
@@ -273,8 +307,9 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	staging := m.d.takeStaging(m.want, target.Identity())
 	tree, err := cache.New(backend, cache.Options{
-		Staging:      m.d.keep("staging", m.want),
+		Staging:      staging,
 		Quarantine:   m.d.keep("quarantine", m.want),
 		Spool:        m.d.shelf(target),
 		Known:        m.d.namesFile(m.want),
@@ -294,8 +329,12 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Logger:       m.log,
 	})
 	if err != nil {
+		m.d.giveStaging(staging, m.want)
 		return nil, nil, errors.Join(err, backend.Close())
 	}
+	m.mu.Lock()
+	m.staging = staging
+	m.mu.Unlock()
 	return tree, backend, nil
 }
 
@@ -368,10 +407,10 @@ func (m *mount) show(spot *spot, tree *cache.Tree, target conncfg.Target) (Mount
 }
 
 // stand makes the tree reachable, for the file verbs too. Whether the server answers is not known yet.
-func (m *mount) stand(tree *cache.Tree, line Backend, server Mounted) {
+func (m *mount) stand(s *standing) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tree, m.line, m.server = tree, line, server
+	m.tree, m.line, m.server, m.spot, m.readOnly = s.tree, s.line, s.server, s.spot, s.readOnly
 	if m.state == control.StateStarting {
 		m.why = trouble{reason: "mounted; the server has not answered yet"}
 	}
@@ -424,8 +463,10 @@ func (m *mount) fell(tree *cache.Tree) error {
 	err := tree.Close(ctx)
 	owed := tree.Owed()
 	m.mu.Lock()
-	m.owed, m.err = owed, errors.Join(m.err, err)
+	m.owed, m.err, m.tree = owed, errors.Join(m.err, err), nil
+	staging := m.staging
 	m.mu.Unlock()
+	m.d.giveStaging(staging, m.want)
 	if err != nil || owed.Files > 0 || owed.Quarantined > 0 {
 		m.log.Error("closed with something left", "owed", owed.Files, "bytes", owed.Bytes, "quarantined", owed.Quarantined,
 			"quarantine", m.d.keep("quarantine", m.want), "err", err)
@@ -503,7 +544,7 @@ func (m *mount) become(state control.State, why trouble) {
 	}
 	m.state, m.why = state, why
 	if state != control.StateReady && state != control.StateOffline {
-		m.tree, m.line, m.server = nil, nil, nil
+		m.tree, m.line, m.server, m.spot = nil, nil, nil, nil
 	}
 	m.mu.Unlock()
 	m.tellState(before, state, why)

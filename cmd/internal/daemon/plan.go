@@ -13,6 +13,10 @@ import (
 // in the first active environment alone, at its mountPoint.
 func ReadPlan(configDir, mountRoot string) Plan {
 	config, _ := conncfg.Load(configDir)
+	return planOf(config, mountRoot)
+}
+
+func planOf(config *conncfg.Config, mountRoot string) Plan {
 	plan := Plan{Config: config, Findings: config.Check()}
 	plan.Torn = slices.ContainsFunc(plan.Findings, func(f conncfg.Finding) bool {
 		return f.Code == conncfg.CodeRead || f.Code == conncfg.CodeNoConfig

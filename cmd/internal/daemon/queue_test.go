@@ -266,18 +266,28 @@ func TestWhatIsOwedGoesNowhereElse(t *testing.T) {
 		t.Fatalf("apply --keep: %+v, %v", a, err)
 	}
 	s.wantState("one", control.StateReady)
-	mend()
-	all := s.queue(control.QueueRequest{})
-	if len(all) != 1 || all[0].State != control.DueUnserved || !strings.Contains(all[0].Reason, "2222") {
-		t.Fatalf("owed is %+v", all)
+	if s.fake("one").led.Load() != 1 {
+		t.Error("the mount was taken away")
 	}
-	_, err := control.QueueRetry.Call(t.Context(), s.client, control.QueueChange{Name: "one", IDs: []uint64{all[0].ID}})
-	wantCode(t, "retry of what is owed elsewhere", err, control.StillOwed)
+	s.awaitQueue("unserved", func(all []control.Due) bool {
+		return len(all) == 1 && all[0].State == control.DueUnserved && all[0].Name == "one~2" && strings.Contains(all[0].Reason, "one leads elsewhere")
+	})
+	mend()
 	if names, err := s.server("one").Names(""); err != nil || len(names) != 0 {
 		t.Errorf("the other server has %q, %v", names, err)
 	}
+	s.fault = nil
+	s.define("one", inBackground, `drainTimeout = "1s"`)
+	s.apply() // back where it is owed to
+	s.awaitQueue("sent", func(all []control.Due) bool { return len(all) == 0 })
+	if got, err := s.server("one").ReadFile("f"); err != nil || string(got) != "precious" {
+		t.Errorf("the server has %q, %v", got, err)
+	}
 	if _, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "one"}); err != nil {
 		t.Errorf("umount of what owes its own server nothing: %v", err)
+	}
+	if left := subdirectories(filepath.Join(s.dirs.State, "staging/env/Test")); !slices.Equal(left, []string{"one"}) {
+		t.Errorf("staging directories that are left: %q", left)
 	}
 }
 

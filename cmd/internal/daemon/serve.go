@@ -295,40 +295,6 @@ func more(n int) string {
 	return strconv.Itoa(n) + " more errors"
 }
 
-func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.ApplyAnswer, error) {
-	if !q.Enabled && !q.Keep {
-		if err := refuseOwing(d.mounted(filter(q.Name, ""))); err != nil {
-			return control.ApplyAnswer{}, err
-		}
-	}
-	err := conncfg.NewStore(d.o.Dirs.Config).SetEnabled(q.Name, q.Enabled)
-	switch {
-	case errors.Is(err, conncfg.ErrNoSuch), isAbsent(err):
-		return control.ApplyAnswer{}, control.Errorf(control.UnknownConnection, "there is no connection %q", q.Name).WithHint("`pierfs list` shows them")
-	case err != nil:
-		return control.ApplyAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err)
-	}
-	word := "disable"
-	if q.Enabled {
-		word = "enable"
-	}
-	d.observe(ctx, word, q.Name)
-	d.waitNoMore(map[string]bool{q.Name: true})
-	if q.Enabled { // by hand in both directions
-		d.mu.Lock()
-		for k := range d.held {
-			if k.name == q.Name {
-				delete(d.held, k)
-			}
-		}
-		d.mu.Unlock()
-	}
-	answer := d.apply(ctx, control.ApplyRequest{Keep: q.Keep})
-	others := func(f conncfg.Finding) bool { return f.Connection != q.Name } // what is wrong with them does not fail this
-	answer.Findings = slices.DeleteFunc(slices.Clone(answer.Findings), others)
-	return answer, nil
-}
-
 func (d *Daemon) mountNamed(ctx context.Context, q control.MountRequest) (control.MountAnswer, error) {
 	w, err := d.wanted(q.Name, q.Environment)
 	if control.CodeOf(err) == control.UnknownConnection { // it may have been written a moment ago

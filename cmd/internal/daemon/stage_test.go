@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +74,18 @@ type fakeMount struct {
 	once sync.Once
 	done chan struct{}
 	open int
+	led  atomic.Int32  // how often it was led elsewhere
+	gone chan struct{} // what Lead returns; nil is one that nobody has anything open on
+}
+
+func (f *fakeMount) Lead(*cache.Tree, pierfs.Options) <-chan struct{} {
+	f.led.Add(1)
+	if f.gone != nil {
+		return f.gone
+	}
+	gone := make(chan struct{})
+	close(gone)
+	return gone
 }
 
 func (f *fakeMount) Unmount(context.Context) error { f.once.Do(func() { close(f.done) }); return nil }
