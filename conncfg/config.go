@@ -42,6 +42,7 @@ type Config struct {
 	global       scope
 	active       []string
 	cache        Cache
+	roles        Grants
 	findings     []Finding
 }
 
@@ -255,8 +256,10 @@ func (l *loader) loadSettings() {
 			c.cache.Size = readSize(e, report)
 		case "cacheFree":
 			c.cache.FreePercent, c.cache.FreeBytes = readFree(e, report)
+		case "roles":
+			l.readRoles(e, report)
 		default:
-			known := []string{"activeEnvironments", "cacheSize", "cacheFree"}
+			known := []string{"activeEnvironments", "cacheSize", "cacheFree", "roles"}
 			report(Finding{Severity: Error, Code: CodeUnknownKey, Field: e.key, Line: e.line, Message: "there is no such setting",
 				Hint: didYouMean(e.key, slices.Values(known), "there are "+strings.Join(known, ", "))})
 		}

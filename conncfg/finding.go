@@ -112,6 +112,7 @@ const (
 	CodeNoConfig     Code = "NO_CONFIG"     // the configuration directory does not exist
 	CodeSymlink      Code = "SYMLINK"       // a link that leaves the configuration directory, or leads nowhere
 	CodeWritable     Code = "WRITABLE"      // everybody may write it
+	CodeOwner        Code = "OWNER"         // it belongs to somebody who may not write what stands there
 	CodeSecretMode   Code = "SECRET_MODE"   // a secret stands in a file that others may read
 	CodeSyntax       Code = "SYNTAX"        // not TOML
 	CodeUnknownKey   Code = "UNKNOWN_KEY"   // no such field

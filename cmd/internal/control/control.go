@@ -7,7 +7,8 @@
 // good order is an error at whoever reads it; half a file is never taken for a whole one.
 //
 // The socket has mode 0660 in a directory closed to others, and the kernel names the process at its other end: only root
-// and the daemon's own user are served, and handlers find the caller with PeerOf. Requests are bounded in bytes, and no
+// and the daemon's own user are served, and those who have the role that a verb needs (roles.go), for whom OpenTo opens the
+// socket; handlers find the caller with PeerOf. Requests are bounded in bytes, and no
 // connection may sit idle for ever. Failures travel as *Error: a stable code for scripts, a text and a way out for people.
 //
 // What may be secret in a request is Sealed, which no answer may contain; a test walks all answer types to hold that.
@@ -40,5 +41,8 @@ const (
 	headerFailure = "Pierfs-Failure"
 )
 
-// ownerOnly is what the socket's directory may allow at most: its group may pass, others may nothing.
-const ownerOnly os.FileMode = 0o750
+// ownerOnly is what the socket's directory may allow at most: its group may look, others may pass. It is made with ownerOpen.
+const (
+	ownerOnly os.FileMode = 0o751
+	ownerOpen os.FileMode = 0o750
+)

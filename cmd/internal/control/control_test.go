@@ -403,3 +403,12 @@ func FuzzName(f *testing.F) {
 		}
 	})
 }
+
+// Every verb needs a role, and the table of them names no verb that is not there.
+func TestEveryVerbNeedsARole(t *testing.T) {
+	for _, v := range control.All() {
+		if _, ok := control.NeedOf(v.Name); !ok {
+			t.Errorf("%s has no role in roles.go", v.Name)
+		}
+	}
+}

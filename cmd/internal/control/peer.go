@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +14,7 @@ import (
 type Peer struct {
 	UID, GID uint32
 	PID      int32
+	Groups   []uint32 // further ones
 }
 
 type peerKey struct{}
@@ -47,5 +50,31 @@ func peerOfConn(c net.Conn) (Peer, error) {
 	if credErr != nil {
 		return Peer{}, credErr
 	}
-	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+	groups, err := groupsOf(raw)
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}, err
+}
+
+// groupsOf asks the kernel for the further groups of who connected (SO_PEERGROUPS, since Linux 4.13). One that knows no answer has none.
+func groupsOf(raw syscall.RawConn) (groups []uint32, err error) {
+	const most = 1 << 16 // NGROUPS_MAX
+	buffer := make([]uint32, 256)
+	for {
+		size := uint32(len(buffer) * 4)
+		var errno syscall.Errno
+		if err := raw.Control(func(fd uintptr) {
+			_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS, uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&size)), 0)
+		}); err != nil {
+			return nil, err
+		}
+		switch {
+		case errno == 0:
+			return buffer[:size/4], nil
+		case errno == unix.ERANGE && len(buffer) < most:
+			buffer = make([]uint32, most)
+		case errno == unix.ENOPROTOOPT:
+			return nil, nil
+		default:
+			return nil, errno
+		}
+	}
 }

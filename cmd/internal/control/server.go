@@ -27,6 +27,7 @@ type Server struct {
 	logger *slog.Logger
 	mux    *http.ServeMux
 	uid    uint32 // the daemon's own, served besides root
+	guard  Guard  // of everybody else; nil serves nobody else
 
 	mu    sync.Mutex
 	verbs map[string]bool
@@ -50,7 +51,7 @@ func (s *Server) handle(verb string, f func(*exchange)) {
 	s.mu.Unlock()
 	s.mux.HandleFunc("POST /"+Protocol+"/"+verb, func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{s: s, w: w, r: r, rc: http.NewResponseController(w), verb: verb}
-		if err := s.admit(r.Context()); err != nil {
+		if err := s.admit(r.Context(), verb, nil); err != nil {
 			x.fail(err)
 			return
 		}
@@ -59,20 +60,10 @@ func (s *Server) handle(verb string, f func(*exchange)) {
 	})
 }
 
-// admit lets root and the daemon's own user pass.
-func (s *Server) admit(ctx context.Context) error {
-	peer, ok := PeerOf(ctx)
-	if ok && (peer.UID == 0 || peer.UID == s.uid) {
-		return nil
-	}
-	return Errorf(NotAllowed, "this daemon serves root and user %d only", s.uid).
-		WithHint("run pierfs as root or as the daemon's own user")
-}
-
 // Listen makes the control socket in runtimeDir, which it makes too if it is missing. The caller must hold the directory's
 // lock: a socket that is there already is that of a dead daemon and is removed.
 func Listen(runtimeDir string) (net.Listener, error) {
-	if err := os.MkdirAll(runtimeDir, ownerOnly); err != nil {
+	if err := os.MkdirAll(runtimeDir, ownerOpen); err != nil {
 		return nil, err
 	}
 	if err := checkRuntimeDir(runtimeDir); err != nil {
@@ -97,6 +88,20 @@ func Listen(runtimeDir string) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// OpenTo lets other users than the daemon's connect to the socket in runtimeDir, or no longer. What they are told the kernel's word for
+// who they are decides; they pass the directory and see nothing else of it.
+func OpenTo(runtimeDir string, others bool) error {
+	info, err := os.Stat(runtimeDir)
+	if err != nil {
+		return err
+	}
+	dir, socket := info.Mode().Perm()&^0o001, os.FileMode(0o660)
+	if others {
+		dir, socket = info.Mode().Perm()|0o011, 0o666
+	}
+	return errors.Join(os.Chmod(runtimeDir, dir), os.Chmod(SocketPath(runtimeDir), socket))
 }
 
 // checkRuntimeDir refuses a directory that somebody else could reach into.

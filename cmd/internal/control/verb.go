@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"reflect"
@@ -64,7 +65,7 @@ func (v Verb[Q, A]) within() time.Duration {
 func (v Verb[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q) (A, error)) {
 	s.handle(v.Name, func(x *exchange) {
 		var q Q
-		if err := x.request(&q); err != nil {
+		if err := errors.Join(x.request(&q), x.permit(q)); err != nil {
 			x.fail(err)
 			return
 		}
@@ -84,7 +85,7 @@ func (v Verb[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q) (A, error)
 func (v Upload[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q, body io.Reader) (A, error)) {
 	s.handle(v.Name, func(x *exchange) {
 		var q Q
-		if err := x.requestHeader(&q); err != nil {
+		if err := errors.Join(x.requestHeader(&q), x.permit(q)); err != nil {
 			x.fail(err)
 			return
 		}
@@ -102,7 +103,7 @@ func (v Upload[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q, body io.
 func (v Download[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q, start func(A) (io.Writer, error)) error) {
 	s.handle(v.Name, func(x *exchange) {
 		var q Q
-		if err := x.request(&q); err != nil {
+		if err := errors.Join(x.request(&q), x.permit(q)); err != nil {
 			x.fail(err)
 			return
 		}
@@ -115,7 +116,7 @@ func (v Download[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q, start 
 func (v Feed[Q, A]) Serve(s *Server, f func(ctx context.Context, q Q, send func(A) error) error) {
 	s.handle(v.Name, func(x *exchange) {
 		var q Q
-		if err := x.request(&q); err != nil {
+		if err := errors.Join(x.request(&q), x.permit(q)); err != nil {
 			x.fail(err)
 			return
 		}

@@ -181,6 +181,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) (err error) {
 	}
 	served := make(chan error, 1)
 	server := control.NewServer(d.log)
+	server.Guard(d.permit)
 	d.serve(server)
 	go func() { // ends with serving; waited for below
 		<-d.planned // who asks before is answered then: nobody shall be told that nothing is defined
@@ -366,6 +367,7 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 		close(d.planned)
 	}
 	d.mu.Unlock()
+	d.openSocket(plan.Config)
 	d.boundSpool(plan)
 	todo := d.compare(ctx, plan, q.Keep, &answer)
 	touched := d.leadAll(&todo)

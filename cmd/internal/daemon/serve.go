@@ -31,8 +31,8 @@ func (d *Daemon) serve(s *control.Server) {
 		d.knock("")
 		return answer, nil
 	})
-	control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) { return d.list(), nil })
-	control.Status.Serve(s, func(context.Context, control.StatusRequest) (control.StatusAnswer, error) { return d.status(), nil })
+	control.List.Serve(s, d.listFor)
+	control.Status.Serve(s, d.statusFor)
 	control.Show.Serve(s, d.show)
 	control.Enable.Serve(s, d.enable)
 	control.Test.Serve(s, d.test)
