@@ -44,13 +44,17 @@ type Config struct {
 	cache        Cache
 	roles        Grants
 	findings     []Finding
+	owners       func() map[string][]place // see policy.go
 }
 
 // Environment is a name under which connections have their own values: Development, Test, Production, and those that
 // have a file.
 type Environment struct {
-	Name string
-	File string // "" without one
+	Name   string
+	File   string // "" without one
+	Policy Policy
+	// Protected says that a change which means something here waits for a second person.
+	Protected bool
 
 	variables scope
 }
@@ -107,8 +111,9 @@ func newConfig(dir string) *Config {
 		dir: dir, connections: map[string]*Connection{}, environments: map[string]*Environment{},
 		global: newScope(), active: []string{defaultActive},
 	}
+	c.owners = ownersOf(c)
 	for _, name := range builtin {
-		c.environments[name] = &Environment{Name: name, variables: newScope()}
+		c.environments[name] = &Environment{Name: name, Policy: policyOf(name), variables: newScope()}
 	}
 	return c
 }
@@ -307,7 +312,7 @@ func (l *loader) loadVariables() {
 	if !l.exists(variablesFile) {
 		return
 	}
-	l.readScope(variablesFile, "", l.config.global)
+	l.readScope(variablesFile, &Environment{}, l.config.global)
 }
 
 func (l *loader) loadEnvironments() {
@@ -324,9 +329,9 @@ func (l *loader) loadEnvironments() {
 					Message: "differs from the environment " + other + " in upper and lower case alone", Hint: "rename one of them"})
 			}
 		}
-		e := &Environment{Name: name, File: l.place(file), variables: newScope()}
+		e := &Environment{Name: name, File: l.place(file), Policy: policyOf(name), variables: newScope()}
 		l.config.environments[name] = e
-		l.readScope(file, name, e.variables)
+		l.readScope(file, e, e.variables)
 	}
 }
 
@@ -337,8 +342,10 @@ func (l *loader) nameFindings(findings []Finding, file, what string) {
 	}
 }
 
-// readScope reads the [variables] and [secrets] of an environment, or the global ones if env is "". Literal secrets need a file that nobody else reads.
-func (l *loader) readScope(file, env string, into scope) {
+// readScope reads the [variables] and [secrets] of an environment, and what it asks of connections, or the global ones if it has no name.
+// Literal secrets need a file that nobody else reads.
+func (l *loader) readScope(file string, of *Environment, into scope) {
+	env := of.Name
 	data, perm, ok := l.read(file)
 	if !ok {
 		return
@@ -365,11 +372,18 @@ func (l *loader) readScope(file, env string, into scope) {
 		switch {
 		case ok && (e.key == "variables" || e.key == "secrets"):
 			l.readGroup(group, e.key == "secrets", env, report, add)
+		case ok && e.key == "policy" && env != "":
+			readPolicy(group, &of.Policy, report)
+		case e.key == "protected" && env != "":
+			truth, isTruth := e.value.(bool)
+			if of.Protected = truth || !isTruth; !isTruth {
+				report(Finding{Severity: Error, Code: CodeWrongType, Field: e.key, Line: e.line, Message: "is " + kindOf(e.value), Hint: "write protected = true or protected = false, without quotes"})
+			}
 		case env == "":
 			bare.entries = append(bare.entries, e)
 		default:
 			report(Finding{Severity: Error, Code: CodeUnknownKey, Field: e.key, Line: e.line, Message: "there is no such table",
-				Hint: didYouMean(e.key, slices.Values([]string{"variables", "secrets"}), "variables stand below [variables]")})
+				Hint: didYouMean(e.key, slices.Values([]string{"variables", "secrets", "policy", "protected"}), "variables stand below [variables]")})
 		}
 	}
 	l.readGroup(bare, false, env, report, add)

@@ -17,11 +17,15 @@ type evaluation struct {
 	x        *expander
 	target   Target
 	unknown  map[string]bool // fields that wait for a source outside
+	rules    Policy
 	findings []Finding
 }
 
 func (c *Connection) evaluate(env string, x *expander) *evaluation {
 	e := &evaluation{c: c, env: env, x: x, target: *c.defaults(env), unknown: map[string]bool{}}
+	if of := x.config.environments[env]; of != nil {
+		e.rules = of.Policy
+	}
 	for _, f := range fields {
 		if s := c.merged(env, f.name); s != nil && !s.broken {
 			e.field(f, s)
@@ -34,7 +38,7 @@ func (c *Connection) evaluate(env string, x *expander) *evaluation {
 	e.port()
 	e.way()
 	e.fallbacks()
-	e.clear()
+	e.policy()
 	return e
 }
 
@@ -126,7 +130,7 @@ func (e *evaluation) field(f *field, s *setting) {
 		}
 	}
 	if s.literal() && f.kind == secret {
-		e.find(Warning, f.name, &problem{CodeLiteralSecret, "stands in the definition itself", literalHint(f)}, "")
+		e.literal(f, "stands in the definition itself", literalHint(f), "")
 	}
 	if f.apply != nil && f.speaks(e.target.Protocol) {
 		f.apply(&e.target, &value)
@@ -134,6 +138,15 @@ func (e *evaluation) field(f *field, s *setting) {
 	if f.name == "sslProtocol" && e.target.Protocol == FTPS {
 		e.sslProtocol(&value)
 	}
+}
+
+// literal tells of a secret that stands in the open.
+func (e *evaluation) literal(f *field, message, hint, value string) {
+	if e.rules.ForbidLiteralSecrets {
+		e.against(f.name, CodeLiteralSecret, message, hint+"; `pierfs vars extract "+e.c.Name+"` does it", value)
+		return
+	}
+	e.find(Warning, f.name, &problem{CodeLiteralSecret, message, hint}, value)
 }
 
 func literalHint(f *field) string {
@@ -169,8 +182,7 @@ func (e *evaluation) replace(f *field, s *setting) *problem {
 	}
 	if f.kind == secret {
 		if s.secret = NewSecret(out.text); !out.secret && !s.secret.Empty() && onlyReferences(written) && e.x.literal(written) {
-			e.find(Warning, f.name, &problem{CodeLiteralSecret, "refers to a variable that is not marked secret, and whose value stands in its file",
-				"mark it: { value = \"...\", secret = true }, in a file with mode 0600"}, written)
+			e.literal(f, "refers to a variable that is not marked secret, and whose value stands in its file", "mark it: { value = \"...\", secret = true }, in a file with mode 0600", written)
 		}
 	} else {
 		s.text = out.text
@@ -288,14 +300,11 @@ func (e *evaluation) anonymous() {
 	if e.target.Username == "" {
 		e.target.Username = "anonymous"
 	}
-	severity, message := Warning, "is an anonymous login"
-	if e.env == production {
-		severity, message = Error, "is an anonymous login, which environment Production refuses"
+	if e.rules.ForbidAnonymous {
+		e.against("username", CodeAnonymous, "is an anonymous login", "ask the server's owner for an account", e.target.Username)
+		return
 	}
-	e.find(severity, "username", &problem{CodeAnonymous, message, "ask the server's owner for an account"}, e.target.Username)
-	if severity == Error {
-		e.findings[len(e.findings)-1].Environment = e.env
-	}
+	e.find(Warning, "username", &problem{CodeAnonymous, "is an anonymous login", "ask the server's owner for an account"}, e.target.Username)
 }
 
 func (e *evaluation) sslProtocol(s *setting) {
@@ -397,15 +406,6 @@ func (e *evaluation) sourceAddress() {
 	if to, err := netip.ParseAddr(host); err == nil && to.Unmap().Is4() != from.Is4() {
 		e.find(Error, "sourceAddress", &problem{CodeInvalid, "and " + field + " are not both IPv4 or both IPv6", "write an address of the same kind"}, t.SourceAddress, field)
 	}
-}
-
-// clear tells that everything can be read on the way, where that matters most.
-func (e *evaluation) clear() {
-	if e.target.Protocol != FTP || e.env != production {
-		return
-	}
-	e.find(Warning, "protocol", &problem{CodeCleartext, "carries the password and every file in the clear, in environment Production", `write protocol = "FTPS" or "SFTP" if the server offers one of them`}, string(FTP))
-	e.findings[len(e.findings)-1].Environment = e.env
 }
 
 // port warns when the port is another protocol's.

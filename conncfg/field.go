@@ -103,6 +103,8 @@ var fields = []*field{
 	{name: "name", kind: text, common: true},
 	{name: "description", kind: text, common: true, check: checkDescription},
 	{name: "enabled", kind: truth, common: true, standard: "true"},
+	{name: "protected", kind: truth, common: true, standard: "false"},
+	{name: "exception", kind: text, check: checkException},
 
 	{name: "protocol", kind: text, check: checkProtocol,
 		apply: func(t *Target, s *setting) { t.Protocol = Protocol(s.text) }},

@@ -152,6 +152,7 @@ const (
 	CodeMountTaken     Code = "MOUNT_TAKEN"
 	CodeMountNested    Code = "MOUNT_NESTED"
 	CodeSameEndpoint   Code = "SAME_ENDPOINT"
+	CodePolicy         Code = "POLICY"     // what the environment asks of its connections
 	CodeRestricted     Code = "RESTRICTED" // not for this caller
 	CodePasswordPublic Code = "PASSWORD_PUBLIC"
 

@@ -10,7 +10,7 @@ import (
 )
 
 // saysNothing are the fields that change nothing about a mount that stands. Whether one should, Enabled tells.
-var saysNothing = map[string]bool{"name": true, "schemaVersion": true, "description": true, "enabled": true}
+var saysNothing = map[string]bool{"name": true, "schemaVersion": true, "description": true, "enabled": true, "protected": true}
 
 // Revision returns a hash of what the connection means in env: its fields, and the definitions of the variables that they
 // need, as written. Comments, order and layout do not count, nor do description and enabled, and no source is asked: a

@@ -420,7 +420,7 @@ func TestAnonymousIsRefusedInProduction(t *testing.T) {
 func TestFTPInTheClearIsToldInProduction(t *testing.T) {
 	active := `activeEnvironments = ["Test", "Production"]`
 	got := check(t, with(map[string]string{"connections/ok.toml": define(`protocol = "FTP"`) + "[environments.Test]\nhost = \"test.example.com\"\n", "pierfs.toml": active}))
-	if len(got) != 1 || got[0].Code != CodeCleartext || got[0].Severity != Warning || got[0].Environment != "Production" || !strings.Contains(got[0].Hint, "FTPS") {
+	if len(got) != 1 || got[0].Code != CodeCleartext || got[0].Severity != Error || got[0].Environment != "Production" || !strings.Contains(got[0].Hint, "FTPS") {
 		t.Errorf("want one CLEARTEXT in Production, got%s", printed(got))
 	}
 	got = check(t, with(map[string]string{"connections/ok.toml": define(`protocol = "FTPS"`) + "[environments.Test]\nhost = \"test.example.com\"\n", "pierfs.toml": active}))

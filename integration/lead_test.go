@@ -69,7 +69,11 @@ func TestMountFollowsWithoutBeingTakenAway(t *testing.T) {
 		return err == nil && string(text) == "test\nmore\n"
 	})
 	host, port := split(t, test.Address())
-	r := d.Pierfs(t, "edit", connection, "--set", "Production.host="+host, "--set", fmt.Sprint("Production.port=", port), "--set", "Production.hostKey="+test.Fingerprint(t))
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte(test.Password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := d.Pierfs(t, "edit", connection, "--env", "Production", "--set", "host="+host, "--set", fmt.Sprint("port=", port), "--set", "hostKey="+test.Fingerprint(t), "--password-file", secret)
 	if r.Status != 0 {
 		t.Fatalf("edit ends with %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}

@@ -26,7 +26,7 @@ const (
 var needs = map[string]Need{
 	"list": {conncfg.Viewer, Own}, "status": {conncfg.Viewer, Own}, "show": {conncfg.Viewer, Named}, "queue": {conncfg.Viewer, Named},
 	"metrics": {conncfg.Viewer, Whole}, "cache-status": {conncfg.Viewer, Named}, "events": {conncfg.Viewer, Named}, "deployments": {conncfg.Viewer, Named},
-	"watch": {conncfg.Viewer, Whole}, "read": {conncfg.Viewer, Named}, "vars": {conncfg.Viewer, Whole}, "history": {conncfg.Viewer, Named},
+	"status-watch": {conncfg.Viewer, Whole}, "trace": {conncfg.Viewer, Named}, "read": {conncfg.Viewer, Named}, "vars": {conncfg.Viewer, Whole}, "history": {conncfg.Viewer, Named},
 	"audit-verify": {conncfg.Viewer, Whole}, "export": {conncfg.Viewer, Named}, "doctor": {conncfg.Viewer, Named},
 
 	"apply": {conncfg.Operator, Whole}, "enable": {conncfg.Operator, Named}, "test": {conncfg.Operator, Named}, "mount": {conncfg.Operator, Named},
@@ -34,7 +34,7 @@ var needs = map[string]Need{
 	"ls": {conncfg.Operator, Named}, "stat": {conncfg.Operator, Named}, "get": {conncfg.Operator, Named}, "put": {conncfg.Operator, Named},
 	"rm": {conncfg.Operator, Named}, "mv": {conncfg.Operator, Named}, "mkdir": {conncfg.Operator, Named},
 	"queue-retry": {conncfg.Operator, Named}, "queue-hold": {conncfg.Operator, Named}, "queue-drop": {conncfg.Operator, Named}, "queue-export": {conncfg.Operator, Named},
-	"cache-drop": {conncfg.Operator, Named}, "cache-warm": {conncfg.Operator, Named},
+	"log": {conncfg.Operator, Named}, "cache-drop": {conncfg.Operator, Named}, "cache-warm": {conncfg.Operator, Named},
 
 	"create": {conncfg.Admin, Named}, "edit": {conncfg.Admin, Named}, "copy": {conncfg.Admin, Named}, "delete": {conncfg.Admin, Named},
 	"rollback": {conncfg.Admin, Named}, "trust": {conncfg.Admin, Named}, "vars-extract": {conncfg.Admin, Named}, "vars-set": {conncfg.Admin, Whole},
