@@ -111,6 +111,11 @@ const (
 
 	CauseMismatch Cause = "upload_mismatch" // what arrived is not what was sent: another size, or other bytes
 
+	// The server refuses what a content needs beside its own name: one to gather under, or the renaming. Written to its own name it
+	// may still get there.
+	CauseTempName Cause = "temp_name_refused"
+	CauseRename   Cause = "rename_refused"
+
 	CauseOffline Cause = "offline" // spared: the connection is known to be down and probed in the background
 )
 
@@ -143,4 +148,24 @@ func CauseOf(err error) Cause {
 		return e.Cause
 	}
 	return ""
+}
+
+// Weaken returns err with cause, which is CauseTempName or CauseRename, if it may be what that says: a refusal for want of a permission,
+// of a command, or of such a name, or one that nobody explains. Every other error comes back as it is.
+func Weaken(err *Error, cause Cause) *Error {
+	if err.Class != Final || err.Cause != "" || !mayDepend(err.Code) {
+		return err
+	}
+	again := *err
+	again.Cause = cause
+	return &again
+}
+
+// mayDepend reports whether a refusal with code may be one of the way, and not of what was to be done.
+func mayDepend(code syscall.Errno) bool {
+	switch code {
+	case syscall.EACCES, syscall.EPERM, syscall.EOPNOTSUPP, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.EXDEV, syscall.EIO:
+		return true
+	}
+	return false
 }

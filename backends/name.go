@@ -37,6 +37,13 @@ func ClaimName(temp string) string {
 	return claim
 }
 
+// AsideName is where the content of name waits while another takes its place, on a server that cannot replace it in one step.
+func AsideName(name string) string {
+	element := name[strings.LastIndexByte(name, '/')+1:]
+	const mark = ".pierfs-old~"
+	return strings.TrimSuffix(name, element) + "." + element[:min(len(element), MaxElement-len(mark)-1)] + mark
+}
+
 // CheckElement returns 0 if element may be one element of a name, ENAMETOOLONG beyond MaxElement bytes, and EINVAL for
 // "", ".", "..", a slash, and NUL, which ends an OpenSSH session (measured with 9.2). It is asked for names in both
 // directions: what a server lists is no more to be trusted than what a program asks for.

@@ -40,7 +40,7 @@ func (f *File) mayReplace(ctx context.Context, j *job) error {
 		j.clash = true
 		return f.fault("publish", changedElsewhere)
 	}
-	if f.tree.options.TempName == TempNone || j.linked {
+	if f.tree.direct(j.name) || j.linked {
 		return before(f.tree.ask(ctx, j.name))
 	}
 	j.before = before
@@ -84,22 +84,19 @@ func (f *File) clashed(ctx context.Context, j *job, why error) error {
 // besides uploads j to a name of its own beside the one that it was meant for.
 func (f *File) besides(ctx context.Context, j *job) error {
 	t := f.tree
-	if t.options.TempName == TempNone {
-		name, err := t.freeConflictName(ctx, j.name)
-		if err != nil {
-			return err
-		}
-		j.beside = name
-		_, err = t.write(ctx, j, name)
+	if t.direct(j.name) {
+		_, err := f.writeBeside(ctx, j)
 		return err
 	}
 	temp, info, err := f.gather(ctx, j)
-	if err != nil {
-		return err
+	if err == nil {
+		defer t.freeTemp(temp)
+		if _, err = f.placeBeside(ctx, j, temp, info); err != nil {
+			t.removeTemp(ctx, temp)
+		}
 	}
-	defer t.freeTemp(temp)
-	if _, err = f.placeBeside(ctx, j, temp, info); err != nil {
-		t.removeTemp(ctx, temp)
+	if wayRefused(err, backends.Info{}) {
+		_, err = f.writeBeside(ctx, j)
 	}
 	return err
 }

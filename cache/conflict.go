@@ -45,29 +45,29 @@ func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backend
 		}
 		f.known(j.base)
 	}
-	if t.options.TempName == TempNone || j.linked {
+	directly := func() (backends.Info, error) {
 		if t.options.Conflict == Overwrite {
 			return t.write(ctx, j, j.name)
 		}
-		name, err := t.freeConflictName(ctx, j.name)
-		if err != nil {
-			return info, err
-		}
-		j.beside = name
-		return t.write(ctx, j, name)
+		return f.writeBeside(ctx, j)
+	}
+	if t.direct(j.name) || j.linked {
+		return directly()
 	}
 	temp, info, err := f.gather(ctx, j)
-	if err != nil {
-		return info, err
+	if err == nil {
+		defer t.freeTemp(temp)
+		if t.options.Conflict == Overwrite {
+			info, err = f.place(ctx, j, d, temp, info)
+		} else {
+			info, err = f.placeBeside(ctx, j, temp, info)
+		}
+		if err != nil {
+			t.removeTemp(ctx, temp)
+		}
 	}
-	defer t.freeTemp(temp)
-	if t.options.Conflict == Overwrite {
-		info, err = f.place(ctx, j, d, temp, info)
-	} else {
-		info, err = f.placeBeside(ctx, j, temp, info)
-	}
-	if err != nil {
-		t.removeTemp(ctx, temp)
+	if wayRefused(err, backends.Info{}) {
+		return directly()
 	}
 	return info, err
 }
@@ -94,7 +94,7 @@ func (f *File) placeBeside(ctx context.Context, j *job, temp string, info backen
 		if err == nil {
 			j.beside = name
 		}
-		return info, err
+		return info, because(err, backends.CauseRename)
 	}
 	return info, f.fault("publish", syscall.EEXIST)
 }

@@ -253,20 +253,40 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 		}
 		return backends.Info{}, err
 	}
-	if j.linked || f.tree.options.TempName == TempNone {
+	if j.linked || f.tree.direct(j.name) {
 		return f.deliverInto(ctx, j, d)
 	}
 	temp, info, err := f.gather(ctx, j)
-	if err != nil {
-		return info, err
-	}
-	defer f.tree.freeTemp(temp)
-	info, err = f.place(ctx, j, d, temp, info)
-	if err != nil {
-		f.tree.removeTemp(ctx, temp)
-		if backends.ClassOf(err) != backends.Final {
-			f.tree.removeAgain(temp)
+	if err == nil {
+		defer f.tree.freeTemp(temp)
+		info, err = f.place(ctx, j, d, temp, info)
+		if err != nil {
+			f.tree.removeTemp(ctx, temp)
+			if backends.ClassOf(err) != backends.Final {
+				f.tree.removeAgain(temp)
+			}
 		}
+	}
+	if wayRefused(err, j.base) {
+		return f.deliverDirectly(ctx, j, d, err)
+	}
+	return info, err
+}
+
+// deliverDirectly is deliverInto after refused, of the way over a temporary name, of which nothing has come to the name.
+func (f *File) deliverDirectly(ctx context.Context, j *job, d *debt, refused error) (backends.Info, error) {
+	if j.refused {
+		f.mu.Lock()
+		f.sentIsKnown()
+		f.mu.Unlock()
+		j.refused = false
+	}
+	info, err := f.deliverInto(ctx, j, d)
+	switch {
+	case err != nil:
+		err = eitherRefusal(refused, err)
+	case j.beside == "":
+		f.tree.wentDirectly(j.name, j.base, refused)
 	}
 	return info, err
 }
@@ -284,7 +304,7 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 	w, err := t.backend.Create(ctx, temp, backends.WriteMode{Perm: j.perm, Exclusive: t.Caps().Exclusive})
 	if err != nil {
 		t.notCreated(ctx, temp, err)
-		return "", info, err
+		return "", info, because(err, backends.CauseTempName)
 	}
 	attr, _ := sendable(j.attr, t.Caps())
 	info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
@@ -294,6 +314,9 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 			t.removeAgain(temp)
 		}
 		t.freeTemp(temp)
+		if !t.Caps().Exclusive { // a server that is told the name no sooner (FTP)
+			err = because(err, backends.CauseTempName)
+		}
 	}
 	return temp, info, err
 }
@@ -326,7 +349,7 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	}
 	j.refused = err != nil && backends.ClassOf(err) == backends.Final
 	info.Name = lastElement(j.name)
-	return info, err
+	return info, because(err, backends.CauseRename)
 }
 
 // deliverInto writes j into its very name: a file with further names, or a server where nothing else is allowed.

@@ -87,7 +87,7 @@ func (e *early) wake() {
 func (f *File) travels() bool {
 	caps := f.tree.Caps()
 	whole := f.base.Known == 0 || f.base.Size == 0 || f.tail < f.base.Size
-	return f.early == nil && f.onward >= earlyStart && whole && f.staged != nil && f.tree.options.TempName != TempNone &&
+	return f.early == nil && f.onward >= earlyStart && whole && f.staged != nil && !f.tree.direct(f.name) &&
 		caps.RandomWrite && caps.Truncate && !f.gone && !f.stale && !f.lent && !f.stored && f.torn == nil && f.shut == 0 &&
 		!f.tree.Background() // what is closed is sent then
 }

@@ -329,7 +329,10 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	}
 	err = f.tree.untilItMatches(ctx, j.name, func(ctx context.Context) error {
 		info, err = f.replace(ctx, j)
-		j.unsure = j.unsure || backends.ClassOf(err) == backends.Lost || f.tree.options.TempName == TempNone
+		if wayRefused(err, j.base) && !f.tree.direct(j.name) {
+			info, err = f.replaceDirectly(ctx, j, err)
+		}
+		j.unsure = j.unsure || backends.ClassOf(err) == backends.Lost || f.tree.direct(j.name)
 		return err
 	})
 	if j.clash {
@@ -379,7 +382,11 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	}
 	j.place = begun.end
 	if w == nil {
-		temp = t.tempName(j.name, j.claim)
+		if temp = t.tempName(j.name, j.claim); temp == "" && j.before != nil { // which no Commit asks then
+			if err := j.before(t.ask(ctx, j.name)); err != nil {
+				return backends.Info{}, err
+			}
+		}
 		var err error
 		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size, Exclusive: j.claim})
 		if err != nil {

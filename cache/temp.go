@@ -18,10 +18,10 @@ const (
 	freedFor = 10 * time.Minute
 )
 
-// tempName returns a new temporary name beside name and reserves it; "" if the connection has none. For an exclusive creation
+// tempName returns a new temporary name beside name and reserves it; "" if contents for it do not gather beside it. For an exclusive creation
 // the second name by which it may be known (backends.ClaimName) is reserved as well, and shares the first one's fate.
 func (t *Tree) tempName(name string, exclusive bool) string {
-	if t.options.TempName == TempNone {
+	if t.direct(name) {
 		return ""
 	}
 	base := path.Base(name)

@@ -157,6 +157,8 @@ type Tree struct {
 	cutListing atomic.Bool   // it was told that the server cuts listings
 	lastError  atomic.Pointer[error]
 
+	directs directs // where contents do not gather beside their names
+
 	*ledger // what is owed
 }
 
@@ -859,10 +861,26 @@ func (t *Tree) claim(ctx context.Context, name string, perm os.FileMode) (backen
 		}
 		return nil, "", nil
 	}
-	temp := t.tempName(name, true)
-	w, err := t.backend.Create(ctx, name, backends.WriteMode{TempName: temp, Perm: perm, Exclusive: true})
+	var temp string
+	mode := backends.WriteMode{Perm: perm, Exclusive: true}
+	if !t.direct(name) {
+		temp = t.tempName(name, true)
+		mode.TempName = temp
+	}
+	w, err := t.backend.Create(ctx, name, mode)
 	if err != nil {
 		t.notCreated(ctx, temp, err)
+	}
+	if mode.TempName != "" && wayRefused(err, backends.Info{}) {
+		refused := err
+		mode.TempName, temp = "", ""
+		if w, err = t.backend.Create(ctx, name, mode); err == nil {
+			t.wentDirectly(name, backends.Info{}, refused)
+		} else {
+			err = eitherRefusal(refused, err)
+		}
+	}
+	if err != nil {
 		t.attrs.Forget(name)
 		return nil, "", err
 	}

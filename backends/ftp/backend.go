@@ -117,6 +117,7 @@ type learned struct {
 	noPerm    bool            // SITE CHMOD is not known
 	noTimes   bool            // nor is any way to set a time
 	lineEnds  proof           // names may have CR and LF in them
+	noReplace bool            // no file may take the name of another
 }
 
 // echo is whether replies to STAT can be trusted, see Backend.question.
@@ -178,6 +179,7 @@ func (b *Backend) Caps() backends.Caps {
 	c := b.caps
 	c.SetPerm = c.SetPerm && !b.learned.noPerm
 	c.SetTimes = c.SetTimes && !b.learned.noTimes
+	c.Replace = c.Replace && !b.learned.noReplace
 	c.ManyLists = b.offered.StatLists && b.learned.echo != silent
 	c.Hidden = b.hidden.Load()
 	return c

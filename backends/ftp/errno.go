@@ -106,6 +106,18 @@ func refuse(code syscall.Errno, format string, args ...any) error {
 	return &coded{code: code, err: fmt.Errorf(format, args...)}
 }
 
+// because says of err that it may be a refusal of the way, for which cause stands, and not of the content.
+func because(err error, cause backends.Cause) error {
+	e, ok := seam("", "", err).(*backends.Error)
+	if !ok {
+		return err
+	}
+	if e = backends.Weaken(e, cause); e.Cause != cause {
+		return err
+	}
+	return &coded{code: e.Code, class: e.Class, cause: cause, hint: e.Hint, err: err}
+}
+
 // isBroken reports whether err says that there is no answer.
 func isBroken(err error) bool {
 	switch backends.ClassOf(err) {

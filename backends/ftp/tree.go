@@ -191,7 +191,11 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 		if err != nil {
 			return err
 		}
-		if err := granted(rnto, replies[1]); err != nil {
+		err = granted(rnto, replies[1])
+		if err != nil && mode == backends.Replace {
+			err = b.replaceInSteps(ctx, s, from, to, err)
+		}
+		if err != nil {
 			return b.whyRename(ctx, s, from, to, err)
 		}
 		b.faces.move(from, to)
@@ -240,8 +244,59 @@ func (b *Backend) whyRename(ctx context.Context, s *wire.Session, from, to strin
 	if source.IsDir() {
 		return b.whyFull(ctx, s, to, err)
 	}
-	if c, ok := errors.AsType[*coded](err); ok && c.code == syscall.EACCES {
-		c.hint = "the server may not let a file be replaced by renaming another over it; tempName = \"none\" writes files in place there"
+	return err
+}
+
+// replaceInSteps is for servers that let no file take the name of another (proftpd unless told AllowOverwrite, IIS): what bears to is
+// moved aside, from takes its place, and what lies aside is removed, as in backends/sftp. refused is the answer to the RNTO, and is
+// returned where that is not the reason.
+func (b *Backend) replaceInSteps(ctx context.Context, s *wire.Session, from, to string, refused error) error {
+	if !vague(refused) {
+		return refused
+	}
+	was, absent := b.stat(ctx, s, to)
+	is, gone := b.stat(ctx, s, from)
+	switch {
+	case absent != nil && isBroken(absent), gone != nil && isBroken(gone):
+		return unanswered(errors.Join(absent, gone))
+	case absent != nil, gone != nil, was.IsDir(), is.IsDir():
+		return refused
+	}
+	aside := backends.AsideName(to)
+	err := b.move(ctx, s, to, aside)
+	if err != nil && !isBroken(err) { // what lies aside of an attempt that was lost is older than what has the name by now
+		_, _ = s.Do(ctx, "DELE "+b.path(aside)) // there may be none
+		err = b.move(ctx, s, to, aside)
+	}
+	switch {
+	case err != nil && isBroken(err):
+		return err
+	case err != nil:
+		return refused
+	}
+	if err := b.move(ctx, s, from, to); err != nil {
+		if isBroken(err) {
+			return err
+		}
+		return errors.Join(err, b.move(ctx, s, aside, to))
+	}
+	known := !b.Caps().Replace
+	b.learn(func(l *learned) { l.noReplace = true })
+	if !known {
+		b.o.Logger.Warn("the server lets no file take the name of another: the old one is moved aside first, and for a moment nobody bears the name", "name", to)
+	}
+	_, _ = s.Do(ctx, "DELE "+b.path(aside)) // the new content is in place; what is left over is only litter
+	return nil
+}
+
+// move renames from to a name that is free.
+func (b *Backend) move(ctx context.Context, s *wire.Session, from, to string) error {
+	commands := []string{"RNFR " + b.path(from), "RNTO " + b.path(to)}
+	replies, err := s.Do(ctx, commands...)
+	for i, r := range replies {
+		if refused := granted(commands[i], r); refused != nil {
+			return refused
+		}
 	}
 	return err
 }

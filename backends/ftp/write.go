@@ -392,8 +392,16 @@ func (w *writer) settle(ctx context.Context) error {
 	return nil
 }
 
-// whyNotTaken says more of the refusal of a transfer.
+// whyNotTaken says more of the refusal of a transfer: also that it may be one of the temporary name.
 func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
+	why := w.whyRefused(ctx, refused)
+	if r, ok := errors.AsType[*wire.Refusal](refused); ok && w.temp != "" && r.Reply.Code >= 500 { // else it had begun
+		why = because(why, backends.CauseTempName)
+	}
+	return why
+}
+
+func (w *writer) whyRefused(ctx context.Context, refused error) error {
 	if _, asked := errors.AsType[*coded](refused); asked || !vague(refused) {
 		return refused
 	}
@@ -571,15 +579,23 @@ func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info,
 		q = b.light(w.name) // its mode and owner are known
 	}
 	look := len(commands)
-	replies, err := s.Do(ctx, append(commands, q.commands...)...)
+	commands = append(commands, q.commands...)
+	replies, err := s.Do(ctx, commands...)
 	for i, r := range replies[:min(len(sets), len(replies))] {
 		w.passOver(sets[i], r)
 	}
 	if w.temp != "" && len(replies) > rename+1 {
-		for i := range 2 {
-			if refused := granted(commands[rename+i], replies[rename+i]); refused != nil {
-				return backends.Info{}, w.whyNotRenamed(ctx, s, refused)
+		refused := cmp.Or(granted(commands[rename], replies[rename]), granted(commands[rename+1], replies[rename+1]))
+		if refused != nil && replies[rename].Code/100 == 3 {
+			refused = b.replaceInSteps(ctx, s, w.temp, w.name, refused)
+			if refused == nil { // look again
+				var told []wire.Reply
+				told, err = s.Do(ctx, commands[look-1:]...)
+				replies = append(replies[:look-1:look-1], told...)
 			}
+		}
+		if refused != nil {
+			return backends.Info{}, w.whyNotRenamed(ctx, s, refused)
 		}
 	}
 	if err != nil {
@@ -652,14 +668,10 @@ func (w *writer) passOver(command string, r wire.Reply) {
 
 // whyNotRenamed says why a complete content could not take its name.
 func (w *writer) whyNotRenamed(ctx context.Context, s *wire.Session, err error) error {
-	if !vague(err) {
-		return err
+	if vague(err) {
+		err = w.b.why(ctx, s, w.name, err, syscall.EACCES, file)
 	}
-	err = w.b.why(ctx, s, w.name, err, syscall.EACCES, file)
-	if c, ok := errors.AsType[*coded](err); ok && c.code == syscall.EACCES {
-		c.hint = "the server may not let a file be replaced by renaming another over it; tempName = \"none\" writes files in place there"
-	}
-	return err
+	return because(err, backends.CauseRename)
 }
 
 // throwAway removes what was written under the temporary name, as far as the server listens, within the timeout.

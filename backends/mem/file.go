@@ -156,6 +156,9 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		}
 		return w.create()
 	})
+	if e, ok := err.(*backends.Error); ok && mode.TempName != "" {
+		return nil, backends.Weaken(e, backends.CauseTempName)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -241,6 +244,10 @@ func (w *writer) create() syscall.Errno {
 		return code
 	}
 	if w.mode.Exclusive && b.caps.Exclusive {
+		if code := b.forbids("make", w.name); code != 0 {
+			w.drop(w.mode.TempName, w.file)
+			return code
+		}
 		w.claim = b.newInode(b.newPerm(w.mode.Perm, 0o644))
 		b.attach(dir, element, w.claim)
 		if claim := backends.ClaimName(w.mode.TempName); claim != "" && b.caps.Link {
@@ -261,6 +268,9 @@ func (w *writer) begin(name string) (*inode, syscall.Errno) {
 		return i, b.resize(i, 0)
 	}
 	dir, element, code := b.parent(name)
+	if code == 0 {
+		code = b.forbids("make", name)
+	}
 	if code != 0 {
 		return nil, code
 	}
@@ -317,6 +327,7 @@ func (w *writer) Sync(ctx context.Context) error {
 
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.Info, err error) {
 	var refused error
+	weaker := false // it may be the renaming alone that is refused
 	said := asides{}
 	err = w.change(ctx, "commit", func() syscall.Errno {
 		b := w.backend
@@ -330,6 +341,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 			return backends.Errno(refused)
 		}
 		if code := w.publish(); code != 0 {
+			weaker = true
 			return code
 		}
 		info = b.changed(path.Base(w.name), w.file)
@@ -344,6 +356,8 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 	switch {
 	case refused != nil:
 		return backends.Info{}, refused
+	case err != nil && weaker:
+		return backends.Info{}, backends.Weaken(err.(*backends.Error), backends.CauseRename)
 	case err != nil:
 		return backends.Info{}, err
 	}
@@ -376,6 +390,9 @@ func (w *writer) publish() syscall.Errno {
 	if w.mode.Exclusive && w.claim == nil {
 		how = backends.NoReplace
 	}
+	if code := w.backend.forbids("rename", w.name); code != 0 {
+		return code
+	}
 	return w.backend.rename(w.mode.TempName, w.name, how)
 }
 
@@ -407,7 +424,7 @@ func (w *writer) end(committed bool) {
 // drop removes name if it still bears i.
 func (w *writer) drop(name string, i *inode) {
 	dir, element, code := w.backend.parent(name)
-	if code == 0 && i != nil && dir.children[element] == i {
+	if code == 0 && i != nil && dir.children[element] == i && w.backend.forbids("remove", name) == 0 {
 		w.backend.detach(dir, element)
 	}
 }

@@ -48,6 +48,10 @@ type Options struct {
 	// them, AfterWrite those that it tells of what was just changed; 0 means as many.
 	Known, ListKnown, AfterWrite backends.Fields
 
+	// Forbid, if it is not nil, says by an errno what the server lets nobody who is logged in do: to make a file of a name, to give one to
+	// what has another ("rename", also at a Commit), or to take one away.
+	Forbid func(what, name string) syscall.Errno
+
 	// Fault and After are the first hooks; see SetFault and SetAfter.
 	Fault, After Hook
 }
@@ -211,6 +215,14 @@ func refuse(op, name string, code syscall.Errno) error {
 	return &backends.Error{Op: op, Name: name, Code: code}
 }
 
+// forbids asks Options.Forbid.
+func (b *Backend) forbids(what, name string) syscall.Errno {
+	if b.options.Forbid == nil {
+		return 0
+	}
+	return b.options.Forbid(what, name)
+}
+
 // call makes one call on the tree: the hooks around it, the lock in it, and its errno made an error.
 func (b *Backend) call(ctx context.Context, op, name string, do func() syscall.Errno) error {
 	if err := b.enter(ctx, op, name); err != nil {
@@ -365,7 +377,12 @@ func (b *Backend) Mkdir(ctx context.Context, name string, mode os.FileMode) erro
 
 // Remove removes what is no directory.
 func (b *Backend) Remove(ctx context.Context, name string) error {
-	return b.changing(ctx, "remove", []string{name}, func() syscall.Errno { return b.remove(name, false) })
+	return b.changing(ctx, "remove", []string{name}, func() syscall.Errno {
+		if code := b.forbids("remove", name); code != 0 {
+			return code
+		}
+		return b.remove(name, false)
+	})
 }
 
 // Rmdir removes an empty directory.
@@ -378,7 +395,12 @@ func (b *Backend) Rename(ctx context.Context, from, to string, mode backends.Ren
 	if err := backends.CheckName("rename", to); err != nil {
 		return err
 	}
-	return b.changing(ctx, "rename", []string{from, to}, func() syscall.Errno { return b.rename(from, to, mode) })
+	return b.changing(ctx, "rename", []string{from, to}, func() syscall.Errno {
+		if code := b.forbids("rename", to); code != 0 {
+			return code
+		}
+		return b.rename(from, to, mode)
+	})
 }
 
 // SetAttr changes attributes.

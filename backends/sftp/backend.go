@@ -85,6 +85,7 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	hangUps *atomic.Int32 // logins in a row that ended when the password had been shown; see noLogin
+	plain   *atomic.Bool  // the server offers to replace a name in one step, and refuses it
 }
 
 // Step is one step of a login or of Probe, ended.
@@ -112,6 +113,7 @@ type Backend struct {
 
 	hidden   atomic.Uint64
 	linkless atomic.Bool // the server offers links, and its files have none
+	lasting  atomic.Bool // the server lets nothing be removed
 	specials specials
 
 	mu      sync.Mutex
@@ -148,7 +150,7 @@ func New(o Options) (*Backend, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	o.hangUps = new(atomic.Int32)
+	o.hangUps, o.plain = new(atomic.Int32), new(atomic.Bool)
 	b := &Backend{o: o, caps: guess()}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.connect = func(ctx context.Context) (*session, error) { return dial(ctx, &b.o) }
@@ -184,6 +186,7 @@ func (b *Backend) Caps() backends.Caps {
 	c := b.caps
 	c.Hidden = b.hidden.Load()
 	c.Link = c.Link && !b.linkless.Load()
+	c.Replace = c.Replace && !b.o.plain.Load()
 	return c
 }
 

@@ -139,24 +139,35 @@ func (s *session) renameNew(ctx context.Context, from, to string) error {
 			return as(syscall.EEXIST, err)
 		}
 	}
+	if failed(err, statusPermissionDenied, statusUnsupported) && s.meta.offers(extPosixRename) {
+		// OpenSSH's -P can refuse the one and let the other: as above, with a gap of one round trip.
+		if other := s.askTouching(ctx, s.renaming(true, from, to), touching(ctx, from, to)).status(); other == nil || lostReply(other) {
+			return other
+		}
+	}
 	return s.whyRename(ctx, from, to, err)
 }
 
 // replace renames from to to, which may exist, over channel m. What look adds travels in the same flight, behind it.
 func (s *session) replace(ctx context.Context, m *mux, from, to string, look func(*flight)) error {
 	f := m.flight()
-	var rename *call
-	if m.offers(extPosixRename) {
-		rename = f.add(extendedFrame(extPosixRename, s.path(from), s.path(to)))
-	} else {
-		rename = f.add(twoPathsFrame(typeRename, s.path(from), s.path(to)))
-	}
+	posix := m.offers(extPosixRename) && !s.o.plain.Load()
+	rename := f.add(s.renaming(posix, from, to))
 	look(f)
 	f.send(urgent)
 	f.wait(ctx)
 	err := rename.reply.status()
-	if err != nil && !lostReply(err) && !m.offers(extPosixRename) {
-		if err = s.replaceInSteps(ctx, from, to, err); err == nil {
+	if refused := failed(err, statusPermissionDenied, statusUnsupported); err != nil && !lostReply(err) && (!posix || refused) {
+		if posix { // offered and refused, as by OpenSSH's -P
+			err = s.ask(ctx, s.renaming(false, from, to)).status()
+		}
+		if err != nil && !lostReply(err) {
+			err = s.replaceInSteps(ctx, from, to, err)
+		}
+		if err == nil {
+			if posix && s.o.plain.CompareAndSwap(false, true) {
+				s.o.Logger.Warn("the server refuses to replace names in one step, which it offers: the old one is moved aside first, and for a moment nobody bears the name", "name", to)
+			}
 			f = m.flight()
 			look(f)
 			f.send(urgent)
@@ -167,6 +178,13 @@ func (s *session) replace(ctx context.Context, m *mux, from, to string, look fun
 		return s.whyRename(ctx, from, to, err)
 	}
 	return nil
+}
+
+func (s *session) renaming(posix bool, from, to string) frame {
+	if posix {
+		return extendedFrame(extPosixRename, s.path(from), s.path(to))
+	}
+	return twoPathsFrame(typeRename, s.path(from), s.path(to))
 }
 
 // replaceInSteps is for servers that cannot replace a name in one step (Caps.Replace is false): what to holds is moved
@@ -187,8 +205,13 @@ func (s *session) replaceInSteps(ctx context.Context, from, to string, refused e
 	if was.IsDir() {
 		return s.replaceDir(ctx, to, was, refused, func() error { return move(from, to) })
 	}
-	aside := asideName(to)
-	if err := move(to, aside); err != nil {
+	aside := backends.AsideName(to)
+	err := move(to, aside)
+	if err != nil && !lostReply(err) { // what lies aside of an attempt that was lost is older than what has the name by now
+		s.ask(ctx, pathFrame(typeRemove, s.path(aside)))
+		err = move(to, aside)
+	}
+	if err != nil {
 		return err
 	}
 	if err := move(from, to); err != nil {
@@ -215,14 +238,6 @@ func (s *session) replaceDir(ctx context.Context, to string, was backends.Info, 
 		err = errors.Join(err, s.ask(ctx, newFrame(typeMkdir, 64).text(s.path(to)).attrs(back)).status())
 	}
 	return err
-}
-
-// asideName is where the content of name waits while another takes its place.
-func asideName(name string) string {
-	element := base(name)
-	dir := strings.TrimSuffix(name, element)
-	const mark = ".pierfs-old~"
-	return dir + "." + element[:min(len(element), backends.MaxElement-len(mark)-1)] + mark
 }
 
 // whyRename says more of a refused renaming, in the words of rename(2).

@@ -103,9 +103,17 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, weaken(err, mode.TempName != "", backends.CauseTempName)
 	}
 	return w, nil
+}
+
+// weaken says of err, a refusal, that it may be one of the place or of the renaming, and not of the content, where there is such.
+func weaken(err error, beside bool, cause backends.Cause) error {
+	if e, ok := err.(*backends.Error); ok && beside {
+		return backends.Weaken(e, cause)
+	}
+	return err
 }
 
 func (b *Backend) create(ctx context.Context, s *session, name string, mode backends.WriteMode) (*writer, error) {
@@ -181,7 +189,7 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 // that a lost answer leaves a proof behind.
 func (w *writer) holdName(f *flight, perm attrs) (held func() error) {
 	claim := backends.ClaimName(w.temp)
-	if claim == "" || !w.m.offers(extHardlink) || w.b.linkless.Load() {
+	if claim == "" || !w.m.offers(extHardlink) || w.b.linkless.Load() || w.b.lasting.Load() {
 		return w.openName(f, perm)
 	}
 	made := f.add(openFrame(w.s.path(claim), openWrite|openCreate|openExcl, perm))
@@ -249,7 +257,11 @@ func (w *writer) removeSoon(handle, name string) {
 	if handle != "" {
 		f.add(pathFrame(typeClose, handle))
 	}
-	f.add(pathFrame(typeRemove, w.s.path(name)))
+	f.add(pathFrame(typeRemove, w.s.path(name))).over = func(r reply) {
+		if failed(r.status(), statusPermissionDenied, statusUnsupported) {
+			w.b.lasting.Store(true) // so that no further one stays
+		}
+	}
 	f.sendLazily()
 }
 
@@ -839,7 +851,7 @@ func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info
 		beside.ask(w.s, f)
 	})
 	if err != nil {
-		return backends.Info{}, err
+		return backends.Info{}, weaken(seam("commit", w.name, err), true, backends.CauseRename)
 	}
 	now, absent := there.reply.info(base(w.name))
 	_, gone := left.reply.info("")

@@ -293,6 +293,9 @@ func (h *hand) left(c control.ConnectionStatus, stateDir string) {
 	if c.LastError != "" {
 		fmt.Fprintf(h.out, "\n%s: not published: %s\n", terminal.Quote(fullName(c.Connection)), terminal.Quote(c.LastError))
 	}
+	for _, what := range c.Weaker {
+		fmt.Fprintf(h.out, "\n%s: a promise does not hold: %s\n", terminal.Quote(fullName(c.Connection)), terminal.Quote(what))
+	}
 	if c.Conflicts > 0 {
 		fmt.Fprintf(h.out, "\n%s: %s with changes of others since it was mounted\n  the log names the files; look for NAME.conflict-HOST-TIME beside them, and in quarantine\n",
 			terminal.Quote(fullName(c.Connection)), count(c.Conflicts, "conflict"))

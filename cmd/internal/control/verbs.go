@@ -172,6 +172,7 @@ type ConnectionStatus struct {
 	Quarantined int       `json:"quarantined"`
 	Conflicts   int       `json:"conflicts"`           // changes that met somebody else's since the connection was mounted
 	LastError   string    `json:"lastError,omitempty"` // of a publication that no program was told of
+	Weaker      []string  `json:"weaker,omitempty"`    // which of the usual promises do not hold on this server, in words
 }
 
 // ShowRequest asks for one connection; without Environment, in the first active one.

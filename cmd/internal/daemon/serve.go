@@ -127,7 +127,7 @@ func (d *Daemon) status() control.StatusAnswer {
 		if m, _ := d.at(key{c.Environment, c.Name}); m != nil {
 			owed, server := m.holds()
 			s.Server, s.OpenFiles = server, m.openFiles()
-			s.Conflicts = owed.Conflicts
+			s.Conflicts, s.Weaker = owed.Conflicts, m.weaker()
 			s.OwedFiles, s.OwedBytes, s.Quarantined, s.LastError = owed.Files, owed.Bytes, owed.Quarantined, text(owed.LastError)
 			why := m.whyOwed()
 			s.OwedSince, s.OwedReason, s.OwedCause, s.Held = owed.Oldest, why.reason, why.cause, owed.Held
