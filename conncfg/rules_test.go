@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestGoodConfigurationHasNoFindings(t *testing.T) {
@@ -347,6 +348,18 @@ func TestEveryRuleTellsCodeFieldAndWayOut(t *testing.T) {
 				t.Errorf("one mistake causes several errors:%s", printed(got))
 			}
 		})
+	}
+}
+
+// A description may have 1000 characters, however many bytes each takes, and keeps its line breaks.
+func TestDescriptionIsCountedInCharacters(t *testing.T) {
+	long := "two\nlines" + strings.Repeat("ü", 991)
+	for text, fine := range map[string]bool{long: true, long + "ü": false} {
+		files := with(map[string]string{"connections/one.toml": good + "description = " + strconv.Quote(text) + "\n"})
+		got := errorsOf(check(t, files))
+		if fine != (len(got) == 0) {
+			t.Errorf("%d characters: found%s", utf8.RuneCountInString(text), printed(got))
+		}
 	}
 }
 
