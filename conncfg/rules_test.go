@@ -363,6 +363,23 @@ func TestDescriptionIsCountedInCharacters(t *testing.T) {
 	}
 }
 
+// Whoever changes the protocol of a definition is told which of the other fields belong to the old one.
+func TestAnotherProtocolIsJudgedAnew(t *testing.T) {
+	definition := good + "port = 22\nhostKey = \"SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\"\n"
+	found := map[Code]string{}
+	for _, f := range check(t, with(map[string]string{"connections/one.toml": strings.Replace(definition, `"SFTP"`, `"FTPS"`, 1)})) {
+		if f.Connection == "one" {
+			found[f.Code] = f.Field
+		}
+	}
+	if found[CodePortMismatch] != "port" || found[CodeIgnored] != "hostKey" {
+		t.Errorf("as FTPS: found %v", found)
+	}
+	if got := check(t, with(map[string]string{"connections/one.toml": definition})); len(got) > 0 {
+		t.Errorf("as SFTP: found%s", printed(got))
+	}
+}
+
 func TestAllMistakesAreReportedInOneRun(t *testing.T) {
 	got := check(t, with(map[string]string{
 		"connections/a.toml":     "protocol = \"SFTP\"\nport = 0\nretryCount = \"3\"\nhots = \"x\"\ntimeout = 500\n",
