@@ -247,8 +247,8 @@ func (f *File) backoff() time.Duration {
 	return jitter(min(firstBackoff<<min(f.owing.tries-1, 10), lastBackoff))
 }
 
-// jitter keeps those who wait for one server from coming all at once.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+// jitter is at most d. It keeps those who wait for one server from coming all at once.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // isOutage reports whether err tells of the server, and not of the one content: no other would fare better.
 func isOutage(err error) bool {

@@ -178,9 +178,12 @@ func (p *Pool[S]) leave(w *waiter[S], err error) (*Lease[S], error) {
 // waiting, and not those who hold sessions.
 func (p *Pool[S]) tired() error {
 	p.mu.Lock()
-	n, full, dialing := p.open(), p.full, p.dialing > 0
+	n, full, dialing := p.open(), p.full, p.dialing
 	p.mu.Unlock()
-	if dialing {
+	if n == dialing && backends.CauseOf(full) == backends.CauseAuth {
+		return limitReached(full)
+	}
+	if dialing > 0 {
 		return &backends.Error{
 			Op: "connect", Code: syscall.ETIMEDOUT, Class: backends.Transient, Cause: backends.CauseSilent,
 			Err: fmt.Errorf("the server did not let us in within %v", p.o.Wait),
@@ -458,14 +461,20 @@ func (p *Pool[S]) isLimit(err error, others int) bool {
 	return p.refusals < doubts
 }
 
-// limitReached is err as those get it for whom there is no session at all.
+// limitReached is err as those get it for whom there is no session at all. A login that is refused though it has been good may be
+// refused for its password or for a limit, and only the server knows.
 func limitReached(err error) error {
 	e := backends.Error{Op: "connect", Code: syscall.EIO, Err: err}
 	if told, ok := errors.AsType[*backends.Error](err); ok {
 		e = *told
 	}
-	e.Class, e.Cause = backends.Transient, backends.CauseTooManySessions
-	if e.Hint == "" {
+	e.Class = backends.Transient
+	if e.Cause == backends.CauseAuth {
+		e.Err = fmt.Errorf("the server refuses a login that it granted before, and no session is open: %w", err)
+		e.Hint = "the password may have been changed on the server; if it was not, others use up the sessions that the server grants this login"
+		return &e
+	}
+	if e.Cause = backends.CauseTooManySessions; e.Hint == "" {
 		e.Hint = "others use up the sessions that the server grants this login"
 	}
 	return &e

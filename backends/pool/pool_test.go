@@ -352,7 +352,11 @@ func TestPasswordThatIsNoLongerGoodIsNotTriedForEver(t *testing.T) {
 		l.Discard()
 		var err error
 		for range 20 {
-			if _, err = p.Take(t.Context(), Meta); backends.ClassOf(err) == backends.Refused {
+			_, err = p.Take(t.Context(), Meta)
+			if cause := backends.CauseOf(err); cause != backends.CauseAuth {
+				t.Errorf("%v is told as %q, want %q: no session is open that could use the number up", err, cause, backends.CauseAuth)
+			}
+			if backends.ClassOf(err) == backends.Refused {
 				break
 			}
 		}

@@ -63,7 +63,11 @@ func TestOutagesAreToldAndEnd(t *testing.T) {
 		maps.Copy(fields, daemon.Fields{"protocol": "FTP", "host": server.Host, "port": server.Port, "username": server.User,
 			"password": server.Password, "workingDir": server.Root})
 		s := newStage(t, fields)
-		s.suffer(server.Dir, s.outages(server, server.Dir))
+		s.suffer(server.Dir, append(s.outages(server, server.Dir),
+			outage{"password changed", func() { server.ChangePassword(t, "another"); server.KillSessions(t) }, func() {
+				fields["password"] = "another"
+				s.define(fields)
+			}, []string{"auth_failed"}}))
 	})
 }
 

@@ -50,6 +50,13 @@ func (s *SSHD) ChangePassword(t testing.TB, password string) {
 	s.Password = password
 }
 
+// ChangePassword gives the user another password. Sessions that stand go on.
+func (s *FTP) ChangePassword(t testing.TB, password string) {
+	t.Helper()
+	setPassword(t, s.etc, s.User, password)
+	s.Password = password
+}
+
 // SetReadOnly makes the file system of a server with a Size read-only, or ends that.
 func (s *SSHD) SetReadOnly(t testing.TB, on bool) { t.Helper(); s.space.setReadOnly(t, on) }
 

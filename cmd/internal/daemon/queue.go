@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -9,7 +11,7 @@ import (
 	"pierfs/cmd/internal/control"
 )
 
-// queue tells what is owed to servers, the oldest first.
+// queue tells what is owed to servers, the oldest first. A journal that cannot be read is an error once all others are told.
 func (d *Daemon) queue(_ context.Context, q control.QueueRequest, send func(control.Due) error) error {
 	some := d.debtors(filter(q.Name, q.Environment))
 	if len(some) == 0 && q.Name != "" { // a name that is defined owes nothing; any other is a mistake
@@ -18,10 +20,11 @@ func (d *Daemon) queue(_ context.Context, q control.QueueRequest, send func(cont
 		}
 	}
 	var all []control.Due
+	var unread []error
 	for _, b := range some {
 		owed, err := b.owes()
 		if err != nil {
-			return told(err)
+			unread = append(unread, fmt.Errorf("what %s (%s) owes: %w", b.name, b.environment, err))
 		}
 		for _, due := range owed {
 			all = append(all, b.due(due))
@@ -32,6 +35,9 @@ func (d *Daemon) queue(_ context.Context, q control.QueueRequest, send func(cont
 		if err := send(due); err != nil {
 			return err
 		}
+	}
+	if len(unread) > 0 {
+		return told(errors.Join(unread...))
 	}
 	return nil
 }

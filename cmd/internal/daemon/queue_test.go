@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -248,10 +250,39 @@ func TestJournalIsKeptForLater(t *testing.T) {
 	if got, err := s.server("proj/two").ReadFile("g"); err != nil || string(got) != "dear" {
 		t.Errorf("the server has %q, %v", got, err)
 	}
+	newer, complained := s.newerJournal(), false
+	var told []control.Due
+	for d, err := range control.Queue.Call(t.Context(), s.client, control.QueueRequest{}) {
+		if err == nil {
+			told = append(told, d)
+		} else if !strings.Contains(err.Error(), "newer version") {
+			t.Errorf("queue: %v", err)
+		} else {
+			complained = true
+		}
+	}
+	if len(told) != 1 || !complained {
+		t.Errorf("beside a journal that cannot be read %+v is told; complained of that: %t", told, complained)
+	}
+	if err := os.RemoveAll(newer); err != nil {
+		t.Error(err)
+	}
 	left, ok := errors.AsType[*LeftError](s.stop())
 	if !ok || left.Connection != "one" || left.Changes != 1 || left.Bytes != 8 {
 		t.Errorf("the daemon ended with %+v; want what the journal of one owes", left)
 	}
+}
+
+// newerJournal leaves the journal of a connection that was mounted by a later version.
+func (s *stage) newerJournal() string {
+	s.t.Helper()
+	header := binary.LittleEndian.AppendUint32([]byte("pierfs journal\r\n"), 99)
+	header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(header, crc32.MakeTable(crc32.Castagnoli)))
+	dir := s.daemon.keep("staging", Want{Name: "newer", Environment: "Test"})
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "journal"), header, 0o600)); err != nil {
+		s.t.Fatal(err)
+	}
+	return dir
 }
 
 // A definition that leads elsewhere takes nothing along that is owed to where it led.
