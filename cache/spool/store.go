@@ -459,6 +459,7 @@ func (s *Store) reopen(e *entry) *File {
 		return nil
 	}
 	f := &File{disk: disk, path: disk.Name(), size: now.Size, base: now.Size, real: Ranges{slices.Clone(ranges.list)}, entry: e, begun: e.seen, stored: true, noted: e.noted}
+	f.advise()
 	f.lent = f.isWhole() // perhaps by a process that is no more, to somebody who still reads it
 	e.file, e.taken = f, e.taken+1
 	s.closed.Remove(e.place)
