@@ -26,7 +26,7 @@ const (
 	// about in a file will soon have all of it.
 	streamPiece = 1 << 20
 	streamMax   = 64 << 20
-	// streamStep is how much the pump reads at a time; waitedStep while somebody waits for it.
+	// streamStep is how much the pump reads at a time at most; waitedStep is the least that it reads for somebody who waits.
 	streamStep = 256 << 10
 	waitedStep = 64 << 10
 	// A gap is passed by reading on if it is shorter than skipMin, or than what comes in the time that a jump takes, up to
@@ -238,7 +238,7 @@ func (f *File) choose() (*spool.File, spool.Range) {
 		}
 	}
 	if near != nil {
-		return near.into, spool.Range{Off: s.at, End: min(nearest+waitedStep, s.at+streamStep, f.base.Size)}
+		return near.into, spool.Range{Off: s.at, End: min(max(nearest+waitedStep, near.r.End), s.at+streamStep, f.base.Size)}
 	}
 	if s.whole = s.whole || f.wholePays(); s.whole && (len(s.wants) > 0 || s.into != nil && f.tree.waiting.Load() == 0) {
 		into := s.into
@@ -258,7 +258,7 @@ func (f *File) choose() (*spool.File, spool.Range) {
 		}
 		off, _ := missingIn(first.into, first.r, 0)
 		begin := f.jump(first, off)
-		return first.into, spool.Range{Off: begin, End: min(off+waitedStep, begin+streamStep, f.base.Size)}
+		return first.into, spool.Range{Off: begin, End: min(max(off+waitedStep, first.r.End), begin+streamStep, f.base.Size)}
 	}
 	if s.into == nil || f.tree.waiting.Load() > 0 { // nobody waits here, and somebody does elsewhere
 		return nil, spool.Range{}
