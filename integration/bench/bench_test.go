@@ -28,6 +28,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ func BenchmarkFigures(b *testing.B) {
 	if version == "" {
 		r.programs, version = build(b, *flagCommit)
 	}
+	haveMemory(b, 8*int(r.size.big))
 	machine := lookAround(r, version)
 	for _, protocol := range plan.protocols {
 		b.Run(protocol, func(b *testing.B) {
@@ -340,6 +342,7 @@ func (c *cell) prepare(ctx context.Context, m mounted) error {
 	if err == nil && c.told != nil {
 		err = c.told()
 	}
+	syscall.Sync() // what is kept of it is on its way to the disk, which is nobody's work any more
 	return err
 }
 
