@@ -89,7 +89,8 @@ const (
 	CauseHostKeyChanged  Cause = "host_key_changed"
 	CauseAuth            Cause = "auth_failed"
 	CauseAuthMethod      Cause = "auth_method_not_offered"
-	CauseKeyFile         Cause = "key_unusable" // a local key, certificate or agent cannot be used
+	CausePasswordExpired Cause = "password_expired" // as far as a server tells it
+	CauseKeyFile         Cause = "key_unusable"     // a local key, certificate or agent cannot be used
 	CauseNoSFTP          Cause = "no_sftp_subsystem"
 	CauseWorkingDir      Cause = "workdir_missing"
 	CauseWorkingDirPerm  Cause = "workdir_no_permission"
@@ -108,6 +109,11 @@ const (
 	CauseClientCert     Cause = "client_cert_wanted"
 	CauseAccount        Cause = "account_wanted"  // ACCT
 	CausePassiveBlocked Cause = "passive_blocked" // the control connection works, data connections do not
+
+	CauseWritePermission Cause = "no_write_permission"
+	CauseServerReadOnly  Cause = "server_read_only"
+	CauseServerFull      Cause = "server_full"  // its disk, or the login's quota
+	CauseWriteFailed     Cause = "write_failed" // and the server does not say why
 
 	CauseMismatch Cause = "upload_mismatch" // what arrived is not what was sent: another size, or other bytes
 

@@ -10,9 +10,11 @@ package dial
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,6 +65,11 @@ type Step struct {
 	Took   time.Duration
 	Detail string // what was found, for people
 	Err    error  // *backends.Error with Cause and Hint; nil if it went well
+
+	Warning   string   // what went well and is odd all the same
+	Privilege string   // of a step "privilege": what was tried, as the tries of Privileges are called
+	May       May      // and whether the login is allowed it
+	Left      []string // names of ours that may be left in the working directory
 }
 
 // protocol is what the Backend of each protocol offers to this package beyond the seam.
@@ -177,13 +184,22 @@ func Policy(t conncfg.Target) retry.Policy {
 // connection from working is in the last one, and returned. Where t has hosts to fall back on, each of them is tried, and the
 // first error is returned.
 func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
+	return Try(ctx, t, o, Tries{}, report)
+}
+
+// Try is Test, and tries more where that went well.
+func Try(ctx context.Context, t conncfg.Target, o Options, tries Tries, report func(Step)) error {
+	if tries.Write && t.ReadOnly {
+		return &backends.Error{Op: "write", Code: syscall.EROFS, Err: errors.New("the definition has readOnly = true: nothing is written to the server"),
+			Hint: "leave the probe out, or take readOnly out of the definition"}
+	}
 	hosts := t.Hosts()
 	if len(hosts) == 1 {
-		return testHost(ctx, t, o, report)
+		return tryHost(ctx, t, o, tries, report)
 	}
 	var first error
 	for _, host := range hosts {
-		err := testHost(ctx, host, o, func(s Step) {
+		err := tryHost(ctx, host, o, tries, func(s Step) {
 			s.Detail = host.Address() + ": " + s.Detail
 			report(s)
 		})
@@ -192,31 +208,79 @@ func Test(ctx context.Context, t conncfg.Target, o Options, report func(Step)) e
 	return first
 }
 
-func testHost(ctx context.Context, t conncfg.Target, o Options, report func(Step)) error {
+func tryHost(ctx context.Context, t conncfg.Target, o Options, tries Tries, report func(Step)) error {
 	n, err := namesOf(t)
 	if err != nil {
 		return err
 	}
-	var last error // of the steps, as it was told
-	b, err := connect(t, n, o, func(s Step) {
+	w := watch{report: report, told: func(s Step) Step {
 		if s.Name == "workingDir" {
 			s.Detail = n.decode(s.Detail)
 			s.Err = hintNearest(ctx, t, n, o, s.Err)
 		}
-		last = s.Err
-		report(s)
-	})
+		s.Err = hintVersion(ctx, t, o, s.Err)
+		return s
+	}}
+	b, err := connect(t, n, o, w.step)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if err := b.Probe(ctx); err != nil {
-		return cmp.Or(last, err)
+	err = b.Probe(ctx)
+	if w.again() { // some servers refuse a login by hanging up; who does so twice has refused
+		err = b.Probe(ctx)
+	}
+	w.end()
+	if err != nil {
+		return cmp.Or(w.last, err)
 	}
 	if said := Weaker(t, b.Caps()); len(said) > 0 {
 		report(Step{Name: "promises", Detail: strings.Join(said, "; ")})
 	}
-	return nil
+	return tries.try(ctx, n.translate(b), t, n.decode(b.Root()), report)
+}
+
+// watch passes on the steps of a test.
+type watch struct {
+	report func(Step)
+	told   func(Step) Step // what is told of a step
+
+	mu     sync.Mutex
+	last   error // of the steps, as it was told
+	held   *Step // a login that was cut, which is not told before it was cut twice
+	second bool  // the login is made once more: what comes before it has been told
+	over   bool  // further steps are of further sessions
+}
+
+func (w *watch) step(s Step) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch cut := s.Name == "auth" && backends.CauseOf(s.Err) == backends.CauseConnLost; {
+	case w.over, w.second && s.Name != "auth" && s.Err == nil:
+		return
+	case cut && !w.second:
+		w.held = &s
+		return
+	}
+	w.second = false
+	s = w.told(s)
+	w.last = s.Err
+	w.report(s)
+}
+
+// again reports whether the login was cut and should be made once more.
+func (w *watch) again() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.second = w.held != nil
+	return w.second
+}
+
+// end has all further steps passed over.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
 }
 
 // Shown is what a server has shown of itself, and where.

@@ -2,8 +2,10 @@ package dial
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -73,6 +75,32 @@ func hintPorts(t conncfg.Target, err error) error {
 		told.Hint += "; the definition has passivePorts = \"" + ports + "\""
 	} else {
 		told.Hint += "; record the ports that the server's operator names as passivePorts"
+	}
+	return &told
+}
+
+// hintVersion adds to an error of the version of TLS which one the server does speak. That takes a connection of its own; where it
+// fails the hint stays as it was.
+func hintVersion(ctx context.Context, t conncfg.Target, o Options, err error) error {
+	e, ok := errors.AsType[*backends.Error](err)
+	if !ok || e.Cause != backends.CauseTLSVersion {
+		return err
+	}
+	way, wayErr := wayTo(t, o)
+	if wayErr != nil {
+		return err
+	}
+	defer way.close()
+	version, scanErr := ftp.ScanVersion(ctx, optionsFTP(t, o, way))
+	if scanErr != nil {
+		return err
+	}
+	told := *e
+	name := strings.ReplaceAll(tls.VersionName(version), " ", "")
+	told.Err = fmt.Errorf("%w; it speaks %s", e.Err, name)
+	told.Hint = fmt.Sprintf("set sslProtocol = %q", name)
+	if version < tls.VersionTLS12 {
+		told.Hint = fmt.Sprintf("have the server updated; until then allowWeakTLS = true with sslProtocol = %q", name)
 	}
 	return &told
 }

@@ -397,5 +397,10 @@ func ScanCertificate(ctx context.Context, o Options) ([]*x509.Certificate, error
 	return wire.ScanCertificate(ctx, o.Login)
 }
 
+// ScanVersion returns the newest version of TLS that the server of o and we both speak, however old it is, without a login.
+func ScanVersion(ctx context.Context, o Options) (uint16, error) {
+	return wire.ScanVersion(ctx, o.Login)
+}
+
 // errClosed is why nothing goes on after Close.
 var errClosed = errors.New("the connection is closed")

@@ -4,10 +4,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -31,8 +33,11 @@ type credentials struct {
 	answered bool // a question, with the password
 }
 
-// errKey is a local key, certificate or agent that cannot be used.
-type errKey struct{ err error }
+// errKey is a local key, certificate or agent that cannot be used, and the way out.
+type errKey struct {
+	err  error
+	hint string
+}
 
 func (e *errKey) Error() string { return e.err.Error() }
 func (e *errKey) Unwrap() error { return e.err }
@@ -42,7 +47,7 @@ func newCredentials(o *Options, conn *netconn.Conn) (*credentials, error) {
 	c := &credentials{o: o, conn: conn}
 	key, err := o.signer()
 	if err != nil {
-		return nil, &errKey{err}
+		return nil, err
 	}
 	if key != nil {
 		c.signers = append(c.signers, key)
@@ -50,14 +55,14 @@ func newCredentials(o *Options, conn *netconn.Conn) (*credentials, error) {
 	if o.Agent {
 		held, err := c.askAgent()
 		if err != nil {
-			return nil, &errKey{err}
+			return nil, &errKey{err, "check agentSocket, and that the agent runs and has the key: ssh-add -l"}
 		}
 		c.signers = append(c.signers, held...)
 	}
 	if o.CertificateFile != "" {
 		if err := c.certify(o.CertificateFile); err != nil {
 			c.close()
-			return nil, &errKey{err}
+			return nil, &errKey{err, "check certificateFile, and that it was made for this key: ssh-keygen -L -f FILE"}
 		}
 	}
 	return c, nil
@@ -71,42 +76,66 @@ func (c *credentials) close() {
 
 // signer returns the private key; nil if none is wanted.
 func (o *Options) signer() (ssh.Signer, error) {
-	var text []byte
+	text, err := o.keyText()
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	const check = "check privateKeyFile or privateKey: it must be a whole private key, as ssh-keygen writes it"
+	key, err := ssh.ParsePrivateKey(text)
+	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
+		if o.Passphrase == nil {
+			return nil, &errKey{errors.New("private key: it is encrypted and no passphrase is given"), "give its passphrase as privateKeyPassphrase"}
+		}
+		word, failure := o.Passphrase()
+		if failure != nil {
+			return nil, &errKey{fmt.Errorf("passphrase: %w", failure), "check where privateKeyPassphrase comes from"}
+		}
+		key, err = ssh.ParsePrivateKeyWithPassphrase(text, []byte(word))
+		if errors.Is(err, x509.IncorrectPasswordError) {
+			return nil, &errKey{errors.New("private key: the passphrase is wrong"), "correct privateKeyPassphrase"}
+		}
+	}
+	if err != nil {
+		return nil, &errKey{fmt.Errorf("private key: %w", err), check}
+	}
+	return key, nil
+}
+
+// keyText returns the private key as it is written; nothing if none is wanted.
+func (o *Options) keyText() ([]byte, error) {
 	switch {
 	case o.PrivateKey != nil:
 		pem, err := o.PrivateKey()
 		if err != nil {
-			return nil, fmt.Errorf("private key: %w", err)
+			return nil, &errKey{fmt.Errorf("private key: %w", err), "check where privateKey comes from"}
 		}
-		text = []byte(pem)
-	case o.PrivateKeyFile != "":
-		var err error
-		if text, err = os.ReadFile(o.PrivateKeyFile); err != nil {
-			return nil, fmt.Errorf("private key: %w", err)
-		}
-	}
-	if len(text) == 0 {
+		return []byte(pem), nil
+	case o.PrivateKeyFile == "":
 		return nil, nil
 	}
-	key, err := ssh.ParsePrivateKey(text)
-	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		if o.Passphrase == nil {
-			return nil, errors.New("private key: it is encrypted and no passphrase is given")
-		}
-		word, failure := o.Passphrase()
-		if failure != nil {
-			return nil, fmt.Errorf("passphrase: %w", failure)
-		}
-		key, err = ssh.ParsePrivateKeyWithPassphrase(text, []byte(word))
-		if errors.Is(err, x509.IncorrectPasswordError) {
-			return nil, errors.New("private key: the passphrase is wrong")
-		}
-	}
+	const check = "check privateKeyFile, and that the user that the daemon runs as may read it"
+	file, err := os.Open(o.PrivateKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("private key: %w", err)
+		return nil, &errKey{fmt.Errorf("private key: %w", err), check}
 	}
-	return key, nil
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, &errKey{fmt.Errorf("private key: %w", err), check}
+	}
+	// As ssh(1) has it: what belongs to somebody else he answers for.
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) == os.Geteuid() && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		return nil, &errKey{fmt.Errorf("private key: others may read %s (mode %04o), so that it proves nothing", o.PrivateKeyFile, info.Mode().Perm()), "chmod 600 " + o.PrivateKeyFile}
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxKey))
+	if err != nil {
+		return nil, &errKey{fmt.Errorf("private key: %w", err), check}
+	}
+	return text, nil
 }
+
+// maxKey bounds what is read as a private key.
+const maxKey = 1 << 20
 
 // askAgent returns the keys of the agent. It must answer, and later sign, within the connect timeout.
 func (c *credentials) askAgent() ([]ssh.Signer, error) {
@@ -186,6 +215,7 @@ var errNoMethods = errors.New("the server offers no method of logging in")
 type refusedLogin struct {
 	offered bool // it would have accepted the kind of proof that we have, but not this one
 	text    string
+	hint    string
 }
 
 func (e *refusedLogin) Error() string { return e.text }
@@ -195,13 +225,43 @@ func (c *credentials) refused() error {
 	allowed := strings.Join(c.allowed, ", ")
 	switch {
 	case c.prompts != nil:
-		return &refusedLogin{text: c.prompts.Error()}
+		return &refusedLogin{text: c.prompts.Error(), hint: "ask the server's operator for a login that a program can use: a password alone, or a key"}
 	case len(shown) > 0:
 		return &refusedLogin{true, fmt.Sprintf("the server refused user %q by %s; it allows %s",
-			c.o.Username, strings.Join(shown, " and "), allowed)}
+			c.o.Username, strings.Join(shown, " and "), allowed), hintRefused(shown)}
 	}
 	return &refusedLogin{text: fmt.Sprintf("the server allows %s for user %q, and the definition has nothing of that",
-		allowed, c.o.Username)}
+		allowed, c.o.Username), hint: "give the connection what the server asks for: " + hintMissing(c.allowed)}
+}
+
+// hintRefused is the way out of a refusal of what was shown. SSH has no word for why (RFC 4252 section 5.1).
+func hintRefused(shown []string) string {
+	var checks []string
+	if slices.Contains(shown, "publickey") {
+		checks = append(checks, "check username, and that the public key stands in the account's authorized_keys on the server")
+	}
+	if !slices.Equal(shown, []string{"publickey"}) {
+		checks = append(checks, "check username and password")
+	}
+	return strings.Join(checks, "; ") + untold
+}
+
+// untold is what a refused login leaves open.
+const untold = "; the server does not tell whether the account is unknown, locked or expired. Nothing is tried again by itself, so that no account is locked"
+
+// hintMissing names the fields for the methods that a server allows.
+func hintMissing(allowed []string) string {
+	var fields []string
+	if slices.Contains(allowed, "publickey") {
+		fields = append(fields, "a private key (privateKeyFile, or agent = true)")
+	}
+	if slices.Contains(allowed, "password") || slices.Contains(allowed, "keyboard-interactive") {
+		fields = append(fields, "a password")
+	}
+	if len(fields) == 0 {
+		return "none of its methods is known here, so ask its operator for a password or a key"
+	}
+	return strings.Join(fields, ", or ")
 }
 
 // answer answers a server's questions, if there is one and it asks for the password.

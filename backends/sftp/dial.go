@@ -172,7 +172,11 @@ func (o *Options) handshake(conn *netconn.Conn, hosts *hostKeys, algorithms []st
 	begun := time.Now()
 	proof, err := newCredentials(o, conn)
 	if err != nil {
-		return nil, o.ended("auth", begun, "", refusal(backends.CauseKeyFile, err, "check privateKey, certificate, passphrase and agent"))
+		hint := ""
+		if unusable, ok := errors.AsType[*errKey](err); ok {
+			hint = unusable.hint
+		}
+		return nil, o.ended("auth", begun, "", refusal(backends.CauseKeyFile, err, hint))
 	}
 	defer proof.close()
 	greeted := &greeting{Conn: conn}
@@ -246,32 +250,32 @@ func noSSH(greeted *greeting, err error) error {
 // noLogin tells why the login failed. Only a server that has said no is believed to have refused us; x/crypto takes every
 // error for a refusal, so that the connection is asked what it met.
 func noLogin(o *Options, conn *netconn.Conn, proof *credentials, err error) error {
-	const check = "check username and password or key; nothing is tried again by itself, so that no account is locked"
 	refused, ok := errors.AsType[*refusedLogin](err)
 	lost := reach.BrokeOff(conn, err, "the server hung up during the login: it may be full, or have banned this machine")
 	switch {
 	case ok && refused.offered:
 		o.hangUps.Store(0)
-		return refusal(backends.CauseAuth, refused, check)
+		return refusal(backends.CauseAuth, refused, refused.hint)
 	case ok:
-		return refusal(backends.CauseAuthMethod, refused, "give the connection what the server asks for: a password, a private key, or both")
+		return refusal(backends.CauseAuthMethod, refused, refused.hint)
 	case proof.told && conn.Broken() != nil && lost.Cause == backends.CauseConnLost:
 		return hungUpOnPassword(o, lost)
 	case conn.Broken() != nil, !proof.told && len(proof.tried) <= 1: // "none" is always among them
 		return lost
 	}
-	return refusal(backends.CauseAuth, err, check)
+	return refusal(backends.CauseAuth, err, "check username and password or key"+untold)
 }
 
 // hungUpOnPassword is for a server that was shown the password and hung up without a word. It may just have been
 // restarted; but some refuse like that, and showing them a wrong password again and again would lock the account.
 func hungUpOnPassword(o *Options, lost *backends.Error) error {
 	if o.hangUps.Add(1) < tolerated {
+		lost.Hint = "the server hung up when it was shown the password: it may be full, or being restarted; or this is how it refuses a login"
 		return lost
 	}
 	lost.Code, lost.Class, lost.Cause = syscall.EACCES, backends.Refused, backends.CauseAuth
 	lost.Err = fmt.Errorf("the server has hung up %d times in a row when it was shown the password: %w", o.hangUps.Load(), lost.Err)
-	lost.Hint = "check username and password: some servers refuse like that; nothing is tried again by itself"
+	lost.Hint = "check username and password, and that the account is neither locked nor expired: some servers refuse like that; nothing is tried again by itself"
 	return lost
 }
 
@@ -296,7 +300,7 @@ func (o *Options) enter(ctx context.Context, conn *netconn.Conn, hosts *hostKeys
 		s.meta, err = s.newChannel(rw)
 	}
 	if err != nil {
-		return nil, o.ended("workingDir", begun, "", noSFTP(conn, err))
+		return nil, o.ended("workingDir", begun, "", noSFTP(conn, client, err))
 	}
 	if err := s.begin(ctx); err != nil {
 		if lostReply(err) && ctx.Err() == nil {
@@ -339,7 +343,7 @@ func subsystem(client *ssh.Client, sure bool) (io.ReadWriteCloser, error) {
 }
 
 // noSFTP tells why the login was accepted and there is no SFTP all the same.
-func noSFTP(conn *netconn.Conn, err error) error {
+func noSFTP(conn *netconn.Conn, client *ssh.Client, err error) error {
 	const hint = "the login works, but the server starts no SFTP for it: check its \"Subsystem sftp\" and the user's shell start-up files, which may not print anything"
 	if errors.Is(err, errNoSubsystem) || errors.Is(err, errMalformed) {
 		return &backends.Error{Op: "connect", Code: syscall.EPROTO, Class: backends.Refused, Cause: backends.CauseNoSFTP, Err: err, Hint: hint}
@@ -352,6 +356,13 @@ func noSFTP(conn *netconn.Conn, err error) error {
 	case conn.Broken() == nil && e.Cause == backends.CauseConnLost:
 		// The program for SFTP has ended: there may be none, or it is being stopped with the server.
 		e.Cause, e.Hint = backends.CauseNoSFTP, hint
+		said := shellSays(client)
+		if said != "" {
+			e.Err = fmt.Errorf("%w; the server says %q", err, said)
+		}
+		if isExpired(said) {
+			return refusal(backends.CausePasswordExpired, e.Err, "the password has expired: have it changed, at the server or by its operator, and give the new one as password")
+		}
 	}
 	return e
 }

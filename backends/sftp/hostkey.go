@@ -54,7 +54,7 @@ func (o *Options) hostKeys() (*hostKeys, error) {
 			continue
 		}
 		if err != nil {
-			return nil, &errKey{fmt.Errorf("known hosts: %w", err)}
+			return nil, &errKey{fmt.Errorf("known hosts: %w", err), "check knownHostsFile"}
 		}
 		h.certs = h.certs || bytes.Contains(text, []byte("@cert-authority"))
 		files = append(files, file)
@@ -64,7 +64,7 @@ func (o *Options) hostKeys() (*hostKeys, error) {
 	}
 	known, err := knownhosts.New(files...)
 	if err != nil {
-		return nil, &errKey{err}
+		return nil, &errKey{err, "correct or remove the line of known_hosts that cannot be read"}
 	}
 	h.known = known
 	return h, nil

@@ -47,8 +47,16 @@ func helpOf(command string) help {
 		return help{"It writes enabled = false into the definition and applies it: the connection is unmounted in every environment.\nWhile something is owed to its server it is refused with 75.",
 			[]string{"pierfs disable partner", "pierfs disable partner --wait"}}
 	case "test":
-		return help{"It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list; for FTP and FTPS\nbanner, tls, auth, features, workingDir, passive, data, list. What ends in .toml or begins with / or . is a file, a\ndirectory what is mounted on it. Nothing is written to the server.",
-			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml"}}
+		return help{`It logs in afresh and touches no mount: resolve, dns, tcp, ssh, auth, workingDir, list; for FTP and FTPS
+banner, tls, auth, features, workingDir, passive, data, list. What ends in .toml or begins with / or . is a file, a
+directory what is mounted on it. Without a running daemon it works as well. Nothing is written to the server but by:
+
+--write-probe   makes a file as an upload does, replaces, reads and removes it
+--privileges    tries list, mkdir, rmdir, create, read, append, overwrite, chmod, utimes, rename and delete on names of
+                our own, also where the definition is readOnly
+
+Both take away again what they have made, and say so if something may be left.`,
+			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml", "pierfs test partner --write-probe --privileges"}}
 	case "trust":
 		return help{`The server is asked for its host key or certificate first; one with another fingerprint is refused. What was trusted before
 is forgotten. Without a fingerprint whatever it shows is trusted, but only if nothing is trusted of it yet. Get the fingerprint

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,17 +18,25 @@ import (
 type tested struct {
 	OK    bool           `json:"ok"`
 	Steps []control.Step `json:"steps"`
-	Error *control.Error `json:"error,omitempty"`
+	// Proven and NotProven say what the steps show of the connection, and what they leave open.
+	Proven    []string       `json:"proven"`
+	NotProven []string       `json:"notProven"`
+	Error     *control.Error `json:"error,omitempty"`
 }
 
+// testFlags are what is tried besides logging in and listing.
+type testFlags struct{ write, privileges bool }
+
 func (h *hand) testCommand() *cobra.Command {
-	return &cobra.Command{Use: "test NAME|FILE|-", Short: "Try a connection step by step: a defined one, or one in a file or on standard input",
+	var f testFlags
+	cmd := &cobra.Command{Use: "test NAME|FILE|-", Short: "Try a connection step by step: a defined one, or one in a file or on standard input",
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := h.testRequest(args[0])
 			if err != nil {
 				return err
 			}
+			q.WriteProbe, q.Privileges = f.write, f.privileges
 			c, done, err := h.served(cmd.Context())
 			if err != nil {
 				return err
@@ -45,8 +54,38 @@ func (h *hand) testCommand() *cobra.Command {
 				}
 			}
 			t.OK = t.Error == nil
+			t.judge(f)
 			return h.printTested(t)
 		}}
+	cmd.Flags().BoolVar(&f.write, "write-probe", false, "write a file of a name of its own, replace, read and remove it")
+	cmd.Flags().BoolVar(&f.privileges, "privileges", false, "try what the login may do, on names of our own")
+	return cmd
+}
+
+// judge fills in what was proven. Whatever stands behind the step that failed was not.
+func (t *tested) judge(f testFlags) {
+	t.Proven, t.NotProven = []string{}, []string{}
+	for _, claim := range []struct{ step, words, unless string }{
+		{"tcp", "the server is reached", ""},
+		{"tls", "it proves who it is", ""},
+		{"ssh", "it proves who it is", ""},
+		{"auth", "the login", ""},
+		{"list", "listing of workingDir", ""},
+		{"remove", "writing: a temporary name, renaming, replacing, reading, removing", "writing (--write-probe tries it)"},
+		{"privileges", "what the login may do", "what the login may do (--privileges tries it)"},
+	} {
+		done := slices.ContainsFunc(t.Steps, func(s control.Step) bool { return s.Step == claim.step && s.OK })
+		tried := claim.step == "remove" && f.write || claim.step == "privileges" && f.privileges
+		switch {
+		case done:
+			t.Proven = append(t.Proven, claim.words)
+		case claim.unless != "" && !tried:
+			t.NotProven = append(t.NotProven, claim.unless)
+		case claim.unless != "" || t.Error != nil && claim.step != "tls" && claim.step != "ssh":
+			t.NotProven = append(t.NotProven, claim.words)
+		}
+	}
+	t.NotProven = append(t.NotProven, "large files and long transfers")
 }
 
 // maxDefinition bounds what is read as a definition.
@@ -83,11 +122,17 @@ func (h *hand) testRequest(what string) (control.TestRequest, error) {
 }
 
 func (h *hand) printStep(s control.Step) {
-	word := "ok    "
-	if !s.OK {
+	name, word := s.Step, "ok    "
+	switch {
+	case !s.OK:
 		word = "FAILED"
+	case s.May != "":
+		name, word = "  "+s.Privilege, fmt.Sprintf("%-6s", s.May)
 	}
-	fmt.Fprintf(h.out, "%-11s %s %8.1f ms  %s\n", terminal.Quote(s.Step), word, s.Millis, terminal.Quote(s.Detail))
+	fmt.Fprintf(h.out, "%-11s %s %8.1f ms  %s\n", terminal.Quote(name), word, s.Millis, terminal.Quote(s.Detail))
+	if s.Warning != "" {
+		fmt.Fprintf(h.out, "  warning: %s\n", terminal.Quote(s.Warning))
+	}
 }
 
 func (h *hand) printTested(t tested) error {
@@ -97,10 +142,10 @@ func (h *hand) printTested(t tested) error {
 			return err
 		}
 	case t.OK:
-		_, err := fmt.Fprintln(h.out, "the connection works: login and listing ok; no write was tried")
+		_, err := fmt.Fprintf(h.out, "the connection works\n  proven: %s\n  not proven: %s\n", strings.Join(t.Proven, "; "), strings.Join(t.NotProven, "; "))
 		return err
 	default:
-		if n := len(t.Steps); n == 0 || t.Steps[n-1].OK || t.Steps[n-1].Detail != t.Error.Text { // else it has just been said
+		if last := t.failed(); last == nil || last.Detail != t.Error.Text { // else it has just been said
 			fmt.Fprintf(h.err, "pierfs: %s\n", terminal.Quote(t.Error.Text))
 		}
 		h.wayOut(h.err, t.Error.Findings, "")
@@ -113,6 +158,16 @@ func (h *hand) printTested(t tested) error {
 	}
 	if !t.OK {
 		return silent{t.Error.Code}
+	}
+	return nil
+}
+
+// failed returns the last step that went wrong; nil if none did.
+func (t tested) failed() *control.Step {
+	for _, s := range slices.Backward(t.Steps) {
+		if !s.OK {
+			return &s
+		}
 	}
 	return nil
 }

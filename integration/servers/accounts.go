@@ -36,11 +36,69 @@ func accounts(t testing.TB, etc, service, user, password, home string) (owner st
 	return owner
 }
 
+// usualAging is what shadow(5) says of an account's password: changed long ago, and good for ever.
+const usualAging = "19000:0:99999:7:::"
+
 // setPassword writes the password of user, also below a server that runs.
 func setPassword(t testing.TB, etc, user, password string) {
 	t.Helper()
-	hash := process.Output(t, strings.NewReader(password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
-	write(t, filepath.Join(etc, "shadow"), 0o600, "%s:%s:19000:0:99999:7:::\n", user, hash)
+	setShadow(t, etc, user, hash(t, password), usualAging)
+}
+
+func hash(t testing.TB, password string) string {
+	t.Helper()
+	return process.Output(t, strings.NewReader(password), "perl", "-e", `print crypt(<STDIN>, '$5$rounds=1000$pierfs$')`)
+}
+
+func setShadow(t testing.TB, etc, user, hash, aging string) {
+	t.Helper()
+	write(t, filepath.Join(etc, "shadow"), 0o600, "%s:%s:%s\n", user, hash, aging)
+}
+
+// Account is what a server's machine thinks of its user.
+type Account int
+
+const (
+	Good            Account = iota
+	Locked                  // as usermod --lock does it
+	Expired                 // the account as such
+	PasswordExpired         // it must be changed at the next login
+)
+
+func (a Account) set(t testing.TB, etc, user, password string) {
+	t.Helper()
+	hash, aging := hash(t, password), usualAging
+	switch a {
+	case Locked:
+		hash = "!" + hash
+	case Expired:
+		aging = "19000:0:99999:7::19001:"
+	case PasswordExpired:
+		aging = "0:0:99999:7:::"
+	}
+	setShadow(t, etc, user, hash, aging)
+}
+
+// SetAccount changes what the server's machine thinks of the user, from the next login on.
+func (s *SSHD) SetAccount(t testing.TB, a Account) { t.Helper(); a.set(t, s.etc, s.User, s.Password) }
+
+// SetAccount changes what the server's machine thinks of the user, from the next login on.
+func (s *FTP) SetAccount(t testing.TB, a Account) { t.Helper(); a.set(t, s.etc, s.User, s.Password) }
+
+// Reconfigure gives the server other options than it was made with, and restarts it. Ports, keys, accounts and files stay.
+func (s *SSHD) Reconfigure(t testing.TB, change func(*SSHOptions)) {
+	t.Helper()
+	change(&s.o)
+	s.Kill(t)
+	s.Restart(t)
+}
+
+// Reconfigure gives the server other options than it was made with, and restarts it. Ports, certificate, accounts and files stay.
+func (s *FTP) Reconfigure(t testing.TB, change func(*FTPOptions)) {
+	t.Helper()
+	change(&s.o)
+	s.Kill(t)
+	s.Restart(t)
 }
 
 // ChangePassword gives the user another password. Sessions that stand go on.

@@ -24,6 +24,7 @@ type CertificateOptions struct {
 	SelfSigned bool      // by itself, not by the CA
 	Name       string    // the one DNS name it is for, instead of the server's address and "localhost"
 	NotAfter   time.Time // zero is tomorrow
+	NotBefore  time.Time // zero is the day before yesterday
 }
 
 // Authority is a CA of a test.
@@ -84,7 +85,10 @@ func (a *Authority) issue(t testing.TB, name string, template *x509.Certificate,
 	t.Helper()
 	key := newKey(t, o.RSA)
 	template.SerialNumber = serial(t)
-	template.NotBefore = time.Now().Add(-48 * time.Hour)
+	template.NotBefore = o.NotBefore
+	if o.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-48 * time.Hour)
+	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	if o.RSA {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment // for cipher suites without a Diffie-Hellman exchange

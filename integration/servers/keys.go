@@ -51,12 +51,13 @@ func (s *SSHD) NewKey(t testing.TB, o KeyOptions) Key {
 		key.Certificate = key.File + "-cert.pub"
 		process.Output(t, nil, "ssh-keygen", "-q", "-s", filepath.Join(s.etc, "ca"), "-I", "test", "-n", s.User, key.File+".pub")
 	default:
-		s.authorize(t, key)
+		s.Authorize(t, key)
 	}
 	return key
 }
 
-func (s *SSHD) authorize(t testing.TB, key Key) {
+// Authorize lets the server's user log in by key, which may be of another server.
+func (s *SSHD) Authorize(t testing.TB, key Key) {
 	t.Helper()
 	f, err := os.OpenFile(s.authorizedKeys(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

@@ -130,9 +130,10 @@ type tested struct {
 		Step, Detail, Cause, Fix, Privilege, May, Warning string
 		OK                                                bool
 		MS                                                *float64
+		Left                                              []string
 	}
-	Proven, NotProven, Left []string
-	Error                   struct{ Code, Text, Hint, Cause string }
+	Proven, NotProven []string
+	Error             struct{ Code, Text, Hint, Cause string }
 
 	status int
 	raw    string

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -25,25 +26,41 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 
 // ScanCertificate returns the chain that the server shows, its own first, without believing it and without a login.
 func ScanCertificate(ctx context.Context, o Options) ([]*x509.Certificate, error) {
-	var chain []*x509.Certificate
+	chain, _, err := scan(ctx, o)
+	return chain, err
+}
+
+// ScanVersion returns the newest version of TLS that the server and we both speak, however old it is, without a login.
+func ScanVersion(ctx context.Context, o Options) (uint16, error) {
+	if o.TLS != nil {
+		any := *o.TLS
+		any.MinVersion, any.AllowWeak = tls.VersionTLS10, true
+		o.TLS = &any
+	}
+	_, version, err := scan(ctx, o)
+	return version, err
+}
+
+// scan shakes hands with whoever is there.
+func scan(ctx context.Context, o Options) (chain []*x509.Certificate, version uint16, err error) {
 	if o.TLS == nil {
-		return nil, refuse("connect", syscall.EINVAL, errors.New("the connection has no TLS"))
+		return nil, 0, refuse("connect", syscall.EINVAL, errors.New("the connection has no TLS"))
 	}
 	unasked := *o.TLS
 	unasked.CAFile, unasked.CertFile = "", ""
 	o.TLS = &unasked
 	s, err := o.connect(ctx, func(s *Session, ctx context.Context) error {
 		s.tls.scan = true
-		defer func() { chain = s.tls.shown() }()
+		defer func() { chain, version = s.tls.shown(), s.tls.spoken() }()
 		return s.greet(ctx)
 	})
 	if err == nil {
 		s.conn.Close()
 	}
 	if len(chain) > 0 {
-		return chain, nil
+		return chain, version, nil
 	}
-	return nil, err
+	return nil, 0, err
 }
 
 // connect reaches the server and has enter do the rest.

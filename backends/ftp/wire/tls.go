@@ -37,6 +37,7 @@ type security struct {
 
 	mu      sync.Mutex
 	chain   []*x509.Certificate // of the last handshake
+	version uint16              // and of TLS, that it came to
 	expired *x509.Certificate   // believed all the same
 	scan    bool                // nothing is believed, and nothing refused
 }
@@ -186,7 +187,7 @@ func (s *security) verify(state tls.ConnectionState) error {
 		return errors.New("the server shows no certificate")
 	}
 	s.mu.Lock()
-	s.chain = state.PeerCertificates
+	s.chain, s.version = state.PeerCertificates, state.Version
 	scan := s.scan
 	s.mu.Unlock()
 	if scan {
@@ -233,6 +234,8 @@ func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) erro
 	case len(trusted) > 0:
 		cause, err = backends.CauseCertChanged, fmt.Errorf("another one was trusted (%s), and by itself it is not: %w", strings.Join(trusted, ", "), err)
 		hint = changed + "run: pierfs trust NAME " + shown
+	case cause == backends.CauseCertExpired && time.Now().Before(leaf.NotBefore):
+		hint = "it begins later: check this machine's clock, and have the server's operator check his; until then it can be trusted by its fingerprint: trustCert = \"" + shown + "\""
 	case cause == backends.CauseCertExpired:
 		hint = "have the server's operator renew it; until then it can be trusted by its fingerprint: trustCert = \"" + shown + "\""
 	case cause == backends.CauseCertName:
@@ -280,6 +283,13 @@ func (s *security) shown() []*x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.chain
+}
+
+// spoken returns the version of TLS that the last handshake came to; 0 before one.
+func (s *security) spoken() uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version
 }
 
 // tap lies under TLS. It keeps the first bytes that the server sends, by which a handshake that failed can be explained, and

@@ -220,16 +220,27 @@ type TestRequest struct {
 	Name        string `json:"name,omitempty"`
 	Environment string `json:"environment,omitempty"`
 	Definition  Sealed `json:"definition,omitzero"`
+	// WriteProbe makes a file as an upload does, replaces, reads and removes it. Privileges tries each thing that a login may be
+	// allowed, on names of our own. Without them no byte of the server changes.
+	WriteProbe bool `json:"writeProbe,omitempty"`
+	Privileges bool `json:"privileges,omitempty"`
 }
 
 // Step is one step of a test.
 type Step struct {
-	Step   string  `json:"step"` // resolve, dns, tcp, ssh or banner and tls, auth, features, workingDir, passive, data, list
+	// Step is resolve, dns, tcp, ssh or banner and tls, auth, features, workingDir, passive, data, list; of a WriteProbe create, write,
+	// rename, replace, verify, remove; of Privileges privilege for each, and privileges; clear if something had to be removed behind.
+	Step   string  `json:"step"`
 	OK     bool    `json:"ok"`
 	Millis float64 `json:"ms"`
 	Detail string  `json:"detail,omitempty"`
 	Cause  string  `json:"cause,omitempty"`
 	Fix    string  `json:"fix,omitempty"`
+
+	Warning   string   `json:"warning,omitempty"`   // what went well and is odd all the same
+	Privilege string   `json:"privilege,omitempty"` // that was tried in a step privilege
+	May       string   `json:"may,omitempty"`       // and whether the login is allowed it: yes, no or unknown
+	Left      []string `json:"left,omitempty"`      // names of ours that may be left in the working directory
 }
 
 // MountRequest mounts a defined connection that was unmounted by hand or has failed.

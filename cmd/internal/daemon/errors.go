@@ -71,7 +71,7 @@ func troubleOf(err error) trouble {
 		t.reason = said(b)
 	}
 	switch backends.CauseOf(err) {
-	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseKeyFile, backends.CauseClientCert, backends.CauseAccount:
+	case backends.CauseAuth, backends.CauseAuthMethod, backends.CausePasswordExpired, backends.CauseKeyFile, backends.CauseClientCert, backends.CauseAccount:
 		t.hint += "; when it is mended: pierfs mount NAME"
 	}
 	return t
@@ -133,12 +133,18 @@ func codeOfCause(cause backends.Cause) control.Code {
 		return control.CertChanged
 	case backends.CauseCertExpired, backends.CauseCertName:
 		return control.CertInvalid
-	case backends.CauseAuth, backends.CauseAuthMethod, backends.CauseClientCert, backends.CauseAccount:
+	case backends.CauseAuth, backends.CauseAuthMethod, backends.CausePasswordExpired, backends.CauseClientCert, backends.CauseAccount:
 		return control.AuthFailed
 	case backends.CauseKeyFile, backends.CauseWorkingDir, backends.CauseWorkingDirFile:
 		return control.ConfigInvalid
-	case backends.CauseWorkingDirPerm, backends.CauseListPermission:
+	case backends.CauseWorkingDirPerm, backends.CauseListPermission, backends.CauseWritePermission, backends.CauseTempName, backends.CauseRename:
 		return control.PermissionDenied
+	case backends.CauseServerReadOnly:
+		return control.ReadOnly
+	case backends.CauseServerFull:
+		return control.NoSpace
+	case backends.CauseWriteFailed, backends.CauseMismatch:
+		return control.Failed
 	}
 	return ""
 }

@@ -41,8 +41,8 @@ type Floor struct {
 	Mount func(dir string, tree *cache.Tree, o fs.Options) (Mounted, error)
 	// Clean takes a mount of a dead daemon away from dir, if there is one.
 	Clean func(dir string) error
-	// Test tries t step by step.
-	Test func(ctx context.Context, t conncfg.Target, log *slog.Logger, report func(control.Step)) error
+	// Test tries t step by step, and what is to be tried beyond logging in and listing.
+	Test func(ctx context.Context, t conncfg.Target, tries dial.Tries, log *slog.Logger, report func(control.Step)) error
 	// Pin trusts the host key or certificate that t's server shows: the one with this fingerprint, in place of any other, or
 	// with none given whatever it shows, if nothing is trusted of the server yet.
 	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)

@@ -10,6 +10,9 @@ import (
 	"pierfs/cmd/internal/control"
 )
 
+// clearWithin is how long a test that is broken off may take to remove what it has made at the server.
+const clearWithin = 30 * time.Second
+
 // RunPrivate serves one hand where no daemon runs, until ctx ends: what needs no mount and changes nothing on this machine. It claims
 // no directory but Dirs.Runtime, which must be the hand's own, so that it may run beside any daemon.
 func (d *Daemon) RunPrivate(ctx context.Context) error {
@@ -23,7 +26,7 @@ func (d *Daemon) RunPrivate(ctx context.Context) error {
 	server := control.NewServer(d.log)
 	d.servePrivate(server)
 	d.o.Notify("READY=1")
-	err = server.Run(ctx, listener, time.Second)
+	err = server.Run(ctx, listener, clearWithin)
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -125,12 +125,13 @@ func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) 
 	return dial.Dial(t, o)
 }
 
-func (r real) test(ctx context.Context, t conncfg.Target, log *slog.Logger, report func(control.Step)) error {
-	return dial.Test(ctx, t, r.options(log), func(s dial.Step) { report(stepOf(s)) })
+func (r real) test(ctx context.Context, t conncfg.Target, tries dial.Tries, log *slog.Logger, report func(control.Step)) error {
+	return dial.Try(ctx, t, r.options(log), tries, func(s dial.Step) { report(stepOf(s)) })
 }
 
 func stepOf(s dial.Step) control.Step {
-	step := control.Step{Step: s.Name, OK: s.Err == nil, Millis: millis(s.Took), Detail: s.Detail}
+	step := control.Step{Step: s.Name, OK: s.Err == nil, Millis: millis(s.Took), Detail: s.Detail,
+		Warning: s.Warning, Privilege: s.Privilege, May: string(s.May), Left: s.Left}
 	if s.Err == nil {
 		return step
 	}

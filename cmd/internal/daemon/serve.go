@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"pierfs/backends"
+	"pierfs/backends/dial"
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
 	"pierfs/conncfg"
@@ -494,7 +495,7 @@ const maxStrangers = 2
 // login fails: the error says that too.
 func (d *Daemon) reachable(ctx context.Context, target conncfg.Target, trustNew bool) (trusted *control.TrustAnswer, err error) {
 	log := d.log.With("conn", target.MountPoint)
-	test := func() error { return d.o.Floor.Test(ctx, target, log, func(control.Step) {}) }
+	test := func() error { return d.o.Floor.Test(ctx, target, dial.Tries{}, log, func(control.Step) {}) }
 	err = test()
 	for met := 0; trustNew && met < maxStrangers && isStranger(err); met++ {
 		pinned, pinErr := d.o.Floor.Pin(ctx, target, "")

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"pierfs/backends/dial"
 	"pierfs/backends/mem"
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
@@ -185,7 +186,7 @@ func (s *stage) floor() Floor {
 			s.mounted <- dir
 			return f, nil
 		},
-		Test: func(_ context.Context, t conncfg.Target, _ *slog.Logger, report func(control.Step)) error {
+		Test: func(_ context.Context, t conncfg.Target, _ dial.Tries, _ *slog.Logger, report func(control.Step)) error {
 			s.mu.Lock()
 			err := s.testErr
 			s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"pierfs/backends/dial"
 	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 )
@@ -32,7 +33,8 @@ func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(cont
 		called = d.called(Want{Name: q.Name, Environment: target.Environment})
 	}
 	var unheard error
-	err = d.o.Floor.Test(ctx, target, d.log.With("conn", target.Name, "env", target.Environment), func(s control.Step) {
+	tries := dial.Tries{Write: q.WriteProbe, Privileges: q.Privileges}
+	err = d.o.Floor.Test(ctx, target, tries, d.log.With("conn", target.Name, "env", target.Environment), func(s control.Step) {
 		s.Fix = named(s.Fix, called)
 		unheard = errors.Join(unheard, send(s))
 	})
