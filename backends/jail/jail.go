@@ -201,8 +201,8 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	if err := b.change("create", name, mode.TempName); err != nil {
 		return nil, err
 	}
-	last := keepLast // the link itself is replaced
-	if mode.TempName == "" {
+	last := keepLast // the link itself is replaced, or in the way (O_EXCL follows none)
+	if mode.TempName == "" && !(mode.Exclusive && b.Backend.Caps().Exclusive) {
 		last = followLast
 	}
 	place, err := b.resolve(ctx, "create", name, last)

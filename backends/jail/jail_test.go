@@ -293,6 +293,58 @@ func TestAWarmNameCostsNothingMore(t *testing.T) {
 	}
 }
 
+// TestNewFilesCostNoQuestion: a file that is made new, and takes its name from one that nobody has asked for, costs nothing that its
+// directory or a link in its place would have to be asked for again and again.
+func TestNewFilesCostNoQuestion(t *testing.T) {
+	ctx := t.Context()
+	server, b := walled(false)
+	server.MakeDir("dir")
+	server.MakeLink("/etc/passwd", "dir/.temp2")
+	if _, err := b.Stat(ctx, "dir"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		temp, name := fmt.Sprint("dir/.temp", i), fmt.Sprint("dir/", i)
+		w, err := b.Create(ctx, temp, backends.WriteMode{Exclusive: true, Perm: 0o644})
+		if i == 2 { // a link is in the way, and not followed
+			code(t, err, "create", syscall.EEXIST)
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(ctx, backends.Commit{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Rename(ctx, temp, name, backends.NoReplace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := server.Calls(); calls["stat"] != 1 {
+		t.Errorf("calls: got %v, want 1 stat", calls)
+	}
+}
+
+// TestNothingBelowWhatWasMovedIsBelieved: what is known of names below a directory is not taken for those that bear them after it was
+// renamed, or after another took its place.
+func TestNothingBelowWhatWasMovedIsBelieved(t *testing.T) {
+	ctx := t.Context()
+	server, b := walled(false)
+	for _, dir := range []string{"a", "a/sub", "c"} {
+		server.MakeDir(dir)
+		if _, err := b.Stat(ctx, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Rename(ctx, "a", "b", backends.Replace); err != nil {
+		t.Fatal(err)
+	}
+	server.MakeDir("a")
+	server.MakeLink("/etc", "a/sub")
+	_, err := b.Open(ctx, "a/sub/passwd")
+	code(t, err, "open", syscall.EPERM)
+}
+
 // liar is a server that lists what no directory can hold.
 type liar struct{ backends.Backend }
 

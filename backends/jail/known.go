@@ -1,7 +1,9 @@
 package jail
 
 import (
+	"maps"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,16 +67,19 @@ func (k *known) forget(name string) {
 	delete(k.old, name)
 }
 
-// moved is told of a rename. With a directory, everything below it has another name, so that all is forgotten.
+// moved is told of a rename. With a directory, everything below it has another name.
 func (k *known) moved(from, to string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p, ok := k.find(from); !ok || p.dir {
-		k.new, k.old = nil, nil
-		return
-	}
-	for _, name := range []string{from, to} {
-		delete(k.new, name)
-		delete(k.old, name)
+	p, ok := k.find(from)
+	for _, names := range []map[string]plain{k.new, k.old} {
+		delete(names, from)
+		delete(names, to)
+		if ok && !p.dir {
+			continue
+		}
+		maps.DeleteFunc(names, func(name string, _ plain) bool {
+			return strings.HasPrefix(name, from+"/") || strings.HasPrefix(name, to+"/")
+		})
 	}
 }
