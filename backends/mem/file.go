@@ -365,7 +365,8 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.I
 	return info, nil
 }
 
-// ask asks before whether what the name holds may be replaced. Backend.mu is held.
+// ask asks before whether what the name holds may be replaced. Backend.mu is held, but not while before has the word, which may take its
+// time.
 func (w *writer) ask(before func(backends.Info, error) error) error {
 	if before == nil || w.mode.TempName == "" {
 		return nil
@@ -375,10 +376,16 @@ func (w *writer) ask(before func(backends.Info, error) error) error {
 	if code == 0 && dir.children[element] == nil {
 		code = syscall.ENOENT
 	}
+	var info backends.Info
+	var absent error
 	if code != 0 {
-		return before(backends.Info{}, &backends.Error{Op: "stat", Name: w.name, Code: code})
+		absent = &backends.Error{Op: "stat", Name: w.name, Code: code}
+	} else {
+		info = b.info(element, dir.children[element])
 	}
-	return before(b.info(element, dir.children[element]), nil)
+	b.mu.Unlock()
+	defer b.mu.Lock()
+	return before(info, absent)
 }
 
 // publish gives the content its name. Backend.mu is held.
