@@ -290,7 +290,7 @@ type Caps struct {
 	ListLimit int           // a listing of exactly so many entries may have been cut; 0 if the server cuts none
 	Hidden    uint64        // names left out of listings so far because they may not cross the seam
 	Streams   int           // contents that may be on their way at a time; further ones wait. 0 if there is no such bound
-	Shorts    int           // contents under WithWhole that may be on their way at a time, if Streams bounds the others; 0 is as many as those
+	Shorts    int           // contents under WithWhole, or of 64 KiB at most to be written, that may be on their way at a time, if Streams bounds the others; 0 is as many as those
 	ManyLists bool          // a List under WithWhole needs no stream: many may be on their way at a time
 	MaxRead   int           // bytes that one request may fetch
 	MaxWrite  int           // bytes that one request may carry

@@ -2,6 +2,7 @@ package ftp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -94,6 +95,21 @@ func TestRoundTrips(t *testing.T) {
 				ok(t, err)
 				if info.Size != 4096 || !info.ModTime.Equal(when) || info.Name != "file" {
 					t.Errorf("Commit says %+v", info)
+				}
+			})
+			for range b.List(ctx, "dir") { // shows that the name is free
+			}
+			check("making a file where nothing may be replaced", write, func() {
+				writer, err := b.Create(ctx, "dir/new", backends.WriteMode{TempName: "dir/.new.tmp", Perm: 0o600})
+				ok(t, err)
+				_, err = writer.WriteAt(ctx, content, 0)
+				ok(t, err)
+				var said error
+				free := func(_ backends.Info, err error) error { said = err; return nil }
+				info, err := writer.Commit(ctx, backends.Commit{Size: 4096, Before: free})
+				ok(t, err)
+				if info.Size != 4096 || !errors.Is(said, os.ErrNotExist) {
+					t.Errorf("Commit says %+v, and asked with %v of a name that is free", info, said)
 				}
 			})
 			check("mkdir", 1, func() { ok(t, b.Mkdir(ctx, "d", 0o755)) })

@@ -79,6 +79,15 @@ func (b *Backend) fromFace(ctx context.Context, s *wire.Session, name string, fr
 		return face, nil, true
 	}
 	info, err = b.ask(ctx, s, b.light(name))
+	return b.agreed(name, info, err)
+}
+
+// agreed joins what SIZE, MDTM and CWD tell of name with what a listing has shown, if they agree; else ok is false.
+func (b *Backend) agreed(name string, info backends.Info, err error) (_ backends.Info, _ error, ok bool) {
+	face, known := b.faces.get(name)
+	if !known && !b.faces.missing(name) {
+		return info, nil, false
+	}
 	switch {
 	case err == nil && known && info.Mode.Type() == face.Mode.Type():
 		return b.withFace(info, face), nil, true
@@ -87,6 +96,24 @@ func (b *Backend) fromFace(ctx context.Context, s *wire.Session, name string, fr
 	}
 	b.faces.doubt(name) // it is not what it was
 	return info, nil, false
+}
+
+// askable returns the question by which stat would ask for name first; false where that must not have company, or takes more.
+func (b *Backend) askable(s *wire.Session, name string) (question, bool) {
+	f := s.Features()
+	if f.MLST {
+		return b.question(f, name), keeps(f, name) == nil
+	}
+	face, known := b.faces.get(name)
+	return b.light(name), b.faces.missing(name) || known && face.Mode.Type()&^os.ModeDir == 0
+}
+
+// answered is what stat makes of the replies to what askable has returned; false if it must be asked.
+func (b *Backend) answered(ctx context.Context, s *wire.Session, q question, replies []wire.Reply) (info backends.Info, err error, ok bool) {
+	if info, err = b.answer(ctx, s, q, replies); q.mlst {
+		return info, err, true
+	}
+	return b.agreed(q.name, info, err)
 }
 
 // look lists dir to remember what it shows.

@@ -21,6 +21,9 @@ import (
 // that proves it complete.
 const heldBack = 256 << 10
 
+// shortContent is the size up to which sending a content is taken for a question: it is over as soon.
+const shortContent = 64 << 10
+
 // writer is content on its way: by STOR to a temporary name, or by APPE to the end of a file.
 type writer struct {
 	b      *Backend
@@ -46,6 +49,13 @@ type writer struct {
 	unheard bool         // it may be somebody else whom the server has listened to
 	fail    error
 	end     bool // Commit or Abort was called
+
+	// Of a content that leaves as a whole, in one flight: it is a short use of a session, and what bears the name that it may replace
+	// is asked for behind it.
+	whole   bool
+	before  bool // it is wanted
+	asked   question
+	replies []wire.Reply // to asked; nil if it was not
 }
 
 // Create sends nothing yet but, with Exclusive, the question whether name is free: the content is begun to be sent when there is
@@ -299,7 +309,11 @@ func (w *writer) ship(ctx context.Context) error {
 // open begins the transfer: what bears the temporary name is removed before, in the same write, so that it is made new, and no
 // link that somebody has put there is followed; the size is asked for behind it.
 func (w *writer) open(ctx context.Context) error {
-	held, err := w.b.take(ctx, pool.Content, once)
+	kind := pool.Content
+	if w.whole {
+		kind = pool.Meta
+	}
+	held, err := w.b.take(ctx, kind, once)
 	if err != nil {
 		return err
 	}
@@ -317,6 +331,13 @@ func (w *writer) open(ctx context.Context) error {
 	behind := []string{"SIZE " + p}
 	if ask := w.sum.question(p); ask != "" {
 		behind = append(behind, ask)
+	}
+	w.asked, w.replies = question{}, nil
+	if w.whole && w.before {
+		if q, ok := w.b.askable(s, w.name); ok {
+			w.asked = q
+			behind = append(behind, q.commands...)
+		}
 	}
 	w.made = true
 	up, err := s.Store(ctx, command, behind...)
@@ -439,6 +460,9 @@ func (w *writer) confirm(ctx context.Context) error {
 			return refuse(syscall.ESTALE, "somebody else has changed it: it had %d bytes and not %d", n, w.safe)
 		}
 	}
+	if n := len(w.asked.commands); n > 0 && len(answers) > n {
+		answers, w.replies = answers[:len(answers)-n], answers[len(answers)-n:]
+	}
 	if len(answers) == 0 {
 		return refuse(syscall.EIO, "the server does not tell the size of what was written")
 	}
@@ -524,6 +548,7 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) error {
 	if w.fail == nil && c.Size != w.size {
 		return refuse(syscall.EIO, "%d bytes were written of %d", w.size, c.Size)
 	}
+	w.whole, w.before = !w.made && w.size <= shortContent, c.Before != nil && w.temp != ""
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
@@ -547,11 +572,23 @@ func (w *writer) complete(ctx context.Context, c backends.Commit) error {
 	if err != nil || c.Before == nil || w.temp == "" {
 		return err
 	}
-	info, err := w.b.stat(ctx, w.held.Session(), w.name)
+	info, err := w.there(ctx)
 	if _, refused := errors.AsType[*coded](err); err != nil && !refused {
 		return err
 	}
 	return c.Before(info, seam("stat", w.name, err))
+}
+
+// there returns what bears the name that the content is to replace.
+func (w *writer) there(ctx context.Context) (info backends.Info, err error) {
+	s, ok := w.held.Session(), false
+	if w.replies != nil {
+		info, err, ok = w.b.answered(ctx, s, w.asked, w.replies)
+	}
+	if !ok {
+		info, err = w.b.stat(ctx, s, w.name)
+	}
+	return info, err
 }
 
 // publish sets the attributes, has the content take its name, and returns what the server then says of that. Its consent is not
