@@ -61,6 +61,7 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
 	j := &job{
 		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
 		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
+		owed:   true,
 		placed: true, // nobody has written down whether it was appended
 	}
 	f.tree.share(d.staged)
@@ -187,12 +188,11 @@ func (t *Tree) rebase(f *File, d *debt, over ...uint64) error {
 // bears few transfers at a time it waits for its turn.
 func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
 	t := f.tree
-	if t.uploads != nil {
-		if err := t.uploads.take(ctx); err != nil {
-			return info, f.fault("publish", err)
-		}
-		defer t.uploads.give()
+	done, err := t.takeUpload(ctx, j.size)
+	if err != nil {
+		return info, f.fault("publish", err)
 	}
+	defer done()
 	j.linked = t.linked(j.name)
 	try := func() error {
 		return t.options.Retry.Do(ctx, func(ctx context.Context) error {
@@ -255,6 +255,9 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 	}
 	if j.linked || f.tree.direct(j.name) {
 		return f.deliverInto(ctx, j, d)
+	}
+	if !f.tree.Caps().Exclusive {
+		return f.deliverAtOnce(ctx, j, d)
 	}
 	temp, info, err := f.gather(ctx, j)
 	if err == nil {
@@ -319,6 +322,50 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 		}
 	}
 	return temp, info, err
+}
+
+// deliverAtOnce is gather and place for servers that cannot refuse to replace a name anyway: what bears it is asked for behind the content,
+// and the renaming is the Writer's, so that a small content costs two flights.
+func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
+	t := f.tree
+	temp := t.tempName(j.name, false)
+	w, err := t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size})
+	if err != nil {
+		t.notCreated(ctx, temp, err)
+		return backends.Info{}, err
+	}
+	defer t.freeTemp(temp)
+	placing, clash := false, false
+	j.before = func(now backends.Info, err error) error {
+		switch {
+		case errors.Is(err, os.ErrNotExist): // also if it was removed by somebody: what was acknowledged arrives all the same
+		case err != nil:
+			return err
+		case j.base.Known == 0 || !t.told(j.name, now).SameVersion(j.base):
+			clash = true
+			return f.fault("publish", changedElsewhere)
+		}
+		err = f.sending(ctx, d)
+		placing = err == nil
+		return err
+	}
+	attr, _ := sendable(j.attr, t.Caps())
+	listening, heard := t.listen(ctx)
+	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	if err == nil {
+		j.heard = heard
+		return info, nil
+	}
+	t.removeTemp(ctx, temp)
+	if backends.ClassOf(err) != backends.Final {
+		t.removeAgain(temp)
+	}
+	if clash {
+		j.before = nil
+		return f.deliverBeside(ctx, j, d)
+	}
+	j.refused = placing && backends.ClassOf(err) == backends.Final
+	return info, err
 }
 
 // place gives the verified temp its name, if that is still what j builds on. Where nothing was, nothing is replaced.

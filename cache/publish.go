@@ -21,6 +21,9 @@ import (
 // uploadChunk is how much is read from staging and handed to a Writer at a time.
 const uploadChunk = 1 << 20
 
+// shortContent is the size up to which a content is sent as soon as a question: in one flight, on any session.
+const shortContent = 64 << 10
+
 // job is one publication: the state of a File when it began.
 type job struct {
 	name    string
@@ -52,6 +55,7 @@ type job struct {
 	patch   patch  // what differs from the base
 	early   *early // what is on its way already; nil if nothing is
 	heard   *heard // what was said of the directory when the content got its name; nil if nobody listened
+	owed    bool   // it was acknowledged before
 	place   int64  // how much the place holds that the content is sent to
 }
 
@@ -221,6 +225,12 @@ func (f *File) arrived(j *job, info backends.Info) {
 		f.tree.worked(parent(j.name))
 		return
 	}
+	if _, said := j.heard.of(parent(j.name)); j.owed && !said {
+		// Programs have seen the file since it was promised: that it has arrived now is no reason to ask for its directory.
+		f.tree.attrs.Change(attr.Told{}, attr.Altered(j.name, info))
+		f.tree.worked(parent(j.name))
+		return
+	}
 	heard := j.heard
 	if heard == nil {
 		_, heard = f.tree.listen(context.Background())
@@ -279,13 +289,12 @@ func merge(older, newer backends.Attr) backends.Attr {
 // upload brings j to the server, as often as the policy allows. Where the server bears few transfers at a time it waits for its
 // turn, as long as that takes: those who have theirs end, for each of them must move.
 func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err error) {
-	if uploads := f.tree.uploads; uploads != nil {
-		if err := uploads.take(ctx); err != nil {
-			f.abort(j)
-			return info, fault("publish", j.name, err)
-		}
-		defer uploads.give()
+	done, err := f.tree.takeUpload(ctx, j.size)
+	if err != nil {
+		f.abort(j)
+		return info, fault("publish", j.name, err)
 	}
+	defer done()
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
 		switch {
@@ -343,6 +352,22 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 		j.unsure = j.unsure || err != nil // what bears the name is ours
 	}
 	return info, err
+}
+
+// takeUpload waits until a content of size bytes may be sent, where the server bears few transfers at a time. A short one takes no longer
+// than a question, and may have a session that is kept for those.
+func (t *Tree) takeUpload(ctx context.Context, size int64) (done func(), err error) {
+	uploads := t.uploads
+	if size <= shortContent {
+		uploads = t.shortUploads
+	}
+	if uploads == nil {
+		return func() {}, nil
+	}
+	if err := uploads.take(ctx); err != nil {
+		return nil, err
+	}
+	return uploads.give, nil
 }
 
 // untilItMatches makes uploads by the policy until what arrived is what was sent. A difference is no trouble of the line, so that it is

@@ -83,6 +83,9 @@ func (f *File) seal() (d, before *debt, err error) {
 	if d.set.ModTime == nil { // it may travel hours later
 		d.set.ModTime = &d.info.ModTime
 	}
+	if d.set.AccTime == nil { // else SFTP must be asked what it is, for it sets both times or none
+		d.set.AccTime = d.set.ModTime
+	}
 	f.tree.share(d.staged)
 	f.owing.frozen = d.size
 	f.tail, f.pending = math.MaxInt64, backends.Attr{}

@@ -146,16 +146,17 @@ type Tree struct {
 	moves     uint64                   // counts renames of what may be a directory; see era
 	closed    bool
 
-	small      atomic.Int64  // bytes of small files held in memory, at most smallFiles
-	counters   counters      // of what was read from here and from the server
-	pace       pace          // of a server that can only stream
-	transfers  chan struct{} // holds a token for each file that is being streamed; see transferTurn
-	uploads    turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
-	waiting    atomic.Int64  // files that wait to be
-	aheads     aheads        // of readers
-	earlies    atomic.Int64  // contents that travel while they are written, at most maxEarly
-	cutListing atomic.Bool   // it was told that the server cuts listings
-	lastError  atomic.Pointer[error]
+	small        atomic.Int64  // bytes of small files held in memory, at most smallFiles
+	counters     counters      // of what was read from here and from the server
+	pace         pace          // of a server that can only stream
+	transfers    chan struct{} // holds a token for each file that is being streamed; see transferTurn
+	uploads      turn          // has room for as many uploads as may be under way at a time; nil if that is no matter
+	shortUploads turn          // the same for short ones
+	waiting      atomic.Int64  // files that wait to be
+	aheads       aheads        // of readers
+	earlies      atomic.Int64  // contents that travel while they are written, at most maxEarly
+	cutListing   atomic.Bool   // it was told that the server cuts listings
+	lastError    atomic.Pointer[error]
 
 	directs directs // where contents do not gather beside their names
 
@@ -186,6 +187,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	if streams > 0 {
 		t.uploads = make(turn, max(1, streams-1)) // one is left for who reads, if there are two
+		t.shortUploads = make(turn, max(cap(t.uploads), b.Caps().Shorts))
 		t.transfers = make(chan struct{}, min(streams, maxTransfers))
 	}
 	if err := t.recoverStaging(); err != nil {
