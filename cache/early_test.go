@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -305,5 +306,38 @@ func TestTreeIsClosedWhileBytesTravel(t *testing.T) {
 			t.Errorf("ReadAt = %v", err)
 		}
 		_ = f.Close(w.Context(), false)
+	})
+}
+
+// TestBeginningThatIsThrownAwayMovesWithItsDirectory: a file is unlinked while its bytes travel, and its directory is renamed before the
+// server has heard that the temporary name is to go.
+func TestBeginningThatIsThrownAwayMovesWithItsDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.must(w.server.MakeDir("dir"))
+		f := w.open("dir/f", creating)
+		for i := range 8 {
+			w.write(f, strings.Repeat("x", 1<<20), int64(i)<<20)
+		}
+		synctest.Wait()
+		if names, _ := w.server.Names("dir"); len(names) != 1 {
+			t.Fatalf("nothing travels: this test tests nothing: %q", names)
+		}
+		renamed := make(chan struct{})
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "abort" {
+				<-renamed
+			}
+			return nil
+		})
+		w.must(w.tree.Remove(w.Context(), "dir/f"))
+		w.must(f.Close(w.Context(), false))
+		w.must(w.tree.Rename(w.Context(), "dir", "moved", backends.Replace))
+		close(renamed)
+		time.Sleep(time.Minute)
+		if names, err := w.server.Names("moved"); err != nil || len(names) > 0 {
+			t.Errorf("the directory holds %q, %v", names, err)
+		}
+		w.must(w.tree.Close(w.Context()))
 	})
 }

@@ -343,15 +343,24 @@ func (t *Tree) tidy(ctx context.Context, dir string) {
 }
 
 // foreseeMove notes what is left below from by the names, too, that it has once from is called to, for a daemon that ends between the
-// renaming and moveLitter. The func takes that back, for nothing was renamed.
+// renaming and moveLitter. So it does with temporary names in use: an upload that is being thrown away may find its own gone by then, and
+// removed nothing. The func takes that back, for nothing was renamed.
 func (t *Tree) foreseeMove(from, to string) (undo func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var foreseen []string
-	for name, target := range t.litter.movedLocked(from, to) {
+	foresee := func(name, target string) {
 		if _, already := t.litter.names[name]; !already {
-			t.litter.names[name] = target
+			t.litter.names[name], t.litter.noted[name] = target, time.Now()
 			foreseen = append(foreseen, name)
+		}
+	}
+	for name, target := range t.litter.movedLocked(from, to) {
+		foresee(name, target)
+	}
+	for name, freed := range t.temps {
+		if below, ok := strings.CutPrefix(name, from+"/"); ok && freed.IsZero() {
+			foresee(join(to, below), "")
 		}
 	}
 	if len(foreseen) == 0 {
@@ -363,6 +372,7 @@ func (t *Tree) foreseeMove(from, to string) (undo func()) {
 		defer t.mu.Unlock()
 		for _, name := range foreseen {
 			delete(t.litter.names, name)
+			delete(t.litter.noted, name)
 		}
 		t.warn("the list of temporary files on the server", t.litter.write())
 	}

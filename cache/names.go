@@ -278,6 +278,7 @@ func (t *Tree) renameNow(ctx context.Context, from, to string, mode backends.Ren
 	t.endAllEras(from)
 	t.moved(from, to, heard)
 	t.isHomeNow(to)
+	t.sweep()
 	return nil
 }
 
