@@ -144,7 +144,7 @@ func TestCheckerFindsEveryHarm(t *testing.T) {
 	for i, p := range []protocol{sftp, ftp} { // which take turns: to the checker they are the same
 		t.Run(string(p), func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, programs(t), p, "close", 1)
+			s := newStage(t, programs(t), p, "close", 1, nil)
 			s.patience = 500 * time.Millisecond // the planted name stays for ever
 			for k, plant := range plants {
 				if k%2 != i {
@@ -217,6 +217,7 @@ func (s *stage) clear(t *testing.T) {
 		w.found(world{}, state{})
 	}
 	s.log.found(nil)
+	s.register.found(node{}, false)
 }
 
 // Works of a program.

@@ -203,18 +203,20 @@ func (s *stage) settle(w *worker, found world) (harms []harm) {
 	return harms
 }
 
-// settleLog is settle for the common log.
+// settleLog is settle for what all workers have in common.
 func (s *stage) settleLog(found world) (harms []harm) {
 	log := found[logbookName].content
-	harms = s.log.explain(log)
+	register, there := found[registerName]
+	harms = append(s.log.explain(log), s.register.explain(register, there)...)
 	s.log.found(log)
+	s.register.found(register, there)
 	return harms
 }
 
-// onlyLog returns what does not belong beside the log.
+// onlyLog returns what does not belong beside what all have in common.
 func onlyLog(found world) (harms []harm) {
 	for name := range found {
-		if name != logbookName {
+		if name != logbookName && name != registerName {
 			harms = append(harms, harm{name, risen, "is of nobody's making"})
 		}
 	}
@@ -244,6 +246,9 @@ func (s *stage) homes() map[string][]state {
 	log := world{}
 	if s.log.base != nil {
 		log = log.with(logbookName, s.log.base)
+	}
+	if s.register.there {
+		log = log.with(registerName, s.register.base)
 	}
 	homes := map[string][]state{logbookDir: {{world: log}}}
 	for _, w := range s.workers {

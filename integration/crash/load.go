@@ -9,8 +9,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // recordMark begins the first line of every record that is written. The line is like no other's, so that a record that stands
@@ -29,7 +32,9 @@ type worker struct {
 	ties bool     // makes links, which not every server can
 	even bool     // does the rare things as often as the others
 	log  *logbook // that it shares with others
-	bag  []job
+
+	register *register // as well
+	bag      []job
 
 	now     world   // what it was told
 	may     []state // what the server may have; read by others when run has returned
@@ -74,7 +79,9 @@ func jobs() []job {
 		{5, "append", (*worker).append},
 		{3, "log", (*worker).logAlone},
 		{4, "log together", (*worker).logTogether},
+		{2, "write together", (*worker).writeTogether},
 		{2, "patch", (*worker).patch},
+		{1, "map", (*worker).mapped},
 		{2, "truncate", (*worker).truncate},
 		{4, "rename", (*worker).rename},
 		{2, "rename while open", (*worker).renameOpen},
@@ -638,5 +645,58 @@ func (w *worker) chmod() (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	return true, w.step("chmod "+name, w.now, func() error { return os.Chmod(w.path(name), 0o600|os.FileMode(w.rng.IntN(2)*0o044)) })
+	perm := 0o600 | os.FileMode(w.rng.IntN(8)*0o011)
+	return true, w.step(fmt.Sprintf("chmod %s to %v", name, perm), w.now.withPerm(name, perm), func() error { return os.Chmod(w.path(name), perm) })
+}
+
+// mapped changes something within a file by a store into a shared mapping, and syncs that.
+func (w *worker) mapped() (did bool, err error) {
+	name, ok := w.file()
+	old := w.now[name].content
+	if !ok || len(old) < 100 {
+		return false, nil
+	}
+	content := slices.Clone(old)
+	text := fmt.Appendf(nil, "mapped %d", w.records)
+	off := len(recordMark) + 40 + w.rng.IntN(len(old)-99)
+	text = text[:min(len(text), len(old)-off)]
+	copy(content[off:], text)
+	return true, w.step("map "+name, w.now.with(name, content), func() error {
+		f, err := os.OpenFile(w.path(name), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		return closing(f, store(f, text, off, len(old)))
+	})
+}
+
+// store writes text to f, which is of the given size, by way of a mapping.
+func store(f *os.File, text []byte, off, size int) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil { // the daemon that was to bring the page is dead
+			err = fmt.Errorf("a mapping: %v", fault)
+		}
+	}()
+	pages, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(pages)
+	copy(pages[off:], text)
+	return errors.Join(unix.Msync(pages, unix.MS_SYNC), f.Sync())
+}
+
+// writeTogether changes a file that all workers write to, at the same place.
+func (w *worker) writeTogether() (did bool, err error) {
+	w.records++
+	line := fmt.Appendf(nil, "%s%s-%d ", recordMark, w.name, w.records)
+	line = append(line, bytes.Repeat([]byte{'.'}, registerSize-len(line)-1)...)
+	w.trail = append(w.trail[max(0, len(w.trail)-15):], "write together")
+	if err := w.register.set(append(line, '\n')); err != nil {
+		return true, err
+	}
+	w.calls++
+	w.acked += registerSize
+	return true, nil
 }

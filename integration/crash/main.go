@@ -41,6 +41,7 @@ func main() {
 	flag.IntVar(&o.stages, "stages", 4, "servers at a time")
 	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
 	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
+	flag.BoolVar(&o.mixed, "mixed", false, "give the connections each value of verify, conflict and update, and not the defaults")
 	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
 }
@@ -53,8 +54,22 @@ type options struct {
 	stages int
 	only   string
 	table  bool
+	mixed  bool
 
 	programs string
+}
+
+// fields are what the connection of the i-th stage has set besides.
+func (o options) fields(i int) daemon.Fields {
+	if !o.mixed {
+		return nil
+	}
+	n := int(o.seed) + i/2 // of each protocol one after the other
+	fields := daemon.Fields{"verify": []string{"hash", "readback", "size"}[n%3], "conflict": []string{"overwrite", "fail", "keep-both"}[n%3]}
+	if n%2 == 0 {
+		fields["update"] = "inPlace"
+	}
+	return fields
 }
 
 // crash kills o.kills daemons at moments of chance and prints what came of it.
@@ -85,7 +100,7 @@ func byChance(t *testing.T, programs daemon.Programs, o options) figures {
 			p := protocol(cmp.Or(o.only, []string{"sftp", "ftp"}[i%2]))
 			t.Run(fmt.Sprintf("%s %d", p, i), func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, programs, p, o.commit, o.seed+uint64(i))
+				s := newStage(t, programs, p, o.commit, o.seed+uint64(i), o.fields(i))
 				kills := (o.kills + i) / o.stages
 				for k := 0; k < kills && s.survives(t, fmt.Sprint(k), s.chance()); k++ {
 				}

@@ -71,7 +71,7 @@ func TestKillAtEverySite(t *testing.T) {
 		for _, p := range []protocol{sftp, ftp} {
 			t.Run(commit+" "+string(p), func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, programs(t), p, commit, 1)
+				s := newStage(t, programs(t), p, commit, 1, nil)
 				for _, w := range s.workers {
 					w.even = true
 				}

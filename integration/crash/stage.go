@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -32,6 +33,7 @@ type stage struct {
 	behind   string // the directory as the server has it
 	workers  []*worker
 	log      *logbook // of all workers
+	register *register
 	sum      figures
 
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
@@ -46,7 +48,7 @@ const (
 )
 
 // newStage starts a server, and makes a daemon that mounts it through a road.
-func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string, seed uint64) *stage {
+func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string, seed uint64, more daemon.Fields) *stage {
 	t.Helper()
 	s := &stage{
 		protocol: p, commit: commit, rng: rand.New(rand.NewPCG(seed, 1)), daemon: daemon.New(t, programs), sum: newFigures(),
@@ -60,13 +62,14 @@ func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string,
 		fields = s.newFTP(t)
 	}
 	fields["commit"] = commit
+	maps.Copy(fields, more)
 	s.daemon.Env = append(s.daemon.Env, gateVariable+"="+socket)
 	s.daemon.Define(t, connection, fields)
 	mount := s.daemon.Mount(connection)
-	s.log = newLogbook(mount)
+	s.log, s.register = newLogbook(mount), newRegister(mount)
 	for i := range workers {
 		w := newWorker(mount, fmt.Sprintf("w%d", i), rand.New(rand.NewPCG(seed, uint64(100+i))))
-		w.big, w.ties, w.log = i == 0, p == sftp, s.log
+		w.big, w.ties, w.log, w.register = i == 0, p == sftp, s.log, s.register
 		s.workers = append(s.workers, w)
 	}
 	return s

@@ -18,15 +18,25 @@ type world map[string]node
 // node is a directory, or a file with its content, or a symbolic link, whose content is its target.
 type node struct {
 	kind    os.FileMode // of os.ModeType
+	perm    os.FileMode // of a file; 0 is any
 	content []byte
 }
 
 func (n node) isDir() bool { return n.kind == os.ModeDir }
 
-// with returns w with path holding content.
+// with returns w with path holding content; a file that is there keeps its permissions.
 func (w world) with(path string, content []byte) world {
 	w = maps.Clone(w)
-	w[path] = node{content: content}
+	w[path] = node{perm: w[path].perm, content: content}
+	return w
+}
+
+// withPerm returns w with the file at path having the permissions perm.
+func (w world) withPerm(path string, perm os.FileMode) world {
+	w = maps.Clone(w)
+	n := w[path]
+	n.perm = perm
+	w[path] = n
 	return w
 }
 
@@ -85,12 +95,15 @@ func (s state) explains(found world) bool {
 	}
 	for name, want := range s.world {
 		got, ok := found[name]
-		if !ok || got.kind != want.kind || !s.allows(name, got.content) {
+		if !ok || got.kind != want.kind || !s.allows(name, got.content) || !want.bears(got) {
 			return false
 		}
 	}
 	return true
 }
+
+// bears reports whether n may have the permissions of got.
+func (n node) bears(got node) bool { return n.perm == 0 || got.perm == 0 || n.perm == got.perm }
 
 func (s state) allows(name string, content []byte) bool {
 	want := s.world[name].content
@@ -154,7 +167,7 @@ func harmOf(name string, found world, states []state) (h harm, ok bool) {
 	}
 	for _, s := range states {
 		want, has := s.world[name]
-		if has == there && want.kind == got.kind && s.allows(name, got.content) {
+		if has == there && want.kind == got.kind && s.allows(name, got.content) && want.bears(got) {
 			return harm{}, true
 		}
 		if !has {
@@ -183,6 +196,8 @@ func differs(got, want node) harmKind {
 		return strange
 	case hasDoubled(got.content, want.content):
 		return doubled
+	case !want.bears(got) && bytes.Equal(got.content, want.content):
+		return strange
 	case bytes.HasPrefix(want.content, got.content):
 		return half
 	}
@@ -235,7 +250,7 @@ func tell(n node) string {
 	if len(records) > 6 {
 		records = append(records[:6], "...")
 	}
-	return fmt.Sprintf("%d bytes of [%s]", len(n.content), strings.Join(records, ", "))
+	return fmt.Sprintf("%d bytes of [%s], %v", len(n.content), strings.Join(records, ", "), n.perm)
 }
 
 // past are the contents that the files of a tree have had, and the names that were created exclusively. A server to which
@@ -299,7 +314,11 @@ func look(dir string) (w world, temps []string, err error) {
 			if err != nil {
 				return err
 			}
-			w[name] = node{content: content}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			w[name] = node{perm: info.Mode().Perm(), content: content}
 		}
 		return nil
 	})
