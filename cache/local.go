@@ -77,6 +77,16 @@ func (f *File) Local(mode OpenMode) (*os.File, error) {
 	return disk, nil
 }
 
+// Lendable reports whether Local would return a file to who reads now.
+func (f *File) Lendable() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut != 0 || f.tree.Background() {
+		return false
+	}
+	return f.lent || f.staged == nil && f.copied != nil && f.copied.Size() == f.base.Size && f.copied.Whole() && f.tree.mayLend(f.copied)
+}
+
 func (f *File) isLent() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

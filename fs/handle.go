@@ -290,7 +290,11 @@ func (s *fileSystem) release(h *handle) {
 	told := s.nodes.wasTold(h.node)
 	name, named := h.content.file.Name()
 	dropped := told && h.content.file.Dirty()
+	passable := h.backing == 0 && s.backer != nil && !s.noPassage.Load() && h.content.file.Lendable()
 	s.forgetPassage(s.nodes.closes(h.node, h.content, h.write, h.backing))
+	if passable && !s.nodes.hasOpen(h.node) {
+		s.dropPages(h.node)
+	}
 	if err := s.letGo(s.owed(), h.content, told); err != nil {
 		// No program waits for this answer. The tree has kept the content and counts it (Owed).
 		s.log().Error("a file could not be published after its last close", "name", name, "err", err)

@@ -84,6 +84,13 @@ func (s *fileSystem) choose(w *way, h *handle) {
 	w.file, w.backing = h.content.file, id
 }
 
+// dropPages lets the kernel drop the pages of a file that nobody has open any more and of which all is here by now: the next reader
+// comes through a passage, to the pages of the local file, and would wait in open(2) until the others are dropped, 90 ms for 512 MiB.
+func (s *fileSystem) dropPages(id nodeID) {
+	s.nodes.forgetPages(id)
+	s.releasing.Go(func() { s.kernel.InodeNotify(id, 0, 0) }) // it waits for who reads the file, as a handler must not
+}
+
 // mode is what the program that opened h may do with it.
 func (h *handle) mode() cache.OpenMode { return cache.OpenMode{Read: h.read, Write: h.write} }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -165,6 +166,37 @@ func TestWholeFileIsReadThroughAPassage(t *testing.T) {
 		}
 	}
 	wantSoon(t, "the kernel forgets the passage", func() bool { _, open := p.counts(); return open == 0 })
+}
+
+// dropping counts how often the kernel was told to drop a file's pages.
+type dropping struct {
+	notices
+	pages atomic.Int64
+}
+
+func (d *dropping) InodeNotify(node uint64, off, length int64) fuse.Status {
+	if off == 0 {
+		d.pages.Add(1)
+	}
+	return d.notices.InodeNotify(node, off, length)
+}
+
+// TestNobodyWaitsForPagesToBeDropped: what was read while it came lies in memory twice, once as the kernel's pages of our file. They go
+// with the last who has it open, and not when somebody opens it through a passage.
+func TestNobodyWaitsForPagesToBeDropped(t *testing.T) {
+	r, _ := newPassageRig(t, rigOptions{})
+	kernel := &dropping{notices: r.mount.fs.kernel}
+	r.mount.fs.kernel = kernel
+	want := linesOf(2 << 20)
+	r.keep("f", want)
+	wantSoon(t, "the kernel is told to drop the pages", func() bool { return kernel.pages.Load() == 1 })
+	for range 3 {
+		r.want(`md5sum <f | cut -c1-8`, fmt.Sprintf("%.8s", md5Of(want)))
+	}
+	wantSoon(t, "who read it has closed it", func() bool { return r.mount.Stats().OpenFiles == 0 })
+	if n := kernel.pages.Load(); n != 1 {
+		t.Errorf("the kernel was told %d times to drop pages, want once: a passage leaves none", n)
+	}
 }
 
 // TestReadersGoOnWithoutPassages: a kernel that makes none is asked once, and everything is read all the same.
