@@ -13,6 +13,7 @@ import (
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/terminal"
 	"pierfs/conncfg"
+	"pierfs/conncfg/foreign"
 )
 
 // completeWithin is how long whoever presses Tab waits for names. Where nobody answers by then nothing is offered.
@@ -102,6 +103,10 @@ const onlyThese = cobra.ShellCompDirectiveNoFileComp
 
 func shells(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {
 	return []string{"bash", "zsh", "fish"}, onlyThese
+}
+
+func formats(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {
+	return foreign.Formats(), onlyThese
 }
 
 func pages(*hand, context.Context, []string, string) ([]string, cobra.ShellCompDirective) {

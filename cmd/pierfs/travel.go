@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"pierfs/cmd/internal/terminal"
 	"pierfs/conncfg"
 	"pierfs/conncfg/archive"
+	"pierfs/conncfg/foreign"
 )
 
 // packed is what export prints as JSON.
@@ -130,7 +134,8 @@ func (h *hand) importCommand() *cobra.Command {
 	q := control.ImportRequest{}
 	var mapped []string
 	var secret passphraseFlags
-	cmd := &cobra.Command{Use: "import FILE|-", Short: "Take definitions over from an export, or from another product's JSON", Args: args(cobra.ExactArgs(1)),
+	var other otherFlags
+	cmd := &cobra.Command{Use: "import FILE|-", Short: "Take definitions over from an export, or from what another program keeps", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.ChangeOptions, q.MapEnv = f.options, map[string]string{}
 			for _, pair := range mapped {
@@ -140,13 +145,9 @@ func (h *hand) importCommand() *cobra.Command {
 				}
 				q.MapEnv[from] = to
 			}
-			p, err := h.archive(args[0], secret)
+			list, notes, err := h.arriving(args[0], secret, other)
 			if err != nil {
 				return err
-			}
-			list := make([]control.Imported, len(p.Connections))
-			for i, c := range p.Connections {
-				list[i] = control.Imported{Name: c.Name, Definition: control.Seal(string(c.Foreign.TOML)), Blanks: c.Foreign.Blanks}
 			}
 			body, err := json.Marshal(list)
 			if err != nil {
@@ -156,17 +157,93 @@ func (h *hand) importCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.Notes = append(a.Notes, p.Notes...)
+			a.Notes = append(a.Notes, notes...)
 			return h.imported(a, f.options.DryRun)
 		}}
 	f.add(cmd)
 	set := cmd.Flags()
+	set.StringVar(&other.format, "from", "", "what another program keeps: "+strings.Join(foreign.Formats(), ", "))
+	set.StringSliceVar(&other.only, "only", nil, "with --from: take only these over, by the names that they get here")
+	h.completeFlag(cmd, "from", formats)
 	set.BoolVar(&q.Overwrite, "overwrite", false, "replace connections that bear the same name")
 	set.StringVar(&q.Rename, "rename", "", "give the imported connection this name")
 	set.StringArrayVar(&mapped, "map-env", nil, "OLD=NEW: what is written for environment OLD is for NEW here; may be repeated")
 	secret.add(cmd, "decrypt it with a passphrase")
 	set.BoolVar(&q.ExcludeMissing, "exclude-missing", false, "leave out what needs an environment, variable or file that is not here, and tell it")
 	return cmd
+}
+
+// otherFlags say that a file is another program's, and what of it is meant.
+type otherFlags struct {
+	format string
+	only   []string
+}
+
+// arriving reads what is to be imported, and what there is to tell of it.
+func (h *hand) arriving(name string, secret passphraseFlags, other otherFlags) (list []control.Imported, notes []string, err error) {
+	if other.format != "" {
+		return h.foreign(name, other)
+	}
+	p, err := h.archive(name, secret)
+	for _, c := range p.Connections {
+		list = append(list, control.Imported{Name: c.Name, Definition: control.Seal(string(c.Foreign.TOML)), Blanks: c.Foreign.Blanks})
+	}
+	return list, p.Notes, err
+}
+
+// foreign reads what another program keeps, with the caller's rights. Secrets travel apart, and are sealed before they are stored.
+func (h *hand) foreign(name string, other otherFlags) (list []control.Imported, notes []string, err error) {
+	if !slices.Contains(foreign.Formats(), other.format) {
+		return nil, nil, usageError{fmt.Errorf("--from %q is none of %s", other.format, strings.Join(foreign.Formats(), ", "))}
+	}
+	text, err := h.foreignText(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, notes, err := foreign.Read(other.format, text, callerName())
+	if errors.Is(err, foreign.ErrRefused) {
+		err = control.Errorf(control.BadData, "%s: %v", name, err).WithHint("nothing was imported; `pierfs import --help` says what can be read")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range all {
+		if len(other.only) > 0 && !slices.Contains(other.only, c.Name) {
+			continue
+		}
+		in := control.Imported{Name: c.Name, Definition: control.Seal(string(c.TOML)), Blanks: c.Blanks}
+		for _, field := range slices.Sorted(maps.Keys(c.Secrets)) {
+			in.Set = append(in.Set, control.Setting{Field: field, Secret: control.Seal(c.Secrets[field].Reveal())})
+			notes = append(notes, fmt.Sprintf("%s: its %s was taken over, and is stored encrypted", c.Name, field))
+		}
+		list, notes = append(list, in), append(notes, c.Notes...)
+	}
+	if len(list) == 0 {
+		return nil, nil, control.Errorf(control.NotFound, "%s has no %s", name, strings.Join(other.only, ", ")).WithHint("without --only it tells all names: pierfs import --from %s %s --dry-run", other.format, name)
+	}
+	return list, notes, nil
+}
+
+// foreignText reads a file, or standard input, up to what is too much for any.
+func (h *hand) foreignText(name string) ([]byte, error) {
+	in := h.in
+	if name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	return io.ReadAll(io.LimitReader(in, foreign.MaxSize+1))
+}
+
+// callerName is who runs this, for programs that log in as their caller.
+func callerName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "nobody"
 }
 
 // archive reads a file, or standard input, as an export. It is opened here, with the caller's rights and not the daemon's.

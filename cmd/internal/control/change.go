@@ -240,6 +240,8 @@ type Imported struct {
 	Name       string          `json:"name"`
 	Definition Sealed          `json:"definition"`
 	Blanks     []conncfg.Blank `json:"blanks,omitempty"`
+	// Set is secrets that another program kept, for the daemon to seal: none of them stands in the definition.
+	Set []Setting `json:"set,omitempty"`
 }
 
 // ImportAnswer is the plan, and what came of it. Nothing is written unless every check is passed.

@@ -59,6 +59,7 @@ type arrival struct {
 	findings []conncfg.Finding
 	blanks   []conncfg.Blank
 	missing  []conncfg.Dependency
+	set      []control.Setting
 }
 
 // imports plans an import, answers each question of the plan, and stores the definitions if none stands against it. They are not
@@ -89,10 +90,22 @@ func (d *Daemon) imports(ctx context.Context, q control.ImportRequest, body io.R
 		return a, nil
 	}
 	for _, in := range arrivals {
-		c.files[conncfg.ConnectionFile(in.as)] = in.text
+		if c.files[conncfg.ConnectionFile(in.as)], err = c.sealed(in); err != nil {
+			return a, err
+		}
 		a.Unresolved = append(a.Unresolved, in.blanks...)
 	}
 	return c.store(ctx, a, arrivals)
+}
+
+// sealed returns the text of a definition with the secrets that came beside it, encrypted with the key of this machine.
+func (c *draft) sealed(in *arrival) ([]byte, error) {
+	changes, err := c.d.settings(in.set, c.o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	text, findings := conncfg.Edit(in.text, changes)
+	return text, c.d.refusal(findings)
 }
 
 // store writes what passed the other checks, unless the definitions as a whole do not.
@@ -130,7 +143,7 @@ func (c *draft) store(ctx context.Context, a control.ImportAnswer, arrivals []*a
 
 // receive makes a definition one of this machine: with its environments mapped, and without what no import brings.
 func (c *draft) receive(in control.Imported, q control.ImportRequest) *arrival {
-	r := &arrival{name: in.Name, as: in.Name, text: []byte(in.Definition.Open())}
+	r := &arrival{name: in.Name, as: in.Name, text: []byte(in.Definition.Open()), set: in.Set}
 	if q.Rename != "" {
 		r.as = q.Rename
 	}
