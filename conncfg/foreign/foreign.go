@@ -208,8 +208,10 @@ func nameFor(was string, taken map[string]bool) string {
 		}
 		return '_'
 	}, was)
-	for strings.Contains(name, "__") {
-		name = strings.ReplaceAll(name, "__", "_")
+	for _, twice := range []string{"__", ".."} {
+		for strings.Contains(name, twice) {
+			name = strings.ReplaceAll(name, twice, twice[:1])
+		}
 	}
 	name = strings.Trim(name, "-._")
 	if name == "" {
