@@ -144,7 +144,7 @@ func remoteFiles(h *hand, ctx context.Context, args []string, typed string) ([]s
 	}
 	dir := path.Dir("/" + strings.TrimPrefix(file, "/") + "x") // of what is typed so far
 	var found []string
-	for f, err := range control.Ls.Call(ctx, h.client(), control.FileRequest{Connection: name, Environment: h.environment, Path: control.Name(dir)}) {
+	for f, err := range control.Ls.Call(ctx, h.client(), control.LsRequest{FileRequest: control.FileRequest{Connection: name, Environment: h.environment, Path: control.Name(dir)}}) {
 		if err != nil {
 			break
 		}

@@ -40,7 +40,7 @@ func TestCompletionsAreLive(t *testing.T) {
 		control.History.Serve(s, func(context.Context, control.HistoryRequest) (control.HistoryAnswer, error) {
 			return control.HistoryAnswer{Revisions: []control.Revision{{Revision: 3}, {Revision: 12}}}, nil
 		})
-		control.Ls.Serve(s, func(_ context.Context, q control.FileRequest, send func(control.File) error) error {
+		control.Ls.Serve(s, func(_ context.Context, q control.LsRequest, send func(control.File) error) error {
 			if q.Connection != "bank" || q.Path != "/in" {
 				return control.Errorf(control.NotFound, "%s: no such directory", q.Path)
 			}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
@@ -24,34 +22,6 @@ func (h *hand) at(arg string) (control.FileRequest, error) {
 		return control.FileRequest{}, usageError{fmt.Errorf("%q names no file of a connection; write NAME:/path", arg)}
 	}
 	return control.FileRequest{Connection: name, Environment: h.environment, Path: control.Name(p)}, nil
-}
-
-func (h *hand) lsCommand() *cobra.Command {
-	return &cobra.Command{Use: "ls NAME[:/path]", Short: "List a directory of the server", Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !strings.Contains(args[0], ":") {
-				args[0] += ":/"
-			}
-			q, err := h.at(args[0])
-			if err != nil {
-				return err
-			}
-			files := []control.File{}
-			for file, err := range control.Ls.Call(cmd.Context(), h.client(), q) {
-				if err != nil {
-					return err
-				}
-				files = append(files, file)
-			}
-			if h.asJSON {
-				return h.json(struct {
-					Path  control.Name   `json:"path"`
-					Files []control.File `json:"files"`
-				}{q.Path, files})
-			}
-			slices.SortFunc(files, func(a, b control.File) int { return strings.Compare(string(a.Name), string(b.Name)) })
-			return h.printFiles(files)
-		}}
 }
 
 func (h *hand) printFiles(files []control.File) error {
@@ -77,7 +47,12 @@ func (h *hand) statCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := control.Stat.Call(cmd.Context(), h.client(), q)
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			f, err := control.Stat.Call(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -92,7 +67,12 @@ func (h *hand) mkdirCommand() *cobra.Command {
 			if q.FileRequest, err = h.at(args[0]); err != nil {
 				return err
 			}
-			f, err := control.Mkdir.Call(cmd.Context(), h.client(), q)
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			f, err := control.Mkdir.Call(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -120,7 +100,12 @@ func (h *hand) rmCommand() *cobra.Command {
 			if q.FileRequest, err = h.at(args[0]); err != nil {
 				return err
 			}
-			d, err := control.Rm.Call(cmd.Context(), h.client(), q)
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			d, err := control.Rm.Call(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -146,7 +131,12 @@ func (h *hand) mvCommand() *cobra.Command {
 				return usageError{fmt.Errorf("mv stays within one connection; between two, get and put the file")}
 			}
 			q.To = to.Path
-			d, err := control.Mv.Call(cmd.Context(), h.client(), q)
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			d, err := control.Mv.Call(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -154,48 +144,6 @@ func (h *hand) mvCommand() *cobra.Command {
 		}}
 	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the new name exists")
 	return cmd
-}
-
-// transferred is what get prints as JSON.
-type transferred struct {
-	control.File
-	Local string `json:"local"`
-	Bytes int64  `json:"bytes"`
-}
-
-func (h *hand) getCommand() *cobra.Command {
-	return &cobra.Command{Use: "get NAME:/path [LOCAL|-]", Short: "Copy a file of the server here; - writes it to standard output", Args: args(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.at(args[0])
-			if err != nil {
-				return err
-			}
-			local := path.Base("/" + string(q.Path))
-			if len(args) == 2 {
-				local = localName(args[1], local)
-			}
-			if local == "/" {
-				return usageError{errors.New("a working directory cannot be got")}
-			}
-			file, body, err := control.Get.Call(cmd.Context(), h.client(), q)
-			if err != nil {
-				return err
-			}
-			defer body.Close()
-			source := h.progress(body, "get "+string(file.Name), file.Size)
-			if local == "-" {
-				_, err := io.Copy(h.out, source)
-				return err
-			}
-			n, err := receive(local, source)
-			if err != nil {
-				return err
-			}
-			if h.asJSON {
-				return h.json(transferred{file, local, n})
-			}
-			return nil
-		}}
 }
 
 // localName follows a directory to the file within it.
@@ -252,46 +200,6 @@ func modeOf(path string) os.FileMode {
 		return info.Mode().Perm()
 	}
 	return 0o666 &^ umask()
-}
-
-func (h *hand) putCommand() *cobra.Command {
-	var q control.PutRequest
-	cmd := &cobra.Command{Use: "put LOCAL|- NAME:/path", Short: "Copy a file to the server; - reads it from standard input", Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.FileRequest, err = h.at(args[1]); err != nil {
-				return err
-			}
-			source, name, size := h.in, "standard input", int64(-1)
-			if args[0] != "-" {
-				file, err := os.Open(args[0])
-				if err != nil {
-					return err
-				}
-				defer file.Close()
-				info, err := file.Stat()
-				if err != nil {
-					return err
-				}
-				if info.IsDir() {
-					return usageError{fmt.Errorf("%s is a directory; cp -r into the mount copies trees", args[0])}
-				}
-				source, name, q.Into, q.Mode = file, args[0], control.Name(filepath.Base(args[0])), uint32(info.Mode().Perm())
-				if info.Mode().IsRegular() {
-					size = info.Size()
-					q.Size = &size
-				}
-			}
-			f, err := control.Put.Call(cmd.Context(), h.client(), q, h.progress(source, "put "+name, size))
-			if err != nil {
-				return err
-			}
-			if h.asJSON {
-				return h.json(f)
-			}
-			return nil
-		}}
-	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the name exists")
-	return cmd
 }
 
 // progress shows a bar while r is read, if a person is there to see it.

@@ -80,15 +80,25 @@ path is the absolute working directory; /~/dir is relative to the login director
 		return help{"A defined connection stays unmounted until `pierfs mount NAME` or the daemon's next start; `pierfs disable NAME` is\nfor good. It is refused with 75 while programs have files open, and while something is owed to the server.",
 			[]string{"pierfs umount partner", "pierfs umount partner --wait", "pierfs umount /mnt/partner --force"}}
 	case "ls":
-		return help{"Without a path it is the working directory.", []string{"pierfs ls partner", "pierfs ls partner:/orders", "pierfs ls /mnt/partner:/orders --json"}}
+		return help{"Without a path it is the working directory. -R lists all below it, a line each as the server tells it. A filter chooses files by their\nnames, capital letters or not, unless --case-sensitive.", []string{"pierfs ls -R partner:/orders", "pierfs ls partner:/in --filter '*.csv' --filter-type WILDCARD --json", "pierfs ls partner", "pierfs ls partner:/orders", "pierfs ls /mnt/partner:/orders --json"}}
 	case "stat":
 		return help{"", []string{"pierfs stat partner:/orders/2026-11.csv"}}
 	case "get":
-		return help{"LOCAL is written beside its place and renamed when all of it is there. Without LOCAL it has the same name here.",
-			[]string{"pierfs get partner:/orders/2026-11.csv", "pierfs get partner:/orders/2026-11.csv /tmp/", "pierfs get partner:/log - | tail"}}
+		return help{`LOCAL is written beside its place and renamed when all of it is there. Without LOCAL it has the same name here. --resume goes on
+with what was cut, if the server's file is still the same. --verify reads both sides again before the file gets its name.
+
+-r brings what a directory holds into the directory LOCAL. What is here with the size and time of the server's is left alone, so the same
+command goes on where it was interrupted. --new-only brings what it has not brought before, for a timer. --output packs all files that fit
+a filter: raw, one behind the other; JSON_BASE64; or ZIP.`,
+			[]string{"pierfs get -r --verify partner:/orders ./orders", "pierfs get --new-only partner:/out ./in --filter .csv --filter-type ENDS_WITH",
+				"pierfs get partner:/big.iso --resume", "pierfs get partner:/out --filter inv -o ZIP invoices.zip", "pierfs get partner:/orders/2026-11.csv", "pierfs get partner:/orders/2026-11.csv /tmp/", "pierfs get partner:/log - | tail"}}
 	case "put":
-		return help{"It returns when the server has the whole file under its name.",
-			[]string{"pierfs put report.csv partner:/inbox/", "date | pierfs put - partner:/inbox/date", "pierfs put -n report.csv partner:/inbox/today.csv"}}
+		return help{`It returns when the server has the whole file under its name. A file that changes while it is read is not sent at all. --verify has
+the server's file read again and compared.
+
+-r brings what the directory LOCAL holds into the directory at the server. What was put before, and is since the same on both sides, is left
+alone: the same command goes on where it was interrupted.`,
+			[]string{"pierfs put -r ./report partner:/inbox/report --verify", "pierfs put report.csv partner:/inbox/", "date | pierfs put - partner:/inbox/date", "pierfs put -n report.csv partner:/inbox/today.csv"}}
 	case "rm":
 		return help{"Links are removed, never followed.", []string{"pierfs rm partner:/old.csv", "pierfs rm -r partner:/old"}}
 	case "mv":

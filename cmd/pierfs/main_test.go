@@ -54,7 +54,7 @@ func (s *stand) hand(in string, args ...string) (status int, out, errOut string)
 func TestNamesFromServersCannotReachTheTerminal(t *testing.T) {
 	evil := "a\x1b]0;owned\x07\n\u202e\u009b31m\x7fb"
 	s := newStand(t, func(s *control.Server) {
-		control.Ls.Serve(s, func(_ context.Context, _ control.FileRequest, send func(control.File) error) error {
+		control.Ls.Serve(s, func(_ context.Context, _ control.LsRequest, send func(control.File) error) error {
 			if err := send(control.File{Name: control.Name(evil), Type: "file"}); err != nil {
 				return err
 			}
@@ -223,8 +223,8 @@ func TestFailuresEndWithTheirStatus(t *testing.T) {
 
 func TestGetReplacesOnlyByTheWhole(t *testing.T) {
 	s := newStand(t, func(s *control.Server) {
-		control.Get.Serve(s, func(_ context.Context, q control.FileRequest, start func(control.File) (io.Writer, error)) error {
-			w, err := start(control.File{Name: q.Path, Size: 6})
+		control.Get.Serve(s, func(_ context.Context, q control.GetRequest, start func(control.Got) (io.Writer, error)) error {
+			w, err := start(control.Got{File: control.File{Name: q.Path, Size: 6}})
 			if err != nil {
 				return err
 			}

@@ -159,19 +159,19 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func TestDownloadTellsFailureBehindTheStream(t *testing.T) {
 	content := bytes.Repeat([]byte("x"), 300_000)
 	c, _ := serve(t, func(s *control.Server) {
-		control.Get.Serve(s, func(_ context.Context, q control.FileRequest, start func(control.File) (io.Writer, error)) error {
+		control.Get.Serve(s, func(_ context.Context, q control.GetRequest, start func(control.Got) (io.Writer, error)) error {
 			switch q.Path {
 			case "absent":
 				return control.Errorf(control.NotFound, "absent")
 			case "panics":
-				w, err := start(control.File{})
+				w, err := start(control.Got{})
 				if err != nil {
 					return err
 				}
 				_, _ = w.Write(content)
 				panic("in the middle")
 			}
-			w, err := start(control.File{Name: q.Path, Size: int64(len(content))})
+			w, err := start(control.Got{File: control.File{Name: q.Path, Size: int64(len(content))}})
 			if err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ func TestDownloadTellsFailureBehindTheStream(t *testing.T) {
 		path control.Name
 		want control.Code
 	}{{"whole", ""}, {"half", control.Failed}, {"panics", control.Internal}, {"absent", control.NotFound}} {
-		file, body, err := control.Get.Call(t.Context(), c, control.FileRequest{Path: test.path})
+		file, body, err := control.Get.Call(t.Context(), c, control.GetRequest{FileRequest: control.FileRequest{Path: test.path}})
 		if err == nil {
 			var got []byte
 			got, err = io.ReadAll(body)
@@ -205,7 +205,7 @@ func TestDownloadTellsFailureBehindTheStream(t *testing.T) {
 
 func TestFeed(t *testing.T) {
 	c, _ := serve(t, func(s *control.Server) {
-		control.Ls.Serve(s, func(_ context.Context, q control.FileRequest, send func(control.File) error) error {
+		control.Ls.Serve(s, func(_ context.Context, q control.LsRequest, send func(control.File) error) error {
 			if q.Path == "empty" {
 				return nil
 			}
@@ -226,7 +226,7 @@ func TestFeed(t *testing.T) {
 		want control.Code
 	}{{"all", 10_000, ""}, {"half", 10_000, control.Failed}, {"empty", 0, ""}} {
 		n, code := 0, control.Code("")
-		for file, err := range control.Ls.Call(t.Context(), c, control.FileRequest{Path: test.path}) {
+		for file, err := range control.Ls.Call(t.Context(), c, control.LsRequest{FileRequest: control.FileRequest{Path: test.path}}) {
 			if err != nil {
 				code = control.CodeOf(err)
 				break

@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"pierfs/conncfg"
@@ -18,9 +19,9 @@ var (
 	Mount    = Verb[MountRequest, MountAnswer]{Name: "mount", Within: 5 * time.Minute}
 	MountURL = Verb[MountURLRequest, MountAnswer]{Name: "mount-url", Within: 5 * time.Minute}
 	Umount   = Verb[UmountRequest, MountAnswer]{Name: "umount", Within: 5 * time.Minute}
-	Ls       = Feed[FileRequest, File]{Name: "ls"}
+	Ls       = Feed[LsRequest, File]{Name: "ls"}
 	Stat     = Verb[FileRequest, File]{Name: "stat"}
-	Get      = Download[FileRequest, File]{Name: "get"}
+	Get      = Download[GetRequest, Got]{Name: "get"}
 	Put      = Upload[PutRequest, File]{Name: "put"}
 	Rm       = Verb[RmRequest, Done]{Name: "rm", Within: time.Hour}
 	Mv       = Verb[MvRequest, Done]{Name: "mv"}
@@ -46,7 +47,7 @@ func All() []Description {
 		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
 		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
 		Queue.Describe(), QueueRetry.Describe(), QueueHold.Describe(), QueueDrop.Describe(), QueueExport.Describe(), Metrics.Describe(),
-		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, append(observing(), changes()...)...)
+		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, slices.Concat(transferring(), observing(), changes())...)
 }
 
 // State is where a connection stands in one environment.
@@ -290,7 +291,8 @@ type FileRequest struct {
 // File is what is known of one file.
 type File struct {
 	Name   Name      `json:"name"`
-	Type   string    `json:"type"` // "file", "directory", "symlink" or "other"
+	Path   *Name     `json:"path,omitempty"` // below the directory that was asked for, where that is told whole
+	Type   string    `json:"type"`           // "file", "directory", "symlink" or "other"
 	Size   int64     `json:"size"`
 	Mode   string    `json:"mode"` // octal, such as "0644"
 	Time   time.Time `json:"modTime,omitzero"`

@@ -55,8 +55,8 @@ func cachedOf(w Want, r cache.Reading) control.Cached {
 }
 
 // cacheDrop drops what is kept of a file, or of all below a directory.
-func (d *Daemon) cacheDrop(_ context.Context, q control.FileRequest) (control.Dropped, error) {
-	p, err := d.find(q)
+func (d *Daemon) cacheDrop(ctx context.Context, q control.FileRequest) (control.Dropped, error) {
+	p, err := d.find(ctx, q)
 	if err != nil {
 		return control.Dropped{}, err
 	}
@@ -68,7 +68,7 @@ const warmingEvery = 100 * time.Millisecond
 
 // cacheWarm fetches a file, or all below a directory, ahead.
 func (d *Daemon) cacheWarm(ctx context.Context, q control.FileRequest, send func(control.Warming) error) error {
-	p, err := d.find(q)
+	p, err := d.find(ctx, q)
 	if err != nil {
 		return err
 	}

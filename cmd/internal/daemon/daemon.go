@@ -17,7 +17,7 @@
 //	              |          v         v
 //	            failed <-- draining <--+ --> unmounted
 //
-// Locks, in the order in which they are taken: Daemon.editing (held over a change of definitions and its apply), Daemon.changing (held over starts and stops, which may last), Daemon.mu,
+// Locks, in the order in which they are taken: loose.mu (held while a tree without a mount is made), Daemon.editing (held over a change of definitions and its apply), Daemon.changing (held over starts and stops, which may last), Daemon.mu,
 // mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only; the locks of the event bus and of the
 // log of deployments are leaves, and neither is taken with mount.mu held.
 package daemon
@@ -92,6 +92,7 @@ type Want struct {
 	Enabled     bool
 	AdHoc       bool
 	Dir         string
+	loose       bool   // file verbs alone use it: see loose
 	Revision    string // changes with the meaning of the definition
 
 	// Resolve looks up everything that is needed to reach the server, secrets included. It is called at every start. The
@@ -127,6 +128,8 @@ type Daemon struct {
 	events       *events.Bus
 	deployments  *deployments.Log // nil if it cannot be kept
 	figures      *metrics.Set
+	loose        loose
+	private      bool // it serves one hand, and mounts nothing
 
 	registry *registry.Registry // nil if it cannot be used
 	editing  sync.Mutex         // one change of definitions at a time
@@ -693,6 +696,7 @@ func (d *Daemon) close() error {
 	defer d.changing.Unlock()
 	all := d.all()
 	d.stopAll(all)
+	d.loose.close()
 	for _, m := range all {
 		if m.want.AdHoc {
 			d.restore(m.want.Dir)

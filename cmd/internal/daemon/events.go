@@ -20,7 +20,7 @@ const keptEvents = 4096
 
 // tellState tells whoever listens that m has come to another state.
 func (m *mount) tellState(before, after control.State, why trouble) {
-	if before == after {
+	if before == after || m.want.loose {
 		return
 	}
 	m.d.events.Publish(control.Event{Kind: control.EventState, Name: m.want.Name, Environment: m.want.Environment, State: after, Before: before,

@@ -34,13 +34,9 @@ func (p place) at(name string) place { return place{p.tree, name, p.called} }
 // told is toldOf for the connection of p.
 func (p place) told(err error) error { return toldOf(p.called, err) }
 
-// find returns what q names. The daemon opens no path of this machine for a client; this is a name at the server.
-func (d *Daemon) find(q control.FileRequest) (place, error) {
-	m, err := d.mountOf(q.Connection, q.Environment)
-	if err != nil {
-		return place{}, err
-	}
-	tree, err := m.use()
+// find returns what q names, good until ctx ends. The daemon opens no path of this machine for a client; this is a name at the server.
+func (d *Daemon) find(ctx context.Context, q control.FileRequest) (place, error) {
+	tree, w, err := d.treeOf(ctx, q.Connection, q.Environment)
 	if err != nil {
 		return place{}, err
 	}
@@ -48,7 +44,7 @@ func (d *Daemon) find(q control.FileRequest) (place, error) {
 	if err := backends.CheckName("find", name); err != nil {
 		return place{}, told(err)
 	}
-	return place{tree, name, d.called(m.want)}, nil
+	return place{tree, name, d.called(w)}, nil
 }
 
 // serverName makes a path of the command line one of the seam: relative to the working directory, clean, and never above it.
@@ -56,38 +52,8 @@ func serverName(p control.Name) string {
 	return strings.TrimPrefix(path.Clean("/"+string(p)), "/")
 }
 
-func (d *Daemon) ls(ctx context.Context, q control.FileRequest, send func(control.File) error) error {
-	p, err := d.find(q)
-	if err != nil {
-		return err
-	}
-	listing, err := p.tree.List(ctx, p.name)
-	if err != nil {
-		return p.told(err)
-	}
-	defer listing.Close()
-	for i := 0; ; i++ {
-		entry, err := listing.At(ctx, i)
-		switch {
-		case err == io.EOF:
-			return nil
-		case i == 0 && errors.Is(err, syscall.ENOTDIR):
-			file, err := p.stat(ctx)
-			if err != nil {
-				return err
-			}
-			return send(file)
-		case err != nil:
-			return p.told(err)
-		}
-		if err := send(fileOf(entry)); err != nil {
-			return err
-		}
-	}
-}
-
 func (d *Daemon) stat(ctx context.Context, q control.FileRequest) (control.File, error) {
-	p, err := d.find(q)
+	p, err := d.find(ctx, q)
 	if err != nil {
 		return control.File{}, err
 	}
@@ -145,8 +111,8 @@ func unixMode(mode os.FileMode) uint32 {
 	return bits
 }
 
-func (d *Daemon) get(ctx context.Context, q control.FileRequest, start func(control.File) (io.Writer, error)) error {
-	p, err := d.find(q)
+func (d *Daemon) get(ctx context.Context, q control.GetRequest, start func(control.Got) (io.Writer, error)) error {
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return err
 	}
@@ -155,32 +121,21 @@ func (d *Daemon) get(ctx context.Context, q control.FileRequest, start func(cont
 		return p.told(err)
 	}
 	defer file.Close(ctx, true) // it was only read
-	w, err := start(fileOf(entry))
+	got := control.Got{File: fileOf(entry)}
+	if q.Was != nil && q.Was.Same(got.Version()) && q.Offset <= got.Size {
+		got.Offset = max(q.Offset, 0)
+	}
+	w, err := start(got)
 	if err != nil {
 		return err
 	}
-	buffer := make([]byte, transferChunk)
-	for off := int64(0); ; {
-		n, err := file.ReadAt(ctx, buffer, off)
-		if n > 0 {
-			if _, err := w.Write(buffer[:n]); err != nil {
-				return control.Errorf(control.Cut, "the hand went away: %v", err)
-			}
-			off += int64(n)
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return p.told(err)
-		}
-	}
+	return p.told(pour(ctx, w, file, got.Offset))
 }
 
 // put gathers the whole stream on this machine before it touches the tree: a hand that is cut in the middle leaves nothing
 // at the server, not even where the server can do no better than to write the name itself.
 func (d *Daemon) put(ctx context.Context, q control.PutRequest, body io.Reader) (control.File, error) {
-	p, err := d.find(q.FileRequest)
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.File{}, err
 	}
@@ -232,7 +187,11 @@ func (p place) into(ctx context.Context, q control.PutRequest) (place, error) {
 
 // gather brings a stream to a file without a name under the state directory, whole or not at all.
 func (d *Daemon) gather(body io.Reader, size *int64) (_ *os.File, err error) {
-	dir := filepath.Join(d.o.Dirs.State, "put")
+	above := d.o.Dirs.State
+	if d.private {
+		above = d.o.Dirs.Runtime
+	}
+	dir := filepath.Join(above, "put")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -250,7 +209,7 @@ func (d *Daemon) gather(body io.Reader, size *int64) (_ *os.File, err error) {
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{file}, body, make([]byte, transferChunk))
 	if errors.Is(err, syscall.ENOSPC) {
-		return nil, control.Errorf(control.NoSpace, "no room under %s to gather the upload", d.o.Dirs.State)
+		return nil, control.Errorf(control.NoSpace, "no room under %s to gather the upload", above)
 	}
 	if err != nil {
 		return nil, err
@@ -283,7 +242,7 @@ func fill(ctx context.Context, file *cache.File, gathered *os.File) error {
 }
 
 func (d *Daemon) rm(ctx context.Context, q control.RmRequest) (control.Done, error) {
-	p, err := d.find(q.FileRequest)
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.Done{}, err
 	}
@@ -348,7 +307,7 @@ func (p place) names(ctx context.Context) ([]string, error) {
 }
 
 func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, error) {
-	p, err := d.find(q.FileRequest)
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.Done{}, err
 	}
@@ -368,7 +327,7 @@ func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, err
 }
 
 func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.File, error) {
-	p, err := d.find(q.FileRequest)
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.File{}, err
 	}

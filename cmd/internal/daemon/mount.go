@@ -375,7 +375,11 @@ func (d *Daemon) namesFile(w Want) string {
 
 // keep returns a directory of one mount alone below the state directory.
 func (d *Daemon) keep(kind string, w Want) string {
-	return filepath.Join(d.o.Dirs.State, kind, d.corner(w))
+	dir := d.o.Dirs.State
+	if d.private {
+		dir = d.o.Dirs.Runtime
+	}
+	return filepath.Join(dir, kind, d.corner(w))
 }
 
 // corner is a mount's own relative path below the directories of the daemon. No name in it can leave it: conncfg allows
@@ -383,6 +387,9 @@ func (d *Daemon) keep(kind string, w Want) string {
 func (d *Daemon) corner(w Want) string {
 	if w.AdHoc {
 		return filepath.Join("adhoc", url.PathEscape(w.Dir))
+	}
+	if w.loose {
+		return filepath.Join("loose", w.Environment, w.Name)
 	}
 	return filepath.Join("env", w.Environment, w.Name)
 }

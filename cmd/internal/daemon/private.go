@@ -25,6 +25,7 @@ func (d *Daemon) RunPrivate(ctx context.Context) error {
 	close(d.planned)
 	server := control.NewServer(d.log)
 	d.servePrivate(server)
+	defer d.loose.close()
 	d.o.Notify("READY=1")
 	err = server.Run(ctx, listener, clearWithin)
 	if errors.Is(err, context.Canceled) {
@@ -36,4 +37,5 @@ func (d *Daemon) RunPrivate(ctx context.Context) error {
 // servePrivate gives the verbs their handlers that work without a single mount.
 func (d *Daemon) servePrivate(s *control.Server) {
 	control.Test.Serve(s, d.test)
+	d.serveLoose(s)
 }

@@ -41,13 +41,7 @@ func (d *Daemon) serve(s *control.Server) {
 	control.MountURL.Serve(s, d.mountURL)
 	control.Umount.Serve(s, d.umount)
 	control.Trust.Serve(s, d.trust)
-	control.Ls.Serve(s, d.ls)
-	control.Stat.Serve(s, d.stat)
-	control.Get.Serve(s, d.get)
-	control.Put.Serve(s, d.put)
-	control.Rm.Serve(s, d.rm)
-	control.Mv.Serve(s, d.mv)
-	control.Mkdir.Serve(s, d.mkdir)
+	d.serveFiles(s)
 	control.Queue.Serve(s, d.queue)
 	control.QueueRetry.Serve(s, d.queueRetry)
 	control.QueueHold.Serve(s, d.queueHold)
@@ -61,6 +55,19 @@ func (d *Daemon) serve(s *control.Server) {
 	control.Deployments.Serve(s, d.tellDeployments)
 	control.Watch.Serve(s, d.tellStatus)
 	d.serveChanges(s)
+}
+
+// serveFiles gives the verbs their handlers that need the tree of a connection and no mount.
+func (d *Daemon) serveFiles(s *control.Server) {
+	control.Ls.Serve(s, d.ls)
+	control.Stat.Serve(s, d.stat)
+	control.Get.Serve(s, d.get)
+	control.Sum.Serve(s, d.sum)
+	control.Put.Serve(s, d.put)
+	control.Rm.Serve(s, d.rm)
+	control.Mv.Serve(s, d.mv)
+	control.Mkdir.Serve(s, d.mkdir)
+	control.Symlink.Serve(s, d.symlink)
 }
 
 // connections returns everything that is defined in an active environment or mounted.

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pierfs/cmd/internal/control"
+	"pierfs/cmd/internal/terminal"
+	"pierfs/cmd/internal/transfer"
+)
+
+// transferred is what get prints as JSON.
+type transferred struct {
+	control.File
+	Local string `json:"local"`
+	Bytes int64  `json:"bytes"`
+}
+
+// moved is what get and put print as JSON of a whole directory.
+type moved struct {
+	Path  control.Name `json:"path"`
+	Local string       `json:"local"`
+	transfer.Totals
+}
+
+// treeFlags are the flags of get and put that are about whole directories.
+type treeFlags struct {
+	recursive, verify, resume, noLinks, newOnly bool
+	workers                                     int
+	state, format                               string
+}
+
+func (f *treeFlags) add(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.BoolVarP(&f.recursive, "recursive", "r", false, "a directory and all below it; what is done already is left alone")
+	set.BoolVar(&f.verify, "verify", false, "read both sides again and compare their SHA-256")
+	set.IntVarP(&f.workers, "jobs", "j", 4, "with -r: how many files at a time")
+	set.BoolVar(&f.noLinks, "no-links", false, "with -r: leave symbolic links out")
+	set.StringVar(&f.state, "state", "", "where it is remembered what is done; in the state directory of the user without it")
+}
+
+// ledger opens what remembers what was done.
+func (h *hand) ledger(kind string, f treeFlags, remote control.FileRequest, local string) (*transfer.Ledger, error) {
+	name := f.state
+	if name == "" {
+		local, err := filepath.Abs(local)
+		if err != nil {
+			return nil, err
+		}
+		name = transfer.LedgerName(h.dirs.State, kind, remote, local)
+	}
+	return transfer.OpenLedger(name)
+}
+
+func (h *hand) getCommand() *cobra.Command {
+	var flags treeFlags
+	var filters filterFlags
+	cmd := &cobra.Command{Use: "get NAME:/path [LOCAL|-]", Short: "Copy a file or a directory of the server here; - writes it to standard output", Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := h.at(args[0])
+			if err != nil {
+				return err
+			}
+			filter, err := filters.read()
+			if err != nil {
+				return err
+			}
+			base := path.Base("/" + string(q.Path))
+			local := base
+			if len(args) == 2 {
+				local = args[1]
+			}
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			o := transfer.Options{Client: c, Remote: q, Local: local, Verify: flags.verify, Workers: flags.workers, Filter: filter, First: filters.first,
+				NewOnly: flags.newOnly, NoLinks: flags.noLinks, Mask: umask()}
+			switch {
+			case flags.format != "":
+				return h.getPacked(cmd.Context(), o, flags, len(args) == 2)
+			case flags.recursive || flags.newOnly || !filter.IsZero():
+				if local == "/" || local == "-" {
+					return usageError{errors.New("say into which directory: pierfs get -r NAME:/path LOCAL")}
+				}
+				return h.getTree(cmd.Context(), o, flags)
+			case local == "/":
+				return usageError{errors.New("a working directory is got with -r: pierfs get -r NAME:/ LOCAL")}
+			}
+			if len(args) == 2 {
+				o.Local = localName(local, base)
+			}
+			return h.getOne(cmd.Context(), o, flags)
+		}}
+	flags.add(cmd)
+	filters.add(cmd)
+	cmd.Flags().BoolVar(&flags.resume, "resume", false, "go on with what was cut, and keep what is cut for the next time")
+	cmd.Flags().BoolVar(&flags.newOnly, "new-only", false, "only files that this command has not got before, here or elsewhere since: it remembers them")
+	cmd.Flags().StringVarP(&flags.format, "output", "o", "", "raw, JSON_BASE64 or ZIP: all files that fit, as one value")
+	return cmd
+}
+
+// getOne brings one file here.
+func (h *hand) getOne(ctx context.Context, o transfer.Options, flags treeFlags) error {
+	bar := func(r io.Reader, got control.Got) io.Reader {
+		return h.progress(r, "get "+string(got.Name), got.Size-got.Offset)
+	}
+	if info, err := os.Stat(o.Local); (flags.resume || flags.verify) && o.Local != "-" && (err != nil || info.Mode().IsRegular()) {
+		if real, err := filepath.EvalSymlinks(o.Local); err == nil {
+			o.Local = real // a link stays one
+		}
+		got, err := transfer.GetFile(ctx, o, bar)
+		if err != nil {
+			return h.cutOff(ctx, err, "what came is kept: the same command with --resume goes on with it")
+		}
+		return h.gotten(got.File, o.Local, got.Size-got.Offset)
+	}
+	got, body, err := control.Get.Call(ctx, o.Client, control.GetRequest{FileRequest: o.Remote})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	source := bar(body, got)
+	if o.Local == "-" {
+		_, err := io.Copy(h.out, source)
+		return err
+	}
+	n, err := receive(o.Local, source)
+	if err != nil {
+		return h.cutOff(ctx, err, "nothing was changed here; with --resume what came is kept, and the next try goes on")
+	}
+	return h.gotten(got.File, o.Local, n)
+}
+
+func (h *hand) gotten(f control.File, local string, n int64) error {
+	if h.asJSON {
+		return h.json(transferred{f, local, n})
+	}
+	return nil
+}
+
+// cutOff adds to the end of an interrupted transfer what is done and how to go on.
+func (h *hand) cutOff(ctx context.Context, err error, goOn string) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return control.Errorf(control.Cut, "interrupted").WithHint("%s", goOn)
+}
+
+func (h *hand) getTree(ctx context.Context, o transfer.Options, flags treeFlags) (err error) {
+	if flags.newOnly {
+		if o.Done, err = h.ledger("get", flags, o.Remote, o.Local); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, o.Done.Close()) }()
+	}
+	show, end := h.warming("get " + string(o.Remote.Path))
+	o.Show = func(t transfer.Totals) { show(asWarming(t)) }
+	totals, err := transfer.GetTree(ctx, o)
+	end()
+	return h.movedTree(ctx, o, totals, err)
+}
+
+// asWarming is t as the bar takes it.
+func asWarming(t transfer.Totals) control.Warming {
+	return control.Warming{FoundFiles: t.FoundFiles, FoundBytes: t.FoundBytes, Files: t.Files, Bytes: t.Bytes}
+}
+
+// movedTree tells what became of a whole directory.
+func (h *hand) movedTree(ctx context.Context, o transfer.Options, t transfer.Totals, err error) error {
+	if ctx.Err() != nil {
+		err = h.cutOff(ctx, err, fmt.Sprintf("%s done, %s; the same command goes on with the rest", counted(t.Files, "1 file is", "files are"), inBytes(t.Bytes)))
+	}
+	if err != nil {
+		return err
+	}
+	if h.asJSON {
+		err = h.json(moved{o.Remote.Path, o.Local, t})
+	} else {
+		err = h.printMoved(t)
+	}
+	if err == nil && t.Failed > 0 {
+		return silent{t.Failures[0].Error.Code}
+	}
+	return err
+}
+
+func (h *hand) printMoved(t transfer.Totals) error {
+	parts := []string{counted(t.Files, "1 file", "files"), inBytes(t.Bytes), counted(t.Dirs, "1 directory", "directories")}
+	if t.Links > 0 {
+		parts = append(parts, counted(t.Links, "1 link", "links"))
+	}
+	if t.Here > 0 {
+		parts = append(parts, strconv.Itoa(t.Here)+" done before")
+	}
+	if t.Verified > 0 {
+		parts = append(parts, strconv.Itoa(t.Verified)+" verified")
+	}
+	for _, f := range t.Failures {
+		fmt.Fprintf(h.err, "pierfs: %s: %s\n", terminal.Quote(string(f.Path)), terminal.Quote(f.Error.Text))
+		h.wayOut(h.err, nil, f.Error.Hint)
+	}
+	if t.Failed > 0 {
+		fmt.Fprintf(h.err, "pierfs: %s; the same command tries them again\n", counted(t.Failed, "1 has failed", "have failed"))
+	}
+	_, err := fmt.Fprintln(h.out, strings.Join(parts, ", "))
+	return err
+}
+
+func (h *hand) putCommand() *cobra.Command {
+	var q control.PutRequest
+	var flags treeFlags
+	cmd := &cobra.Command{Use: "put LOCAL|- NAME:/path", Short: "Copy a file or a directory to the server; - reads a file from standard input", Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.at(args[1]); err != nil {
+				return err
+			}
+			c, done, err := h.served(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			if flags.recursive {
+				if q.NoReplace {
+					return usageError{errors.New("--no-clobber is for one file, and -r for a directory")}
+				}
+				o := transfer.Options{Client: c, Remote: q.FileRequest, Local: args[0], Verify: flags.verify, Workers: flags.workers, NoLinks: flags.noLinks}
+				return h.putTree(cmd.Context(), o, flags)
+			}
+			return h.putOne(cmd.Context(), c, q, args[0], flags)
+		}}
+	flags.add(cmd)
+	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the name exists")
+	return cmd
+}
+
+func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutRequest, local string, flags treeFlags) error {
+	if local == "-" {
+		if flags.verify {
+			return usageError{errors.New("what standard input had cannot be read again: put a file, and --verify it")}
+		}
+		f, err := control.Put.Call(ctx, c, q, h.progress(h.in, "put standard input", -1))
+		if err != nil {
+			return h.cutOff(ctx, err, "nothing was changed at the server")
+		}
+		return h.putDone(f)
+	}
+	file, err := os.Open(local)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil {
+		return err
+	} else if info.IsDir() {
+		return usageError{fmt.Errorf("%s is a directory; -r puts directories", local)}
+	}
+	q.Into = control.Name(filepath.Base(local))
+	f, sum, err := transfer.Put(ctx, c, q, file, func(r io.Reader, size int64) io.Reader { return h.progress(r, "put "+local, size) })
+	if err != nil {
+		return h.cutOff(ctx, err, "the server has what it had before, unless the file had just got its name; the same command begins anew")
+	}
+	if flags.verify {
+		at := q.FileRequest
+		if path.Base("/"+string(at.Path)) != string(f.Name) { // it went into a directory
+			at.Path += control.Name("/" + f.Name)
+		}
+		if err := transfer.Compare(ctx, c, at, sum); err != nil {
+			return err
+		}
+	}
+	return h.putDone(f)
+}
+
+func (h *hand) putDone(f control.File) error {
+	if h.asJSON {
+		return h.json(f)
+	}
+	return nil
+}
+
+func (h *hand) putTree(ctx context.Context, o transfer.Options, flags treeFlags) (err error) {
+	if info, err := os.Stat(o.Local); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return usageError{fmt.Errorf("%s is no directory; without -r files are put", o.Local)}
+	}
+	if o.Done, err = h.ledger("put", flags, o.Remote, o.Local); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Done.Close()) }()
+	show, end := h.warming("put " + o.Local)
+	o.Show = func(t transfer.Totals) { show(asWarming(t)) }
+	totals, err := transfer.PutTree(ctx, o)
+	end()
+	return h.movedTree(ctx, o, totals, err)
+}

@@ -1,0 +1,422 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pierfs/integration/daemon"
+	"pierfs/integration/process"
+	"pierfs/integration/servers"
+)
+
+// treeTold is what get and put say of a whole directory.
+type treeTold struct {
+	Files, Here, Links, Verified, Failed, Directories int
+	Bytes                                             int64
+	Failures                                          []struct{ Path, Error any }
+}
+
+// fresh is a definition that sees what others do at once.
+var fresh = daemon.Fields{"metadataTTL": 0}
+
+// listedFile is a file as ls tells it; names that are no text are objects.
+type listedFile struct{ Name, Path any }
+
+// ownHand runs pierfs in a directory of its own, with a state directory of its own.
+type ownHand struct {
+	t     *testing.T
+	d     *daemon.Daemon
+	local string
+	env   []string
+	more  []string // arguments behind all others
+}
+
+func newHand(t *testing.T, d *daemon.Daemon) *ownHand {
+	t.Helper()
+	return &ownHand{t: t, d: d, local: t.TempDir(), env: []string{"STATE_DIRECTORY=" + t.TempDir()}}
+}
+
+func (h *ownHand) run(want int, args ...string) daemon.Result {
+	h.t.Helper()
+	r := h.d.PierfsWith(h.t, daemon.Call{Dir: h.local, Env: h.env}, append(args, h.more...)...)
+	if r.Status != want {
+		h.t.Errorf("pierfs %s: exit %d, want %d\n%s%s", strings.Join(args, " "), r.Status, want, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// tree runs get or put of a directory.
+func (h *ownHand) tree(want int, args ...string) (told treeTold) {
+	h.t.Helper()
+	r := h.run(want, append(args, "--json")...)
+	if err := json.Unmarshal([]byte(r.Stdout), &told); err != nil {
+		h.t.Errorf("pierfs %s says %q: %v", strings.Join(args, " "), r.Stdout, err)
+	}
+	return told
+}
+
+// wantSame wants two trees to hold the same names, contents and links.
+func wantSame(t *testing.T, a, b string) {
+	t.Helper()
+	if out, err := exec.Command("diff", "-r", "--no-dereference", a, b).CombinedOutput(); err != nil {
+		t.Errorf("the trees differ: %v\n%s", err, out)
+	}
+}
+
+// makeTree makes one with all that a name may be.
+func makeTree(t *testing.T, dir string, links bool) (files int) {
+	t.Helper()
+	for name, content := range map[string]string{
+		"plain": "1", "-r": "2", "two words": "3", "line\nfeed": "4", "Grüße": "5", "empty": "", "sub/deep/er/f": "6", "sub/.hidden": "7", `quote"'$(x)`: "8",
+		"big": string(random(1, 3<<20)),
+	} {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files++
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "nothing/in it"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if !links {
+		return files
+	}
+	if err := os.WriteFile(filepath.Join(dir, "\xff\xfe no text"), []byte("9"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("sub/deep", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	return files + 1
+}
+
+// TestTreesTravel: whole directories there and back, with odd names, empty directories and links; what is done is not done again, and what has
+// changed on either side is. Rows 63, 64, 117, 123 and 127 to 130.
+func TestTreesTravel(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"sshd", "vsftpd"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			links := kind == "sshd"
+			var s *stage
+			if links {
+				s = newStage(t, servers.SSHOptions{}, fresh)
+			} else {
+				s = newFTPStage(t, servers.FTPOptions{}, fresh)
+			}
+			h := newHand(t, s.daemon)
+			from := filepath.Join(h.local, "from")
+			files := makeTree(t, from, links)
+			at := connection + ":/in/tree"
+			if told := h.tree(0, "put", "-r", "--verify", "from", at); told.Files != files || told.Verified != files || told.Here != 0 || told.Failed != 0 {
+				t.Errorf("put -r says %+v; want %d files, all verified", told, files)
+			}
+			wantSame(t, from, filepath.Join(s.behind, "in/tree"))
+			if told := h.tree(0, "put", "-r", "from", at); told.Here != files || told.Files != files {
+				t.Errorf("put -r of the same says %+v; want all %d to be there", told, files)
+			}
+			if err := os.WriteFile(filepath.Join(from, "plain"), []byte("another one"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(s.behind, "in/tree/sub/.hidden"), []byte("somebody else's"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if told := h.tree(0, "put", "-r", "from", at); told.Here != files-2 {
+				t.Errorf("put -r after a change on either side says %+v; want %d to be left alone", told, files-2)
+			}
+			wantSame(t, from, filepath.Join(s.behind, "in/tree"))
+
+			if told := h.tree(0, "get", "-r", "--verify", at, "to"); told.Files != files || told.Verified != files || told.Failed != 0 {
+				t.Errorf("get -r says %+v; want %d files", told, files)
+			}
+			wantSame(t, from, filepath.Join(h.local, "to"))
+			if told := h.tree(0, "get", "-r", at, "to"); told.Here != files {
+				t.Errorf("get -r of the same says %+v; want all %d to be here", told, files)
+			}
+			if err := os.WriteFile(filepath.Join(h.local, "to/plain"), []byte("damaged ???"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if told := h.tree(0, "get", "-r", at, "to"); told.Here != files-1 {
+				t.Errorf("get -r where one file is another says %+v; want it alone to be got", told)
+			}
+			wantSame(t, from, filepath.Join(h.local, "to"))
+
+			var listed struct {
+				Count int
+				Files []listedFile
+			}
+			if err := json.Unmarshal([]byte(h.run(0, "ls", "-R", at, "--json").Stdout), &listed); err != nil {
+				t.Fatal(err)
+			}
+			var paths []string
+			for _, f := range listed.Files {
+				paths = append(paths, fmt.Sprint(f.Path))
+			}
+			if listed.Count != len(paths) || !slices.Contains(paths, "sub/deep/er/f") || !slices.Contains(paths, "nothing/in it") || !slices.Contains(paths, "line\nfeed") {
+				t.Errorf("ls -R tells %q", paths)
+			}
+			if told := h.run(0, "ls", "-R", at).Stdout; strings.Contains(told, "line\nfeed") || !strings.Contains(told, "sub/deep/er/f") {
+				t.Errorf("ls -R prints %q", told)
+			}
+			h.run(0, "mkdir", "-p", connection+":/done/2026")
+			h.run(0, "mv", at+"/sub", connection+":/done/2026/")
+			h.run(0, "mv", at+"/big", connection+":/done/big.1")
+			has(t, filepath.Join(s.behind, "done/2026/sub/deep/er/f"), []byte("6"))
+			if r := h.run(0, "stat", connection+":/done/big.1", "--json"); !strings.Contains(r.Stdout, `"size":3145728`) {
+				t.Errorf("stat of a file that was moved across directories: %s", r.Stdout)
+			}
+			h.run(0, "rm", "-r", connection+":/in")
+			if _, err := os.Lstat(filepath.Join(s.behind, "in")); !os.IsNotExist(err) {
+				t.Errorf("rm -r leaves something: %v", err)
+			}
+		})
+	}
+}
+
+// TestFiltersChooseFiles: rows 65 and 66.
+func TestFiltersChooseFiles(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{}, nil)
+	h := newHand(t, s.daemon)
+	for name, size := range map[string]int{"Invoice-1.csv": 10, "invoice-2.CSV": 20, "invoice-3.pdf": 3000, "notes.csv": 5} {
+		if err := os.WriteFile(filepath.Join(s.behind, name), random(size, size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(s.behind, "invoices"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"Invoice-1.csv invoice-2.CSV invoice-3.pdf", []string{"--filter", "INVOICE"}},
+		{"invoice-2.CSV invoice-3.pdf", []string{"--filter", "invoice", "--case-sensitive"}},
+		{"Invoice-1.csv invoice-2.CSV notes.csv", []string{"--filter", ".csv", "--filter-type", "ENDS_WITH"}},
+		{"notes.csv", []string{"--filter", "NOTES.CSV", "--filter-type", "exact-match"}},
+		{"Invoice-1.csv invoice-2.CSV invoice-3.pdf", []string{"--filter", "voice", "--filter-type", "CONTAINS"}},
+		{"Invoice-1.csv invoice-2.CSV", []string{"--filter", "inv*-?.csv", "--filter-type", "WILDCARD"}},
+		{"Invoice-1.csv invoice-2.CSV", []string{"--filter", "inv", "--max-file-size-kb", "1"}},
+		{"", []string{"--filter", "absent"}},
+	} {
+		var listed struct {
+			Count   int
+			Message string
+			Files   []listedFile
+		}
+		if err := json.Unmarshal([]byte(h.run(0, append([]string{"ls", connection, "--json"}, test.args...)...).Stdout), &listed); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, f := range listed.Files {
+			names = append(names, fmt.Sprint(f.Name))
+		}
+		slices.Sort(names)
+		if got := strings.Join(names, " "); got != test.want || listed.Count != len(names) || listed.Message == "" {
+			t.Errorf("ls %q gives %q, count %d, %q; want %q", test.args, got, listed.Count, listed.Message, test.want)
+		}
+	}
+	if n := strings.Count(h.run(0, "ls", connection, "--filter", "inv", "--first-match").Stdout, "\n"); n != 1 {
+		t.Errorf("--first-match gives %d", n)
+	}
+	h.run(64, "ls", connection, "--filter", "x", "--filter-type", "SOUNDS_LIKE")
+	var packed struct {
+		Count int
+		Files []struct {
+			Name    string
+			Content []byte
+		}
+	}
+	if err := json.Unmarshal([]byte(h.run(0, "get", connection+":/", "--filter", "inv", "-o", "JSON_BASE64").Stdout), &packed); err != nil {
+		t.Fatal(err)
+	}
+	if packed.Count != 3 || len(packed.Files) != 3 {
+		t.Errorf("JSON_BASE64 has %d files", packed.Count)
+	}
+	for _, f := range packed.Files {
+		has(t, filepath.Join(s.behind, f.Name), f.Content)
+	}
+	if told := h.run(0, "get", connection+":/", "--filter", "absent", "-o", "JSON_BASE64").Stdout; !strings.Contains(told, `"count":0`) {
+		t.Errorf("JSON_BASE64 of nothing is %q", told)
+	}
+	h.run(0, "get", connection+":/", "--filter", "inv", "-o", "ZIP", "all.zip")
+	if out, err := exec.Command("unzip", "-t", filepath.Join(h.local, "all.zip")).CombinedOutput(); err != nil || !strings.Contains(string(out), "invoice-2.CSV") {
+		t.Errorf("the ZIP: %v\n%s", err, out)
+	}
+	h.run(66, "get", connection+":/", "--filter", "absent", "-o", "ZIP", "none.zip")
+	if _, err := os.Stat(filepath.Join(h.local, "none.zip")); !os.IsNotExist(err) {
+		t.Errorf("a ZIP of nothing: %v", err)
+	}
+	if told := h.tree(0, "get", connection+":/", "csv", "--filter", ".csv", "--filter-type", "ENDS_WITH"); told.Files != 3 {
+		t.Errorf("get with a filter says %+v", told)
+	}
+}
+
+// TestNewFilesAreGotOnce: what a nightly timer calls. Row 68.
+func TestNewFilesAreGotOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{}, fresh)
+	h := newHand(t, s.daemon)
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(s.behind, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(want int) {
+		t.Helper()
+		if told := h.tree(0, "get", "--new-only", connection+":/", "in"); told.Files != want || told.Failed != 0 {
+			t.Errorf("get --new-only says %+v; want %d files", told, want)
+		}
+	}
+	write("a", "1")
+	write("b", "2")
+	get(2)
+	if err := os.RemoveAll(filepath.Join(h.local, "in", "a")); err != nil { // whoever works on it has taken it away
+		t.Fatal(err)
+	}
+	get(0)
+	write("c", "3")
+	write("b", "changed")
+	if err := os.Chtimes(filepath.Join(s.behind, "b"), time.Now(), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	get(2)
+	has(t, filepath.Join(h.local, "in", "b"), []byte("changed"))
+	if _, err := os.Stat(filepath.Join(h.local, "in", "a")); !os.IsNotExist(err) {
+		t.Errorf("what was taken away is there again: %v", err)
+	}
+}
+
+// TestGetGoesOn: a transfer that was interrupted says how to go on, goes on where it was, and never makes one file of two versions. Rows 66
+// and 75.
+func TestGetGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{}, daemon.Fields{"rateLimit": "4MiB", "metadataTTL": 0})
+	h := newHand(t, s.daemon)
+	const size = 6 << 20
+	old := time.Now().Add(-time.Hour).Truncate(time.Second)
+	behind := filepath.Join(s.behind, "big")
+	write := func(content []byte, at time.Time) {
+		t.Helper()
+		if err := os.WriteFile(behind, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(behind, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	interrupt := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(binaries(t), "pierfs"), append(args, "--runtime-dir", s.daemon.RuntimeDir)...)
+		cmd.Dir, cmd.Env = h.local, append(os.Environ(), h.env...)
+		p := process.Start(t, cmd)
+		deadline := time.Now().Add(process.Patience)
+		for part := 0; part < 1<<20; { // until something of it is here
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing comes\n%s", p.Log)
+			}
+			time.Sleep(10 * time.Millisecond)
+			found, _ := filepath.Glob(filepath.Join(h.local, args[len(args)-1], ".pierfs-*.part"))
+			beside, _ := filepath.Glob(filepath.Join(h.local, ".pierfs-*.part"))
+			for _, name := range append(found, beside...) {
+				if info, err := os.Stat(name); err == nil {
+					part = int(info.Size())
+				}
+			}
+		}
+		p.Signal(syscall.SIGINT)
+		if status := p.Wait(t, process.Patience); status != 74 {
+			t.Errorf("an interrupted get ends with %d\n%s", status, p.Log)
+		}
+		return p.Log.String()
+	}
+	first := random(1, size)
+	write(first, old)
+	if told := interrupt("get", "--resume", connection+":/big", "big"); !strings.Contains(told, "--resume goes on") {
+		t.Errorf("an interrupted get says %q", told)
+	}
+	if _, err := os.Stat(filepath.Join(h.local, "big")); !os.IsNotExist(err) {
+		t.Errorf("a part has the name: %v", err)
+	}
+	var got struct{ Bytes int64 }
+	if err := json.Unmarshal([]byte(h.run(0, "get", "--resume", "--verify", connection+":/big", "big", "--json").Stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Bytes == 0 || got.Bytes > size-1<<20 {
+		t.Errorf("the second get moved %d bytes of %d", got.Bytes, size)
+	}
+	has(t, filepath.Join(h.local, "big"), first)
+
+	second := random(2, size)
+	if told := interrupt("get", "-r", connection+":/", "tree"); !strings.Contains(told, "goes on with the rest") {
+		t.Errorf("an interrupted get -r says %q", told)
+	}
+	write(second, old.Add(time.Minute))
+	if told := h.tree(0, "get", "-r", connection+":/", "tree"); told.Files != 1 || told.Failed != 0 {
+		t.Errorf("get -r of a file that has changed since says %+v", told)
+	}
+	has(t, filepath.Join(h.local, "tree", "big"), second)
+}
+
+// TestFilesWithoutADaemon: file verbs work where no daemon runs and nothing can be mounted, and leave nothing running; and with a daemon whose
+// connection was unmounted by hand.
+func TestFilesWithoutADaemon(t *testing.T) {
+	t.Parallel()
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	d := newDaemon(t)
+	d.Define(t, connection, daemon.To(t, server, nil))
+	d.Define(t, "off", daemon.To(t, server, daemon.Fields{"enabled": false}))
+	h := newHand(t, d)
+	work := func(round string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(h.local, "f"), []byte(round), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.run(0, "put", "--verify", "f", connection+":/"+round+"/")
+		has(t, filepath.Join(server.Dir, round, "f"), []byte(round))
+		h.run(0, "get", connection+":/"+round+"/f", "back")
+		has(t, filepath.Join(h.local, "back"), []byte(round))
+		if told := h.run(0, "ls", "-R", connection).Stdout; !strings.Contains(told, round+"/f") {
+			t.Errorf("ls -R tells %q", told)
+		}
+		h.run(0, "mv", connection+":/"+round+"/f", connection+":/moved-"+round)
+		h.run(0, "rm", "-r", connection+":/"+round)
+		h.run(69, "ls", "off")
+	}
+	for _, round := range []string{"private", "unmounted"} {
+		if err := os.Mkdir(filepath.Join(server.Dir, round), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("chown", "-R", "--reference", server.Dir, server.Dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.more = []string{"--config-dir", d.ConfigDir}
+	work("private")
+	h.more = nil
+	if pids := pidsOf(t, d.Dir); len(pids) > 0 {
+		t.Errorf("processes %v are left of a hand's own daemon", pids)
+	}
+	d.Start(t)
+	d.AwaitState(t, connection, "ready", process.Patience)
+	h.run(0, "umount", connection)
+	work("unmounted")
+	h.run(0, "mount", connection)
+	d.AwaitState(t, connection, "ready", process.Patience)
+	if told := h.run(0, "ls", connection).Stdout; !strings.Contains(told, "moved-unmounted") {
+		t.Errorf("ls of the mounted connection tells %q", told)
+	}
+}
