@@ -87,7 +87,8 @@ func (d *Daemon) tellEvents(ctx context.Context, q control.EventsRequest, send f
 				return err
 			}
 		}
-		if e.Name != "" && !wanted(e.Name, e.Environment) || e.Time.Before(q.Since) {
+		ofDaemon := e.Name == "" && (q.Name == "" || e.Kind == control.EventLost || e.Kind == control.EventStopping)
+		if !ofDaemon && !wanted(e.Name, e.Environment) || e.Time.Before(q.Since) {
 			continue
 		}
 		if err := send(e); err != nil {
