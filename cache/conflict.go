@@ -140,27 +140,30 @@ func (f *File) lostTo(j *job, d *debt) error {
 	defer f.owing.sealing.give()
 	t.conflicts.Add(1)
 	t.log.Error("a conflict: somebody else changed the file meanwhile, and both are kept", "name", j.name, "ours", j.beside)
-	t.detach(f)
 	f.mu.Lock()
 	f.owing.paying, f.owing.stop = nil, nil
+	last := f.owing.debt
+	f.mu.Unlock()
+	if last != d { // written since: that has no place either
+		if _, err := f.keepOwed(last, changedElsewhere); err != nil {
+			return err
+		}
+	}
+	ended := t.end(last.seq) // before another content may come to be owed to the name
+	t.detach(f)
+	f.mu.Lock()
 	f.sentIsKnown()
-	newer := f.owing.debt
 	f.owing.debt = nil
-	if newer == d && f.change == d.change {
+	if last == d && f.change == d.change {
 		f.published = f.change // nothing is left to be sent
 	}
 	f.mu.Unlock()
 	t.attrs.Forget(j.name)
 	t.attrs.Forget(j.beside)
 	t.kept.touched(parent(j.name))
-	if newer != d { // written since: that has no place either
-		if _, err := f.keepOwed(newer, changedElsewhere); err != nil {
-			return err
-		}
-		f.isOver(newer)
-		return nil
+	if ended {
+		f.letGo(last)
 	}
-	f.isOver(d)
 	return nil
 }
 

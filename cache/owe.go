@@ -58,14 +58,15 @@ type ledger struct {
 	changes      *changes
 	holders      holders
 	stagingNames namesSync
-	unwritten    []uint64 // entries that are over, of which the journal does not know; guarded by holders.mu
+	unread       map[uint64]error // entries of a former daemon whose content cannot be read now, and why; not changed after New
+	unwritten    []uint64         // entries that are over, of which the journal does not know; guarded by holders.mu
 	conflicts    atomic.Int64
 	room         *spool.Room // that staging files take; nil for no bound
 	hook         func(string)
 }
 
 func newLedger(o Options) *ledger {
-	l := &ledger{queue: newQueue(), changes: newChanges(), holders: newHolders(), stagingNames: namesSync{turn: newTurn()}, room: spool.NewRoom(o.StagingLimit), hook: o.Hook}
+	l := &ledger{unread: map[uint64]error{}, queue: newQueue(), changes: newChanges(), holders: newHolders(), stagingNames: namesSync{turn: newTurn()}, room: spool.NewRoom(o.StagingLimit), hook: o.Hook}
 	if l.hook == nil {
 		l.hook = func(string) {}
 	}

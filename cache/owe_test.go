@@ -126,13 +126,18 @@ func (w *world) shows(name, content string) {
 // nextDaemon closes the tree, as a daemon that is stopped, and makes another on the same directories.
 func (w *world) nextDaemon() error {
 	w.Helper()
+	err := w.stop()
+	w.next()
+	return err
+}
+
+// stop closes the tree while the server takes nothing.
+func (w *world) stop() error {
 	ctx, cancel := context.WithCancel(w.Context())
 	cancel()
 	w.server.SetFault(func(context.Context, string, string) error { return syscall.EDQUOT })
-	err := w.tree.Close(ctx)
-	w.server.SetFault(nil)
-	w.next()
-	return err
+	defer w.server.SetFault(nil)
+	return w.tree.Close(ctx)
 }
 
 // next makes the tree of another daemon, whose end does not end the server.

@@ -64,6 +64,8 @@ func (t *Tree) Queue() []Due {
 			}
 		} else if t.isForeign(e) {
 			d.Foreign, d.Held = true, true
+		} else if why := t.unread[e.Seq]; why != nil {
+			d.Held, d.Reason = true, why
 		} else if c := t.changes.find(e.Seq); c != nil {
 			t.changes.describe(c, &d)
 		}
@@ -145,7 +147,7 @@ func (o *Owed) count(t *Tree) {
 			continue
 		}
 		c := t.changes.find(e.Seq)
-		if c == nil && !t.isForeign(e) {
+		if c == nil && !t.isForeign(e) && t.unread[e.Seq] == nil {
 			continue // it has just been sent, or written down anew
 		}
 		o.Files++
@@ -279,7 +281,7 @@ func (t *Tree) Drop(seq uint64, backup bool) (kept string, err error) {
 	if t.journal == nil {
 		return "", noSuchDue(seq)
 	}
-	if e, ok := t.journal.Entry(seq); ok && t.isForeign(e) {
+	if e, ok := t.journal.Entry(seq); ok && (t.isForeign(e) || t.unread[seq] != nil) {
 		kept, err := dropEntry(t.options.Staging, t.options.Quarantine, e, backup)
 		if err != nil || !t.end(seq) {
 			return "", cmp.Or(err, error(syscall.EIO))
@@ -336,12 +338,15 @@ func (f *File) drop(seq uint64, backup bool) (kept string, err error) {
 			return "", err
 		}
 	}
+	if !t.end(seq) { // before another content may come to be owed to the name
+		return "", errUnwritten
+	}
 	t.detach(f)
 	name, _ := f.Name()
 	f.mu.Lock()
 	f.published = f.change
 	f.mu.Unlock()
-	f.forgive()
+	f.forgiveOver()
 	t.attrs.Forget(name)
 	t.unqueue(f)
 	return kept, nil
@@ -351,17 +356,59 @@ var errDropped = errors.New("dropped by an operator")
 
 // dropEntry is what comes before the end of an entry that no tree sends: with backup its content gets a second name in quarantine.
 func dropEntry(staging, quarantine string, e journal.Entry, backup bool) (kept string, err error) {
-	if !backup || e.Staged == "" || filepath.Base(e.Staged) != e.Staged {
+	if !backup {
+		return "", nil
+	}
+	return keepEntry(staging, quarantine, e, fmt.Errorf("owed to %s, %w", e.Target, errDropped))
+}
+
+// keepEntry gives the content of an entry that is not sent any more a second name in quarantine, and returns it; "" if it has none.
+func keepEntry(staging, quarantine string, e journal.Entry, reason error) (kept string, err error) {
+	return intoQuarantine(staging, quarantine, e, reason, os.Link)
+}
+
+// copyEntry puts a copy of all that the staging file of an entry holds into quarantine.
+func copyEntry(staging, quarantine string, e journal.Entry, reason error) (kept string, err error) {
+	return intoQuarantine(staging, quarantine, e, reason, copyFile)
+}
+
+func intoQuarantine(staging, quarantine string, e journal.Entry, reason error, bring func(from, to string) error) (kept string, err error) {
+	if e.Staged == "" || filepath.Base(e.Staged) != e.Staged {
 		return "", nil
 	}
 	kept = filepath.Join(quarantine, e.Staged)
-	told := note{Name: string(e.Name), Begun: e.When, Kept: time.Now(), Reason: "owed to " + string(e.Target) + ", " + errDropped.Error()}
+	told := note{Name: string(e.Name), Begun: e.When, Kept: time.Now(), Reason: reason.Error()}
 	for _, r := range e.Missing {
 		told.Missing = append(told.Missing, rangeOf(r))
 	}
 	err = os.MkdirAll(quarantine, 0o700)
 	if err == nil {
-		err = errors.Join(writeNote(noteOf(kept), told), os.Link(filepath.Join(staging, e.Staged), kept), syncDir(quarantine))
+		err = writeNote(noteOf(kept), told)
+	}
+	if err == nil {
+		err = bring(filepath.Join(staging, e.Staged), kept)
+	}
+	if err == nil || errors.Is(err, os.ErrExist) { // it was kept before, and the daemon died behind that
+		err = syncDir(quarantine)
 	}
 	return kept, err
+}
+
+// copyFile makes to, which is not there, a durable copy of from.
+func copyFile(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	disk, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(disk, source)
+	err = errors.Join(err, disk.Sync(), disk.Close())
+	if err != nil {
+		err = errors.Join(err, os.Remove(to))
+	}
+	return err
 }

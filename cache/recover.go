@@ -76,20 +76,49 @@ func (t *Tree) resume() {
 		return
 	}
 	t.resumeChanges()
+	newest := map[journal.Name]uint64{}
 	for _, e := range t.journal.Owed() {
-		if t.isForeign(e) {
+		switch {
+		case t.isForeign(e):
 			t.log.Error("what is owed to another target is held", "name", e.Name, "target", e.Target, "kind", e.Kind)
+		case e.Kind == journal.Put:
+			newest[e.Name] = e.Seq
+		}
+	}
+	for _, e := range t.journal.Owed() {
+		if t.isForeign(e) || e.Kind != journal.Put {
 			continue
 		}
-		if e.Kind != journal.Put {
-			continue
+		err := errReplaced
+		if e.Seq == newest[e.Name] {
+			err = t.resumeFile(e)
 		}
-		if err := t.resumeFile(e); err != nil {
-			err = fmt.Errorf("content that was owed to %q is not there any more: %w", e.Name, err)
-			t.lastError.Store(&err)
-			t.log.Error("owed content is lost", "name", e.Name, "staged", e.Staged, "err", err)
-			t.end(e.Seq)
+		if err != nil {
+			t.notResumed(e, err)
 		}
+	}
+}
+
+// errReplaced is why a content is not owed any more that another one followed under its name: the daemon died before it had noted that.
+var errReplaced = errors.New("a newer content of that name is owed")
+
+// notResumed tells that e cannot be taken over because of err. What may be had later is held, and what is only not owed any more is kept.
+func (t *Tree) notResumed(e journal.Entry, err error) {
+	gone := errors.Is(err, os.ErrNotExist)
+	switch {
+	case err == errReplaced:
+		_, kept := keepEntry(t.options.Staging, t.options.Quarantine, e, err)
+		gone = kept == nil
+		err = errors.Join(err, kept)
+	case !gone:
+		t.unread[e.Seq] = err
+	}
+	err = fmt.Errorf("content that is owed to %q: %w", e.Name, err)
+	t.lastError.Store(&err)
+	t.log.Error("owed content cannot be sent", "name", e.Name, "staged", e.Staged, "err", err)
+	if gone && t.end(e.Seq) {
+		t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
+		t.journal.Forget(e.Seq)
 	}
 }
 
@@ -117,6 +146,9 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	if err := backends.CheckName("open", name); err != nil {
 		return err
 	}
+	if err := t.keepUnsealedEnd(e); err != nil {
+		return err
+	}
 	staged, err := t.reopen(e.Staged, e.Size, e.Missing)
 	if err != nil {
 		return err
@@ -135,7 +167,9 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	t.share(staged) // the debt's
 	f.owing.debt, f.owing.frozen = d, e.Size
 	for _, s := range e.Sent {
-		f.resumeSent(e, s)
+		if err := f.resumeSent(e, s); err != nil {
+			return errors.Join(err, staged.Close())
+		}
 	}
 	if e.Begun {
 		t.share(staged)
@@ -157,18 +191,35 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	return nil
 }
 
+// keepUnsealedEnd keeps, for a person to look at, what a program had written behind the content e and nobody had promised yet.
+func (t *Tree) keepUnsealedEnd(e journal.Entry) error {
+	info, err := os.Stat(filepath.Join(t.options.Staging, filepath.Base(e.Staged)))
+	if err != nil || info.Size() <= e.Size {
+		return err
+	}
+	kept, err := copyEntry(t.options.Staging, t.options.Quarantine, e, errors.New("it was being written when the daemon ended"))
+	if err == nil {
+		t.log.Warn("what was written to a file and not closed when the daemon ended is kept", "name", e.Name, "kept", kept)
+	}
+	return err
+}
+
 // resumeSent takes over a content that the former daemon may have sent before the one that is owed.
-func (f *File) resumeSent(e journal.Entry, s journal.Content) {
+func (f *File) resumeSent(e journal.Entry, s journal.Content) error {
 	if s.Staged == e.Staged {
 		f.tree.share(f.staged)
 		f.owing.sent = append(f.owing.sent, &debt{staged: f.staged, size: s.Size, tail: s.Tail, missing: s.Missing})
-		return
+		return nil
 	}
 	staged, err := f.tree.reopen(s.Staged, s.Size, s.Missing)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it was removed after it had arrived, or never was sent
+	}
 	if err != nil {
-		return // it was removed after it had arrived, or never was sent
+		return err
 	}
 	f.owing.sent = append(f.owing.sent, &debt{staged: staged, size: s.Size, tail: s.Tail, missing: s.Missing})
+	return nil
 }
 
 func (t *Tree) reopen(name string, size int64, missing []journal.Range) (*spool.File, error) {
