@@ -272,6 +272,7 @@ type cell struct {
 	ctx      context.Context // ends when the time is over
 	done, of int             // how far the work has come
 	told     func() error    // compares what the program was told, where that takes long; nil without
+	closing  func() error    // ends what was staged; nil without
 }
 
 // figure is what a cell has shown.
@@ -294,6 +295,9 @@ func (c *cell) measure(b testing.TB) figure {
 	c.reach(b)
 	m := c.peer.mount(b, c)
 	c.server, c.dir = filepath.Join(c.top, "data"), filepath.Join(m.dir, "data")
+	if c.peer.here {
+		c.server = c.dir
+	}
 	f := figure{work: c.work, peer: c.peer, protocol: c.site.protocol, trip: c.trip}
 	if f.wrong = c.prepare(b.Context(), m); f.wrong != nil {
 		return f
@@ -309,7 +313,7 @@ func (c *cell) measure(b testing.TB) figure {
 	}
 	before, start := used(m.within), time.Now()
 	err := c.within(b.Context(), c.limit, m, func() error {
-		if err := do(c); err != nil {
+		if err := do(c); err != nil || c.work.staged {
 			return err
 		}
 		return c.awaitArrival()
@@ -320,6 +324,9 @@ func (c *cell) measure(b testing.TB) figure {
 	stop()
 	f.done, f.of = c.done, c.of
 	f.over = errors.Is(err, errOver)
+	if err == nil && c.closing != nil {
+		err = c.within(b.Context(), c.limit, m, func() error { return errors.Join(c.closing(), c.awaitArrival()) })
+	}
 	if err == nil {
 		err = c.check()
 	}

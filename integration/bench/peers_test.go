@@ -29,6 +29,8 @@ type peer struct {
 	fits     func(w *work) bool // the works that it is measured at; nil is all but those of this machine alone
 	mount    func(b testing.TB, c *cell) mounted
 
+	here bool // what it writes stays where the program has put it
+
 	// Of a client that does not mount: what it does in place of a work, by the work's name.
 	does map[string]func(c *cell) error
 }
@@ -101,7 +103,7 @@ var peers = []*peer{
 	{
 		name: "disk", ssh: true, ftp: true, mount: mountDisk,
 		says: "the same files on the file system of pierfs's cache",
-		fits: func(w *work) bool { return w.warm },
+		fits: func(w *work) bool { return w.warm || w.staged }, here: true,
 	},
 }
 

@@ -105,6 +105,11 @@ func tryHarm(t *testing.T, w *work, h harm) error {
 	if err := w.do(c); err != nil {
 		return err
 	}
+	if c.closing != nil {
+		if err := c.closing(); err != nil {
+			return err
+		}
+	}
 	if w.writes {
 		if err := h.do(data); err != nil {
 			t.Fatal(err)

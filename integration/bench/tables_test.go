@@ -56,6 +56,7 @@ var targets = []target{
 	{"sftp ftp ftps", "read_512", 0, "pierfs", 0, "rclone", 1.5},
 	{"sftp", "write_512", 0, "pierfs", 0, "sshfs", 1},
 	{"sftp", "write_512", 0, "pierfs", 0, "rclone", 2},
+	{"sftp", "stage_512", 0, "pierfs", 0, "disk", 0.5},
 	{"sftp", "warm_read", 0, "pierfs", 0, "disk", 0.9},
 	{"sftp", "warm_rand", 0, "pierfs", 0, "disk", 0.8},
 	{"sftp", "warm_ls", 0, "pierfs", 0, "disk", 0.8},

@@ -28,8 +28,10 @@ type work struct {
 	first func(c *cell) error             // before the clock starts; may be nil
 	do    func(c *cell) error             // what is measured; compares what it is told with what make has made
 
-	// Of works that write: what the server has in the end, and nothing else. The clock runs until it has.
+	// Of works that write: what the server has in the end, and nothing else. The clock runs until it has, but of what is staged only until
+	// the last write(2) has returned; beside it stands this machine's own disk.
 	writes bool
+	staged bool
 	leaves func(n sizes) []left
 }
 

@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -82,6 +84,17 @@ var writings = []*work{
 		do:     func(c *cell) error { return c.write("big", c.size.big) },
 		leaves: func(n sizes) []left { return bigFile(n.big) },
 	},
+	{
+		name: "stage_512", near: true, writes: true, staged: true,
+		says: func(n sizes) string {
+			return fmt.Sprintf("the writes of %s alone, by 1 MiB, without close", bytesText(n.big))
+		},
+		make: func(string, sizes) error { return nil },
+		do:   func(c *cell) error { return c.stage("big", c.size.big) },
+		leaves: func(n sizes) []left {
+			return []left{{"big", n.big, func(path string) error { return sameStaged(path, n.big) }}}
+		},
+	},
 }
 
 func smallFiles(n int) []left {
@@ -124,6 +137,59 @@ func (c *cell) write(name string, size int64) error {
 	}
 	c.of = int(size)
 	return errors.Join(writeContent(f, writeSeed, size, c.progress), f.Close())
+}
+
+// stage is write that leaves the closing to the end of the cell.
+func (c *cell) stage(name string, size int64) error {
+	f, err := os.Create(filepath.Join(c.dir, name))
+	if err != nil {
+		return err
+	}
+	c.closing = f.Close
+	c.of = int(size)
+	return stagedBlocks(size, func(p []byte) error {
+		if _, err := f.Write(p); err != nil {
+			return err
+		}
+		return c.progress(len(p))
+	})
+}
+
+// stagedBlocks yields what stage writes: one block again and again, for its making would be most of what is measured, with other content at
+// the front.
+func stagedBlocks(size int64, yield func(p []byte) error) error {
+	p := make([]byte, block)
+	fill(p, writeSeed, 0)
+	for offset := int64(0); offset < size; offset += block {
+		fill(p[:smallSize], writeSeed, offset)
+		if err := yield(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameStaged compares the file at path with what stage has written.
+func sameStaged(path string, size int64) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got := make([]byte, block)
+	err = stagedBlocks(size, func(p []byte) error {
+		if _, err := io.ReadFull(f, got); err != nil {
+			return err
+		}
+		if !bytes.Equal(got, p) {
+			return fmt.Errorf("%s does not hold what was written", path)
+		}
+		return nil
+	})
+	if n, _ := f.Read(got); err == nil && n > 0 {
+		err = fmt.Errorf("%s is too long", path)
+	}
+	return err
 }
 
 // awaitArrival returns when the server has all that the work leaves, as far as names and sizes tell.
