@@ -371,7 +371,7 @@ func (l *loader) readScope(file string, of *Environment, into scope) {
 		group, ok := e.value.(*table)
 		switch {
 		case ok && (e.key == "variables" || e.key == "secrets"):
-			l.readGroup(group, e.key == "secrets", env, report, add)
+			l.readGroup(group, e.key == "secrets", file, env, report, add)
 		case ok && e.key == "policy" && env != "":
 			readPolicy(group, &of.Policy, report)
 		case e.key == "protected" && env != "":
@@ -386,14 +386,14 @@ func (l *loader) readScope(file string, of *Environment, into scope) {
 				Hint: didYouMean(e.key, slices.Values([]string{"variables", "secrets", "policy", "protected"}), "variables stand below [variables]")})
 		}
 	}
-	l.readGroup(bare, false, env, report, add)
+	l.readGroup(bare, false, file, env, report, add)
 	if literal > 0 && perm&0o077 != 0 {
 		report(Finding{Severity: Error, Code: CodeSecretMode, Line: literal, Message: fmt.Sprintf("a secret stands in a file that others may read (mode %#o)", perm), Hint: "chmod 600 " + l.place(file)})
 	}
 }
 
 // readGroup reads one table of variables. Dotted names may be written as they are: a.b = "x" is the variable a.b.
-func (l *loader) readGroup(group *table, secrets bool, env string, report func(Finding), add func(*Variable)) {
+func (l *loader) readGroup(group *table, secrets bool, file, env string, report func(Finding), add func(*Variable)) {
 	prefix := "variables."
 	if secrets {
 		prefix = "secrets."
@@ -402,7 +402,7 @@ func (l *loader) readGroup(group *table, secrets bool, env string, report func(F
 	walk = func(t *table, under string) {
 		for _, e := range t.entries {
 			name := under + e.key
-			place := Finding{Severity: Error, Field: prefix + name, Line: e.line}
+			place := Finding{Severity: Error, File: file, Field: prefix + name, Line: e.line}
 			if !variableName(name) {
 				report(place.with(&problem{CodeVariableSyntax, "is no name of a variable", "use letters, digits, dots and underscores"}, ""))
 				continue
@@ -416,6 +416,10 @@ func (l *loader) readGroup(group *table, secrets bool, env string, report func(F
 			if p != nil {
 				report(place.with(p, ""))
 				v.source = source{} // defined, and worth nothing: references to it are not a second mistake
+			}
+			if owner := l.stranger(place.File); owner != "" && v.source.outside() {
+				report(place.with(foreignProblem(owner, l.place(place.File)), ""))
+				v.source = source{}
 			}
 			v.Environment = env
 			add(v)
@@ -519,6 +523,9 @@ func (l *loader) loadConnection(full string, folded map[string]string) {
 	if line := c.literalSecret(); line > 0 && perm&0o077 != 0 {
 		c.report(Finding{Severity: Error, Code: CodeSecretMode, Line: line,
 			Message: fmt.Sprintf("a secret stands in a file that others may read (mode %#o)", perm), Hint: "chmod 600 " + c.File})
+	}
+	if owner := l.stranger(file); owner != "" {
+		c.foreign(owner, l.place(file))
 	}
 	l.config.connections[full] = c
 	l.config.findings = append(l.config.findings, c.findings...)

@@ -20,7 +20,8 @@ type Connection struct {
 	envs     map[string]settings
 	envLines map[string]int
 	findings []Finding
-	torn     bool // a part of the file could not be read: what seems to be missing may stand there
+	stranger string // who else can write the file
+	torn     bool   // a part of the file could not be read: what seems to be missing may stand there
 }
 
 // settings are the fields that are written, by name.

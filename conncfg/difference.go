@@ -2,6 +2,7 @@ package conncfg
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -84,6 +85,13 @@ func (c *Config) written() map[Difference]value {
 		scopes[name] = e.variables
 		if e.File != "" {
 			all[Difference{File: EnvironmentFile(name), Environment: name, Field: "environment"}] = value{name, name}
+			of := Difference{File: EnvironmentFile(name), Environment: name, Field: "policy"}
+			if e.Policy != policyOf(name) {
+				all[of] = value{fmt.Sprintf("%+v", e.Policy), fmt.Sprintf("%+v", e.Policy)}
+			}
+			if of.Field = "protected"; e.Protected {
+				all[of] = value{"true", "true"}
+			}
 		}
 	}
 	for env, s := range scopes {
@@ -98,6 +106,9 @@ func (c *Config) written() map[Difference]value {
 	settings := Difference{File: settingsFile}
 	settings.Field = "activeEnvironments"
 	all[settings] = value{strings.Join(c.active, "\x00"), "[" + strings.Join(c.active, ", ") + "]"}
+	if settings.Field = "roles"; !c.roles.Empty() {
+		all[settings] = value{c.roles.String(), c.roles.String()}
+	}
 	return all
 }
 
@@ -165,4 +176,53 @@ func Affects(before, after *Config) []Affected {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Environment, b.Environment))
 	})
 	return out
+}
+
+// Protects returns what a change from before to after needs a second person for, in the words of a proposal: protected connections that
+// are written otherwise, protected environments in which something means something else, and the roles where anything is protected. What
+// is protected before or after is.
+func Protects(before, after *Config) []string {
+	found := map[string]bool{}
+	for _, a := range Affects(before, after) {
+		if before.protectsConnection(a.Name) || after.protectsConnection(a.Name) {
+			found["connection "+a.Name] = true
+		}
+		if before.protectsEnvironment(a.Environment) || after.protectsEnvironment(a.Environment) {
+			found["environment "+a.Environment] = true
+		}
+	}
+	for _, d := range Differences(before, after) {
+		switch {
+		case d.Connection != "":
+			if before.protectsConnection(d.Connection) || after.protectsConnection(d.Connection) {
+				found["connection "+d.Connection] = true
+			}
+		case d.Environment != "":
+			if before.protectsEnvironment(d.Environment) || after.protectsEnvironment(d.Environment) {
+				found["environment "+d.Environment] = true
+			}
+		case d.File == settingsFile && d.Field == "roles" && (before.protectsAnything() || after.protectsAnything()):
+			found["roles"] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func (c *Config) protectsConnection(name string) bool {
+	conn := c.connections[name]
+	return conn != nil && conn.truth("", "protected")
+}
+
+func (c *Config) protectsEnvironment(name string) bool {
+	e := c.environments[name]
+	return e != nil && e.Protected
+}
+
+func (c *Config) protectsAnything() bool {
+	for name := range c.connections {
+		if c.protectsConnection(name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.Environments(), func(e *Environment) bool { return e.Protected })
 }

@@ -71,3 +71,32 @@ func (c *Config) guarded(s *setting, env string) string {
 	}
 	return ""
 }
+
+// foreign reports what a file may not say that somebody else than root and the daemon's own user can write: the daemon would run programs
+// for him, and read files.
+func (c *Connection) foreign(owner, file string) {
+	c.stranger = owner
+	for env, set := range c.all() {
+		for name, s := range set {
+			f := fieldOf[name]
+			if s.broken || !(s.source != nil && s.source.outside() || f.local && (f.kind != truth || s.truth)) {
+				continue
+			}
+			place := Finding{Severity: Error, Line: s.line, Environment: env, Field: name}
+			c.report(place.with(foreignProblem(owner, file), f.shownIfOpen(s)))
+		}
+	}
+}
+
+// Stranger tells in words who besides root and the daemon's own user can write the definition; "" if nobody can. Such a one may not say
+// where on this machine it is mounted, beyond the mount root.
+func (c *Connection) Stranger() string { return c.stranger }
+
+func foreignProblem(owner, file string) *problem {
+	return &problem{CodeOwner, "names something that the daemon would use with its rights, in a file that " + owner, "look at it, then chown root " + file + "; or have an admin write it by command"}
+}
+
+// outside reports whether a value comes from this machine, and not from the definition.
+func (s *source) outside() bool {
+	return s.kind == fromFile || s.kind == fromCommand || s.kind == fromEnv || s.kind == fromCredential
+}

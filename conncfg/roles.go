@@ -149,3 +149,20 @@ func strangeTo(info os.FileInfo) string {
 	}
 	return ""
 }
+
+// String returns the grants in one line, for the log of changes.
+func (g Grants) String() string {
+	say := func(under string, some map[Role][]string) (parts []string) {
+		for _, r := range roles {
+			if len(some[r]) > 0 {
+				parts = append(parts, under+string(r)+" = ["+strings.Join(some[r], ", ")+"]")
+			}
+		}
+		return parts
+	}
+	all := say("", g.all)
+	for _, p := range g.Projects() {
+		all = append(all, say(p+".", g.projects[p])...)
+	}
+	return strings.Join(all, "; ")
+}

@@ -68,6 +68,23 @@ type Literal struct {
 	Variables   bool // the field may refer to a variable instead
 }
 
+// Sealed returns what a secret field has encrypted in its place, as it is written for env; "" if it has nothing of that kind.
+func (c *Connection) Sealed(env, field string) string {
+	set := c.base
+	if env != "" {
+		set = c.envs[env]
+	}
+	if s := set[field]; s != nil && s.source != nil && s.source.kind == fromSealed {
+		return s.source.text
+	}
+	return ""
+}
+
+// Same reports whether m is the same secret in the same place.
+func (l Literal) Same(m Literal) bool {
+	return l.Environment == m.Environment && l.Field == m.Field && l.Value.Reveal() == m.Value.Reveal()
+}
+
 // Literals returns the secrets that stand in the definition itself, in the order of environments and fields.
 func (c *Connection) Literals() []Literal {
 	var out []Literal

@@ -306,6 +306,31 @@ func (h *hand) deleteCommand() *cobra.Command {
 	return cmd
 }
 
+func (h *hand) replaceCommand() *cobra.Command {
+	var f changeFlags
+	var yes string
+	cmd := &cobra.Command{Use: "replace OLD NEW", Short: "Delete a definition, and have another one take its place", Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := control.ReplaceRequest{Name: args[0], To: args[1], ChangeOptions: f.options}
+			if !f.options.DryRun {
+				first := q
+				first.DryRun = true
+				a, err := control.Replace.Call(cmd.Context(), h.client(), first)
+				if err != nil {
+					return err
+				}
+				if err := h.confirm(args[0], yes, a); err != nil {
+					return err
+				}
+			}
+			a, err := made(cmd.Context(), h, f, args[0], control.Replace, &q, &q.ChangeOptions)
+			return h.changed(a, err, f)
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&yes, "yes", "", "OLD once more, where nobody can be asked for it")
+	return cmd
+}
+
 // confirm wants the name once more, from --yes or from a person who has seen whom it affects.
 func (h *hand) confirm(name, yes string, a control.ChangeAnswer) error {
 	switch {
@@ -355,6 +380,9 @@ func (h *hand) changed(a control.ChangeAnswer, err error, f changeFlags) error {
 	} else {
 		err = h.printChange(a, f.options.DryRun)
 	}
+	if err == nil && a.Pending != "" {
+		return silent{control.Busy}
+	}
 	if err != nil || a.Apply == nil {
 		return err
 	}
@@ -379,6 +407,8 @@ func (h *hand) printChange(a control.ChangeAnswer, dry bool) error {
 	h.findings(h.err, a.Findings)
 	var err error
 	switch {
+	case a.Pending != "":
+		_, err = fmt.Fprintf(h.out, "it waits for a second person, and nothing is in force yet: `pierfs approve %s`\n", a.Pending)
 	case len(a.Changes) == 0 && a.Revision == 0 && !dry:
 		_, err = fmt.Fprintln(h.out, "nothing changes: it is so already")
 	case dry:

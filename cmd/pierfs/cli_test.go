@@ -37,7 +37,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 		"metrics": reflect.TypeFor[control.MetricsAnswer](), "queue": reflect.TypeFor[queued](), "queue_check": reflect.TypeFor[queueChecked](), "queue_change": reflect.TypeFor[control.QueueChanged](), "queue_export": reflect.TypeFor[exported](),
 		"event": reflect.TypeFor[control.Event](), "deployment": reflect.TypeFor[control.Deployment](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
-		"change": reflect.TypeFor[control.ChangeAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
+		"change": reflect.TypeFor[control.ChangeAnswer](), "pending": reflect.TypeFor[control.PendingAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
 		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {
 			Environments []control.Environment `json:"environments"`
 		}](), "history": reflect.TypeFor[control.HistoryAnswer](), "audit_verify": reflect.TypeFor[control.VerifyAnswer](),

@@ -49,6 +49,10 @@ func offersOf(command string) []offer {
 		return []offer{environments}
 	case "history", "rollback":
 		return []offer{connections, revisions}
+	case "approve", "reject":
+		return []offer{proposals}
+	case "replace":
+		return []offer{connections}
 	case "import", "create":
 		return []offer{localFiles}
 	case "completion":

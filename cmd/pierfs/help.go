@@ -23,6 +23,17 @@ func helpOf(command string) help {
 	case "check":
 		return help{"It reads every file below --config-dir, asks no server and no daemon, and prints all that is wrong or odd with\nfile and line. It ends with 78 if anything is an error.",
 			[]string{"pierfs check", "pierfs check --config-dir ./etc"}}
+	case "pending":
+		return help{"What is protected changes only when a second person agrees: each change that waits is shown with who wants it, and what it\nwould change. Of a file that was changed by hand what it held before is in force until then.",
+			[]string{"pierfs pending", "pierfs pending --json"}}
+	case "approve":
+		return help{"Whoever wants the change cannot approve it himself; it takes the role approver. The change is judged once more, as if it was made\nnow, and refused if somebody has changed the same files meanwhile.",
+			[]string{"pierfs approve 1f2e3d4c --dry-run", "pierfs approve 1f2e3d4c --reason ticket-7"}}
+	case "reject":
+		return help{"It takes the role approver, or is done by whoever wants the change.", []string{"pierfs reject 1f2e3d4c --reason ticket-7"}}
+	case "replace":
+		return help{"The definition of OLD goes, and NEW, which must be there, takes its mountPoint over where it has none of its own: programs that use\nthat directory find NEW in it. It is one change, and one revision.",
+			[]string{"pierfs replace partner-old partner --dry-run", "pierfs replace partner-old partner --yes=partner-old"}}
 	case "apply":
 		return help{"The daemon does the same by itself when files change. Servers that are away are asked again at once. It ends with 0 only\nif everything that it touched is ready; with --offline-ok also where a mount stands and its server cannot be used.\nA connection that owes something to its server stays as it was until that is there, and the status is 75.",
 			[]string{"pierfs apply", "pierfs apply --json", "pierfs apply --offline-ok", "pierfs apply --wait"}}

@@ -178,7 +178,7 @@ relative to its working directory.`,
 		h.queueCommand(), h.metricsCommand(), h.cacheCommand(),
 		h.eventsCommand(), h.deploymentsCommand(),
 		h.createCommand(), h.editCommand(), h.copyCommand(), h.moveCommand(), h.deleteCommand(), h.diffCommand(), h.nameCommand(),
-		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.auditCommand(), h.exportCommand(), h.importCommand(),
+		h.varsCommand(), h.envCommand(), h.historyCommand(), h.rollbackCommand(), h.pendingCommand(), h.approveCommand(), h.rejectCommand(), h.replaceCommand(), h.auditCommand(), h.exportCommand(), h.importCommand(),
 		h.versionCommand(), h.completionCommand(), h.manualCommand(),
 	)
 	explain(root)

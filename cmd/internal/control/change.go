@@ -12,6 +12,7 @@ var (
 	Create   = Verb[CreateRequest, ChangeAnswer]{Name: "create", Within: 5 * time.Minute}
 	Edit     = Verb[EditRequest, ChangeAnswer]{Name: "edit", Within: 5 * time.Minute}
 	Copy     = Verb[CopyRequest, ChangeAnswer]{Name: "copy", Within: 5 * time.Minute}
+	Replace  = Verb[ReplaceRequest, ChangeAnswer]{Name: "replace", Within: 5 * time.Minute}
 	Delete   = Verb[DeleteRequest, ChangeAnswer]{Name: "delete", Within: 5 * time.Minute}
 	Read     = Verb[ReadRequest, ReadAnswer]{Name: "read"}
 	Vars     = Verb[VarsRequest, VarsAnswer]{Name: "vars"}
@@ -28,7 +29,7 @@ var (
 func changes() []Description {
 	return []Description{Create.Describe(), Edit.Describe(), Copy.Describe(), Delete.Describe(), Read.Describe(), Vars.Describe(), SetVar.Describe(),
 		Extract.Describe(), EnvAdd.Describe(), EnvUse.Describe(), History.Describe(), Rollback.Describe(), Verify.Describe(),
-		Export.Describe(), Import.Describe()}
+		Export.Describe(), Import.Describe(), Replace.Describe(), Pending.Describe(), Approve.Describe(), Reject.Describe()}
 }
 
 // ChangeOptions go with every change.
@@ -41,7 +42,9 @@ type ChangeOptions struct {
 
 // ChangeAnswer is what a change did, or would do.
 type ChangeAnswer struct {
-	Revision uint64               `json:"revision"` // its number in the log; 0 if nothing was written
+	Revision uint64 `json:"revision"` // its number in the log; 0 if nothing was written
+	// Pending is the number under which the change waits for a second person; nothing of it is in force then.
+	Pending  string               `json:"pending,omitempty"`
 	Changes  []conncfg.Difference `json:"changes"`
 	Impact   []Impact             `json:"impact"`
 	Findings []conncfg.Finding    `json:"findings"` // about the connections that are affected, as they are then
@@ -89,6 +92,13 @@ type CopyRequest struct {
 	Name string `json:"name"`
 	To   string `json:"to"`
 	Move bool   `json:"move,omitempty"`
+	ChangeOptions
+}
+
+// ReplaceRequest removes a definition, and has another one take its place.
+type ReplaceRequest struct {
+	Name string `json:"name"`
+	To   string `json:"to"`
 	ChangeOptions
 }
 
@@ -168,18 +178,22 @@ type HistoryAnswer struct {
 
 // Revision is one change in the log.
 type Revision struct {
-	Revision uint64               `json:"revision"`
-	Time     time.Time            `json:"time"`
-	UID      uint32               `json:"uid"`
-	User     string               `json:"user,omitempty"`
-	PID      int32                `json:"pid,omitempty"`
-	Exe      string               `json:"exe,omitempty"`
-	Verb     string               `json:"verb"`
-	Subject  string               `json:"subject,omitempty"`
-	Reason   string               `json:"reason,omitempty"`
-	Files    []string             `json:"files"`
-	Changes  []conncfg.Difference `json:"changes"`
-	Hash     string               `json:"hash"`
+	Revision uint64    `json:"revision"`
+	Time     time.Time `json:"time"`
+	UID      uint32    `json:"uid"`
+	User     string    `json:"user,omitempty"`
+	PID      int32     `json:"pid,omitempty"`
+	Exe      string    `json:"exe,omitempty"`
+	// Approver let it come into force, under the number Proposal, where it needed a second person.
+	ApproverUID *uint32              `json:"approverUid,omitempty"`
+	Approver    string               `json:"approver,omitempty"`
+	Proposal    string               `json:"proposal,omitempty"`
+	Verb        string               `json:"verb"`
+	Subject     string               `json:"subject,omitempty"`
+	Reason      string               `json:"reason,omitempty"`
+	Files       []string             `json:"files"`
+	Changes     []conncfg.Difference `json:"changes"`
+	Hash        string               `json:"hash"`
 }
 
 // RollbackRequest makes a connection or file what it was after a revision.

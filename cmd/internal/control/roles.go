@@ -36,8 +36,9 @@ var needs = map[string]Need{
 	"queue-retry": {conncfg.Operator, Named}, "queue-hold": {conncfg.Operator, Named}, "queue-drop": {conncfg.Operator, Named}, "queue-export": {conncfg.Operator, Named},
 	"log": {conncfg.Operator, Named}, "cache-drop": {conncfg.Operator, Named}, "cache-warm": {conncfg.Operator, Named},
 
-	"create": {conncfg.Admin, Named}, "edit": {conncfg.Admin, Named}, "copy": {conncfg.Admin, Named}, "delete": {conncfg.Admin, Named},
+	"create": {conncfg.Admin, Named}, "edit": {conncfg.Admin, Named}, "copy": {conncfg.Admin, Named}, "delete": {conncfg.Admin, Named}, "replace": {conncfg.Admin, Named},
 	"rollback": {conncfg.Admin, Named}, "trust": {conncfg.Admin, Named}, "vars-extract": {conncfg.Admin, Named}, "vars-set": {conncfg.Admin, Whole},
+	"pending": {conncfg.Viewer, Own}, "approve": {conncfg.Approver, Own}, "reject": {conncfg.Viewer, Own}, // reject: who has proposed, or an approver
 	"env-create": {conncfg.Admin, Whole}, "import": {conncfg.Admin, Whole},
 }
 

@@ -153,7 +153,8 @@ type StatusAnswer struct {
 	RuntimeDir   string             `json:"runtimeDir"`
 	MountRoot    string             `json:"mountRoot"`
 	Environments []Environment      `json:"environments"`
-	Findings     int                `json:"findings"` // errors and warnings of the last reading
+	Findings     int                `json:"findings"`          // errors and warnings of the last reading
+	Pending      int                `json:"pending,omitempty"` // changes that wait for approval
 	Connections  []ConnectionStatus `json:"connections"`
 }
 

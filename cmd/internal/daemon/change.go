@@ -24,6 +24,7 @@ func (d *Daemon) serveChanges(s *control.Server) {
 	control.Edit.Serve(s, d.edit)
 	control.Copy.Serve(s, d.copy)
 	control.Delete.Serve(s, d.delete)
+	control.Replace.Serve(s, d.replace)
 	control.Read.Serve(s, d.read)
 	control.Vars.Serve(s, d.vars)
 	control.SetVar.Serve(s, d.setVar)
@@ -33,6 +34,9 @@ func (d *Daemon) serveChanges(s *control.Server) {
 	control.History.Serve(s, d.history)
 	control.Rollback.Serve(s, d.rollback)
 	control.Verify.Serve(s, d.verify)
+	control.Pending.Serve(s, d.pending)
+	control.Approve.Serve(s, d.approve)
+	control.Reject.Serve(s, d.reject)
 	control.Export.Serve(s, d.export)
 	control.Import.Serve(s, d.imports)
 }
@@ -96,9 +100,13 @@ type draft struct {
 	anew    bool // applied also where nothing is to be written
 	o       control.ChangeOptions
 
-	now   map[string][]byte
-	was   *conncfg.Config
-	files map[string][]byte
+	approves string // the proposal that it carries out; "" of one that nobody has approved
+
+	now    map[string][]byte // what is in force
+	held   map[string][]byte // of that, what differs from the files
+	sealed map[string]bool   // by this very change
+	was    *conncfg.Config
+	files  map[string][]byte
 }
 
 // begin reads the configuration. d.editing is held from here to the end of the change.
@@ -112,8 +120,14 @@ func (d *Daemon) begin(ctx context.Context, verb, subject string, o control.Chan
 	if len(torn) > 0 {
 		return nil, d.refusal(torn)
 	}
-	was, _ := conncfg.Load(d.o.Dirs.Config)
-	return &draft{d: d, verb: verb, subject: subject, o: o, now: now, was: was, files: map[string][]byte{}}, nil
+	c := &draft{d: d, verb: verb, subject: subject, o: o, now: now, held: d.heldBack(), sealed: map[string]bool{}, files: map[string][]byte{}}
+	for name, content := range c.held {
+		if now[name] = content; content == nil {
+			delete(now, name)
+		}
+	}
+	c.was = c.with(nil)
+	return c, nil
 }
 
 // commit tells what the change does, and unless it is only tried, does it.
@@ -136,11 +150,14 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	if err := os.MkdirAll(d.o.Dirs.Config, 0o700); err != nil {
 		return a, err
 	}
-	next, _ := conncfg.LoadWith(d.o.Dirs.Config, c.files)
+	next := c.with(c.files)
 	a.Changes = nonNil(conncfg.Differences(c.was, next))
 	a.Impact = d.impact(conncfg.Affects(c.was, next))
 	findings, err := c.judge(next, a.Impact)
 	if a.Findings = nonNil(findings); err != nil {
+		return a, err
+	}
+	if err := c.restricted(ctx, next); err != nil {
 		return a, err
 	}
 	if c.o.DryRun {
@@ -149,9 +166,13 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	if err := c.guard(next, a.Impact); err != nil {
 		return a, err
 	}
-	e, err := d.registry.Change(registry.Change{Who: author(ctx), Verb: c.verb, Subject: c.subject, Reason: c.o.Reason, Files: c.files})
+	id, err := c.propose(ctx, next)
+	if a.Pending = id; id != "" || err != nil {
+		return a, err
+	}
+	e, err := c.enter(ctx)
 	if err != nil {
-		return a, changeError(err)
+		return a, err
 	}
 	d.logEntry(e)
 	if e != nil {
@@ -163,7 +184,26 @@ func (c *draft) commit(ctx context.Context) (control.ChangeAnswer, error) {
 	return a, nil
 }
 
+// enter writes the files, or lets a proposal of them come into force.
+func (c *draft) enter(ctx context.Context) (*registry.Entry, error) {
+	if c.approves != "" {
+		e, err := c.d.registry.Approve(c.approves, author(ctx))
+		if err != nil {
+			return nil, proposalError(err)
+		}
+		return e, nil
+	}
+	e, err := c.d.registry.Change(registry.Change{Who: author(ctx), Verb: c.verb, Subject: c.subject, Reason: c.o.Reason, Files: c.files})
+	if err != nil {
+		return nil, changeError(err)
+	}
+	return e, nil
+}
+
 func changeError(err error) error {
+	if errors.Is(err, registry.ErrWaits) {
+		return control.Errorf(control.Busy, "%v", err).WithHint("`pierfs pending` shows it; approve or reject it first")
+	}
 	if errors.Is(err, conncfg.ErrChanged) {
 		return control.Errorf(control.Busy, "%v", err).WithHint("look at it and try again")
 	}
@@ -408,6 +448,9 @@ func (c *draft) write(ctx context.Context, name string, text []byte, set []contr
 	if err != nil {
 		return control.ChangeAnswer{}, err
 	}
+	for _, change := range changes {
+		c.sealed[change.Sealed] = true
+	}
 	text, findings := conncfg.Edit(text, changes)
 	for i := range findings {
 		findings[i].Connection = name
@@ -415,11 +458,50 @@ func (c *draft) write(ctx context.Context, name string, text []byte, set []contr
 	if err := c.d.refusal(findings); err != nil {
 		return control.ChangeAnswer{}, err
 	}
+	if text, err = c.sealAll(name, text); err != nil {
+		return control.ChangeAnswer{}, err
+	}
 	if len(text) == 0 {
 		text = []byte("\n") // an empty definition, whose missing fields are told one by one
 	}
 	c.files[conncfg.ConnectionFile(name)] = text
 	return c.commit(ctx)
+}
+
+// sealAll encrypts the secrets that stand literally in a text that somebody has sent: what comes through the hand is never stored in the
+// open. One that the definition has sealed already stays as it is.
+func (c *draft) sealAll(name string, text []byte) ([]byte, error) {
+	conn, _ := conncfg.Parse(text, "definition", name)
+	was := c.was.Connection(name)
+	for _, l := range conn.Literals() {
+		sealed := ""
+		if was != nil {
+			if slices.ContainsFunc(was.Literals(), l.Same) {
+				continue // somebody has written it there, and was told
+			}
+			sealed = was.Sealed(l.Environment, l.Field)
+		}
+		if key, err := conncfg.OpenKey(c.d.o.Dirs.Config); err == nil && sealed != "" {
+			if same, err := key.Open(sealed); err != nil || same.Reveal() != l.Value.Reveal() {
+				sealed = ""
+			}
+		} else {
+			sealed = ""
+		}
+		if sealed == "" {
+			var err error
+			if sealed, err = c.d.seal(l.Value.Reveal(), c.o.DryRun); err != nil {
+				return nil, err
+			}
+		}
+		edited, findings := conncfg.Edit(text, []conncfg.FieldChange{{Environment: l.Environment, Field: l.Field, Sealed: sealed}})
+		if len(findings) > 0 {
+			return nil, c.d.refusal(findings)
+		}
+		text = edited
+		c.sealed[sealed] = true
+	}
+	return text, nil
 }
 
 func (d *Daemon) copy(ctx context.Context, q control.CopyRequest) (control.ChangeAnswer, error) {
@@ -470,6 +552,37 @@ func (d *Daemon) delete(ctx context.Context, q control.DeleteRequest) (control.C
 	return a, err
 }
 
+// replace removes a definition, whose mountPoint another one takes over that has none.
+func (d *Daemon) replace(ctx context.Context, q control.ReplaceRequest) (control.ChangeAnswer, error) {
+	d.editing.Lock()
+	defer d.editing.Unlock()
+	c, err := d.begin(ctx, "replace", q.Name, q.ChangeOptions)
+	if err != nil {
+		return control.ChangeAnswer{}, err
+	}
+	if _, err := c.text(q.Name); err != nil {
+		return control.ChangeAnswer{}, err
+	}
+	text, err := c.text(q.To)
+	if err != nil {
+		return control.ChangeAnswer{}, err
+	}
+	if q.Name == q.To {
+		return control.ChangeAnswer{}, control.Errorf(control.Usage, "%s cannot take its own place", q.Name)
+	}
+	old, heir := c.was.Connection(q.Name), c.was.Connection(q.To)
+	if old != nil && heir != nil && mountPointOf(heir, "") == "" && mountPointOf(old, "") != "" {
+		var findings []conncfg.Finding
+		if text, findings = conncfg.Edit(text, []conncfg.FieldChange{{Field: "mountPoint", Value: mountPointOf(old, "")}}); len(findings) > 0 {
+			return control.ChangeAnswer{}, d.refusal(findings)
+		}
+		c.files[conncfg.ConnectionFile(q.To)] = text
+	}
+	c.guarded = true
+	c.files[conncfg.ConnectionFile(q.Name)] = nil
+	return c.commit(ctx)
+}
+
 // read tells a definition as it is written, for an editor. What holds a secret leaves the daemon in no way.
 func (d *Daemon) read(_ context.Context, q control.ReadRequest) (control.ReadAnswer, error) {
 	files, _ := conncfg.Files(d.o.Dirs.Config)
@@ -492,7 +605,7 @@ func fingerprintOf(text []byte) string {
 }
 
 func (d *Daemon) vars(_ context.Context, q control.VarsRequest) (control.VarsAnswer, error) {
-	config, _ := conncfg.Load(d.o.Dirs.Config)
+	config := d.inForce()
 	a := control.VarsAnswer{Variables: []control.Variable{}}
 	active := config.Active()
 	known := false
@@ -700,9 +813,12 @@ func (d *Daemon) history(_ context.Context, q control.HistoryRequest) (control.H
 
 func revision(e registry.Entry) control.Revision {
 	r := control.Revision{Revision: e.Seq, Time: e.Time, UID: e.Who.UID, User: e.Who.User, PID: e.Who.PID, Exe: e.Who.Exe, Verb: e.Verb,
-		Subject: e.Subject, Reason: e.Reason, Files: []string{}, Changes: nonNil(e.Changes), Hash: e.Hash}
+		Subject: e.Subject, Reason: e.Reason, Proposal: e.Proposal, Files: []string{}, Changes: nonNil(e.Changes), Hash: e.Hash}
 	for _, f := range e.Files {
 		r.Files = append(r.Files, f.Name)
+	}
+	if e.Approver != nil {
+		r.ApproverUID, r.Approver = &e.Approver.UID, e.Approver.User
 	}
 	return r
 }
@@ -746,7 +862,7 @@ func (d *Daemon) verify(_ context.Context, q control.VerifyRequest) (control.Ver
 
 // wouldApply tells what apply would do now, from what was read last to what is written.
 func (d *Daemon) wouldApply(ctx context.Context) control.ApplyAnswer {
-	plan := d.o.Plan(ctx)
+	plan := d.readPlan(ctx)
 	a := control.ApplyAnswer{Added: []string{}, Changed: []string{}, Removed: []string{}, Connections: []control.Connection{}, Findings: nonNil(plan.Findings)}
 	before := map[key]Want{}
 	for _, w := range d.known().Wants {

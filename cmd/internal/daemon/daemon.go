@@ -355,7 +355,7 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	d.observe(ctx, "", "")
-	plan := d.o.Plan(ctx)
+	plan := d.readPlan(ctx)
 	d.logFindings(plan.Findings)
 	answer := control.ApplyAnswer{Added: []string{}, Changed: []string{}, Removed: []string{},
 		Connections: []control.Connection{}, Findings: nonNil(plan.Findings)}

@@ -52,6 +52,10 @@ func wantOf(config *conncfg.Config, c *conncfg.Connection, environment, mountRoo
 	}
 	if dir := mountPointOf(c, environment); first && dir != "" {
 		w.Dir = dir
+		if below, err := filepath.Rel(mountRoot, dir); c.Stranger() != "" && (err != nil || !filepath.IsLocal(below)) {
+			w.Refused = control.Errorf(control.NotAllowed, "mountPoint lies outside of %s, in a file that %s", mountRoot, c.Stranger()).
+				WithHint("look at it, then chown root %s", c.File)
+		}
 	}
 	return w
 }

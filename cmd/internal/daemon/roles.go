@@ -109,6 +109,36 @@ func (d *Daemon) sees(ctx context.Context, name string) bool {
 	return d.role(ctx, conncfg.Viewer, projectOf(name))
 }
 
+// restricted refuses what gives somebody who may change definitions of a project alone more than these: programs that the daemon runs,
+// files that it reads, secrets of others, and places outside of the mount root. What stood there before may stay.
+func (c *draft) restricted(ctx context.Context, next *conncfg.Config) error {
+	if c.approves != "" || c.d.role(ctx, conncfg.Admin, "") {
+		return nil
+	}
+	root := c.d.o.Dirs.MountRoot
+	for _, conn := range next.Connections() {
+		if _, changed := c.files[conncfg.ConnectionFile(conn.Name)]; !changed {
+			continue
+		}
+		known := map[string]bool{}
+		if was := c.was.Connection(conn.Name); was != nil {
+			for _, f := range c.was.Restrict(was, root) {
+				known[f.Environment+" "+f.Field+" "+f.Value] = true
+			}
+		}
+		fresh := slices.DeleteFunc(next.Restrict(conn, root), func(f conncfg.Finding) bool {
+			sealed := conn.Sealed(f.Environment, f.Field) // by us just now: one that was copied from elsewhere may be anybody's secret
+			return known[f.Environment+" "+f.Field+" "+f.Value] || sealed != "" && c.sealed[sealed]
+		})
+		if err := c.d.refusal(fresh); err != nil {
+			e := *err.(*control.Error)
+			e.Code, e.Hint = control.NotAllowed, "ask somebody who is admin of everything: root, "+strings.Join(c.d.grants().Who(conncfg.Admin, ""), ", ")
+			return &e
+		}
+	}
+	return nil
+}
+
 // openSocket lets those connect who have roles.
 func (d *Daemon) openSocket(config *conncfg.Config) {
 	if config == nil {

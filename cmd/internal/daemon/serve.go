@@ -130,6 +130,7 @@ func (d *Daemon) status() control.StatusAnswer {
 	d.mu.Lock()
 	answer.Findings = len(d.plan.Findings)
 	d.mu.Unlock()
+	answer.Pending = len(d.proposed())
 	for _, c := range d.connections() {
 		s := control.ConnectionStatus{Connection: c}
 		if m, _ := d.at(key{c.Environment, c.Name}); m != nil {
@@ -201,7 +202,7 @@ func (d *Daemon) show(ctx context.Context, q control.ShowRequest) (control.ShowA
 		}
 		return shown(m.status(), m.reach()), nil
 	}
-	plan := d.o.Plan(ctx) // as it is written now, also where the daemon has not come to it yet
+	plan := d.readPlan(ctx) // as it is written now, also where the daemon has not come to it yet
 	config, environment, err := plan.at(q.Environment)
 	if err != nil {
 		return control.ShowAnswer{}, err

@@ -53,7 +53,7 @@ func (d *Daemon) testTarget(ctx context.Context, q control.TestRequest) (conncfg
 		}
 		return m.reach(), nil
 	}
-	plan := d.o.Plan(ctx)
+	plan := d.readPlan(ctx)
 	config, environment, err := plan.at(q.Environment)
 	if err != nil {
 		return conncfg.Target{}, err

@@ -20,7 +20,7 @@ import (
 const maxImport = 64 << 20
 
 func (d *Daemon) export(_ context.Context, q control.ExportRequest) (control.ExportAnswer, error) {
-	config, _ := conncfg.Load(d.o.Dirs.Config)
+	config := d.inForce()
 	a := control.ExportAnswer{Connections: []control.Exported{}}
 	var all []*conncfg.Connection
 	var unknown []string

@@ -4,7 +4,8 @@
 // noted first (pending.json, with every content kept as an object), then each file is written beside, synced and renamed, then
 // the change is entered in the log, then the note goes. Open finishes what a note is found of. A file that somebody edited by hand
 // is found by Observe, which enters it in the same log and keeps it in the same way, so that nothing depends on the road that a
-// change came by.
+// change came by. A change of something protected waits as a proposal until somebody else approves it (proposal.go), whichever road it
+// came by.
 //
 // The log (audit.jsonl) only grows: one JSON value a line, each with the hash of the one before, so that a line that was altered,
 // taken out or put in is found by Verify. It holds no secret: of one it tells only that it is another now. Objects are the
@@ -15,7 +16,6 @@
 package registry
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -63,16 +63,19 @@ type Author struct {
 
 // Entry is one change in the log.
 type Entry struct {
-	Seq     uint64               `json:"seq"`
-	Time    time.Time            `json:"time"`
-	Who     Author               `json:"who"`
-	Verb    string               `json:"verb"`              // of the command; "by hand" for an edited file, "found" for the first look
-	Subject string               `json:"subject,omitempty"` // the connection, environment or variable that the command named
-	Reason  string               `json:"reason,omitempty"`
-	Files   []File               `json:"files"`
-	Changes []conncfg.Difference `json:"changes"`
-	Prev    string               `json:"prev"` // hash of the entry before; "" of the first
-	Hash    string               `json:"hash"`
+	Seq     uint64    `json:"seq"`
+	Time    time.Time `json:"time"`
+	Who     Author    `json:"who"`
+	Verb    string    `json:"verb"`              // of the command; "by hand" for an edited file, "found" for the first look
+	Subject string    `json:"subject,omitempty"` // the connection, environment or variable that the command named
+	Reason  string    `json:"reason,omitempty"`
+	// Approver is the second person where the change needed one; Proposal is the number under which it waited for him.
+	Approver *Author              `json:"approver,omitempty"`
+	Proposal string               `json:"proposal,omitempty"`
+	Files    []File               `json:"files"`
+	Changes  []conncfg.Difference `json:"changes"`
+	Prev     string               `json:"prev"` // hash of the entry before; "" of the first
+	Hash     string               `json:"hash"`
 }
 
 // File is one file of a change, with the objects of its content; "" is no file.
@@ -204,6 +207,11 @@ func (r *Registry) observe(verb, subject string, who *Author) (*Entry, error) {
 			changed[name] = nil
 		}
 	}
+	if r.seq > 0 {
+		if err := r.hold(changed); err != nil {
+			return nil, err
+		}
+	}
 	if len(changed) == 0 {
 		return nil, nil
 	}
@@ -227,37 +235,44 @@ func (r *Registry) Change(c Change) (*Entry, error) {
 	if _, err := r.observe("by hand", "", nil); err != nil {
 		return nil, err
 	}
+	if err := r.waitsFor(c.Files); err != nil {
+		return nil, err
+	}
 	now, _ := conncfg.Files(r.config)
-	e := Entry{Time: r.now().UTC(), Who: c.Who, Verb: c.Verb, Subject: c.Subject, Reason: c.Reason}
-	for name, content := range c.Files {
+	return r.make(Entry{Time: r.now().UTC(), Who: c.Who, Verb: c.Verb, Subject: c.Subject, Reason: c.Reason}, now, c.Files)
+}
+
+// make writes files in place of what is there now, and enters e.
+func (r *Registry) make(e Entry, now, files map[string][]byte) (*Entry, error) {
+	for name, content := range files {
 		if err := conncfg.CheckFile(name); err != nil {
 			return nil, err
 		}
-		if was, there := now[name]; there == (content != nil) && bytes.Equal(was, content) {
-			delete(c.Files, name)
+		if was, there := now[name]; same(was, there, content) {
+			delete(files, name)
 		}
 	}
-	if len(c.Files) == 0 {
+	if len(files) == 0 {
 		return nil, nil
 	}
-	if err := r.note(&e, now, c.Files); err != nil {
+	if err := r.note(&e, now, files); err != nil {
 		return nil, err
 	}
 	written := []string{}
-	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		err := r.step("write " + name)
 		if err == nil {
-			err = r.store.Write(name, now[name], c.Files[name])
+			err = r.store.Write(name, now[name], files[name])
 		}
 		if err != nil {
-			return nil, errors.Join(err, r.undo(now, c.Files, written))
+			return nil, errors.Join(err, r.undo(now, files, written))
 		}
 		written = append(written, name)
 	}
 	if err := r.step("enter"); err != nil {
 		return nil, err
 	}
-	return r.finish(e, c.Files)
+	return r.finish(e, files)
 }
 
 // undo puts back what a change that failed has written already.
@@ -347,14 +362,11 @@ func (r *Registry) recover() error {
 
 // enter puts an entry into the log.
 func (r *Registry) enter(e Entry, files map[string][]byte) (*Entry, error) {
-	before, after := map[string][]byte{}, map[string][]byte{}
-	for name, object := range r.files {
-		content, err := r.object(object)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		before[name], after[name] = content, content
+	before, err := r.known()
+	if err != nil {
+		return nil, err
 	}
+	after := maps.Clone(before)
 	known := maps.Clone(r.files)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		object, err := r.keep(files[name])
