@@ -102,11 +102,11 @@ type draft struct {
 
 	approves string // the proposal that it carries out; "" of one that nobody has approved
 
-	now    map[string][]byte // what is in force
-	held   map[string][]byte // of that, what differs from the files
-	sealed map[string]bool   // by this very change
-	was    *conncfg.Config
-	files  map[string][]byte
+	now        map[string][]byte // what is in force
+	held       map[string][]byte // of that, what differs from the files
+	justSealed map[string]bool   // by this very change
+	was        *conncfg.Config
+	files      map[string][]byte
 }
 
 // begin reads the configuration. d.editing is held from here to the end of the change.
@@ -120,7 +120,7 @@ func (d *Daemon) begin(ctx context.Context, verb, subject string, o control.Chan
 	if len(torn) > 0 {
 		return nil, d.refusal(torn)
 	}
-	c := &draft{d: d, verb: verb, subject: subject, o: o, now: now, held: d.heldBack(), sealed: map[string]bool{}, files: map[string][]byte{}}
+	c := &draft{d: d, verb: verb, subject: subject, o: o, now: now, held: d.heldBack(), justSealed: map[string]bool{}, files: map[string][]byte{}}
 	for name, content := range c.held {
 		if now[name] = content; content == nil {
 			delete(now, name)
@@ -449,7 +449,7 @@ func (c *draft) write(ctx context.Context, name string, text []byte, set []contr
 		return control.ChangeAnswer{}, err
 	}
 	for _, change := range changes {
-		c.sealed[change.Sealed] = true
+		c.justSealed[change.Sealed] = true
 	}
 	text, findings := conncfg.Edit(text, changes)
 	for i := range findings {
@@ -499,7 +499,7 @@ func (c *draft) sealAll(name string, text []byte) ([]byte, error) {
 			return nil, c.d.refusal(findings)
 		}
 		text = edited
-		c.sealed[sealed] = true
+		c.justSealed[sealed] = true
 	}
 	return text, nil
 }

@@ -128,7 +128,7 @@ func (c *draft) restricted(ctx context.Context, next *conncfg.Config) error {
 		}
 		fresh := slices.DeleteFunc(next.Restrict(conn, root), func(f conncfg.Finding) bool {
 			sealed := conn.Sealed(f.Environment, f.Field) // by us just now: one that was copied from elsewhere may be anybody's secret
-			return known[f.Environment+" "+f.Field+" "+f.Value] || sealed != "" && c.sealed[sealed]
+			return known[f.Environment+" "+f.Field+" "+f.Value] || sealed != "" && c.justSealed[sealed]
 		})
 		if err := c.d.refusal(fresh); err != nil {
 			e := *err.(*control.Error)
