@@ -89,8 +89,10 @@ func exitStatus(err error) int {
 	return asControl(err).Code.Exit()
 }
 
-// asControl makes every failure one that a script can read.
-func asControl(err error) *control.Error {
+// asControl makes every failure one that a script can read, and that ends in a way out.
+func asControl(err error) *control.Error { return classified(err).Complete() }
+
+func classified(err error) *control.Error {
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		return e
 	}
@@ -99,7 +101,7 @@ func asControl(err error) *control.Error {
 	_, isUsage := errors.AsType[usageError](err)
 	switch {
 	case isUsage:
-		e.Code, e.Hint = control.Usage, "`pierfs help` lists the commands"
+		e.Code = control.Usage
 	case errors.Is(err, context.Canceled):
 		e.Code, e.Text = control.Cut, "interrupted"
 	case isPath && errors.Is(path, os.ErrNotExist):

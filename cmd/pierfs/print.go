@@ -82,7 +82,8 @@ func (h *hand) standing(all []control.Connection) error {
 			word = "is still starting"
 		}
 		fmt.Fprintf(h.err, "pierfs: %s %s: %s\n", terminal.Quote(fullName(c)), word, terminal.Quote(cmp.Or(c.Reason, string(c.State))))
-		h.wayOut(h.err, c.Findings, c.Hint)
+		e := control.Error{Code: c.NotReady(), Hint: c.Hint, Findings: c.Findings}
+		h.wayOut(h.err, c.Findings, e.Complete().Hint)
 	}
 	return nil
 }

@@ -40,9 +40,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	fmt.Fprintf(stderr, "pierfsd: %s\n", terminal.Quote(strings.ReplaceAll(err.Error(), "\n", "; ")))
-	if e, ok := errors.AsType[*control.Error](err); ok && e.Hint != "" {
-		fmt.Fprintf(stderr, "  %s\n", terminal.Quote(e.Hint))
-	}
+	fmt.Fprintf(stderr, "  %s\n", terminal.Quote(wayOut(err)))
 	return exitStatus(err)
 }
 
@@ -55,6 +53,20 @@ func exitStatus(err error) int {
 		return control.Usage.Exit()
 	}
 	return control.CodeOf(err).Exit()
+}
+
+// wayOut is what to do about err.
+func wayOut(err error) string {
+	if _, ok := errors.AsType[*daemon.LeftError](err); ok {
+		return "it is in the state directory, and sent when pierfsd starts again; `pierfs queue` shows it then"
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return "`pierfsd --help` shows how it is written"
+	}
+	if e, ok := errors.AsType[*control.Error](err); ok {
+		return e.Complete().Hint
+	}
+	return "mend what it names, and start it again; --log-level debug tells more"
 }
 
 // usageError is a command line that makes no sense.
@@ -141,7 +153,7 @@ const afterwards = "# SIGNALS\n\n| Signal | Meaning |\n|---|---|\n" +
 	"| SIGHUP | the definitions are read again, and what changed is done; servers that are away are asked again at once |\n" +
 	"| SIGTERM, SIGINT | what is written is published, and what is owed is sent, for at most `drainTimeout` of each connection; then everything is unmounted |\n\n" +
 	"# EXIT STATUS\n\n0 if nothing is owed to any server and nothing was put into quarantine, 74 if something is. 64 for a command line that makes no sense, " +
-	"71 if this machine lacks something such as /dev/fuse, 75 if another daemon uses the same directories; **pierfs**(1) lists them all.\n\n"
+	"71 if this machine lacks something such as /dev/fuse, 73 if another daemon uses the same directories; **pierfs**(1) lists them all.\n\n"
 
 func manualCommand(stdout io.Writer) *cobra.Command {
 	var date string
