@@ -188,3 +188,22 @@ func (h *hand) watchStatus(ctx context.Context) error {
 		return h.showStatus(a)
 	})
 }
+
+func (h *hand) logCommand() *cobra.Command {
+	return &cobra.Command{Use: "log NAME [LEVEL]", Short: "Set the level at which a connection is logged, while the daemon runs", Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := control.LogRequest{Name: args[0], Environment: h.environment}
+			if len(args) == 2 {
+				q.Level = args[1]
+			}
+			a, err := control.Log.Call(cmd.Context(), h.client(), q)
+			if err != nil {
+				return err
+			}
+			if h.asJSON {
+				return h.json(a)
+			}
+			_, err = fmt.Fprintln(h.out, a.Level)
+			return err
+		}}
+}

@@ -46,6 +46,9 @@ func helpOf(command string) help {
 	case "events":
 		return help{"Without --follow it prints what is known, which is the latest 4096 events of the running daemon, and ends. With --json each line\nis one JSON value. Whoever is too slow loses events and is told how many. Ctrl-C ends it.",
 			[]string{"pierfs events --since 1h", "pierfs events --follow --json", "pierfs events partner --follow --new"}}
+	case "log":
+		return help{"It sets the level at which the daemon logs this connection: debug has a line for each call to the server and each step of a login. It lasts\nuntil the daemon ends, or until it is set to default. Without a level it tells the one that counts.",
+			[]string{"pierfs log partner debug", "pierfs log partner default", "pierfs log partner"}}
 	case "deployments":
 		return help{"Each login that failed, each failure to mount, and what became of it at last is one line: how many tries, the step that it ended\nwith, the cause and the milliseconds. They are kept beyond the end of the daemon, at least the latest hundreds of each connection.",
 			[]string{"pierfs deployments", "pierfs deployments partner --last 20", "pierfs deployments partner --since 24h --json"}}

@@ -174,6 +174,12 @@ func serve(f flags, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	whole := f
+	whole.logLevel = "debug" // of which the daemon leaves out what its level, or a connection's own, does not have
+	everything, err := logger(whole, stderr)
+	if err != nil {
+		return err
+	}
 	for _, dir := range []*string{&f.dirs.Config, &f.dirs.State, &f.dirs.Cache, &f.dirs.Runtime, &f.dirs.MountRoot} {
 		if *dir, err = absolute(*dir); err != nil {
 			return err
@@ -198,7 +204,8 @@ func serve(f flags, stderr io.Writer) error {
 	d := daemon.New(daemon.Options{
 		Dirs:     f.dirs,
 		Version:  version.Version(),
-		Logger:   log,
+		Logger:   everything,
+		LogLevel: levelOf(log),
 		Plan:     func(context.Context) daemon.Plan { return daemon.ReadPlan(f.dirs.Config, f.dirs.MountRoot) },
 		Floor:    floor,
 		Notify:   daemon.Notify(log),
@@ -247,6 +254,16 @@ func absolute(dir string) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// levelOf is the least level that log takes.
+func levelOf(log *slog.Logger) slog.Level {
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if log.Enabled(context.Background(), level) {
+			return level
+		}
+	}
+	return slog.LevelError
 }
 
 func logger(f flags, w io.Writer) (*slog.Logger, error) {

@@ -6,12 +6,13 @@ import "time"
 var (
 	Events      = Feed[EventsRequest, Event]{Name: "events", Live: true}
 	Deployments = Feed[DeploymentsRequest, Deployment]{Name: "deployments"}
+	Log         = Verb[LogRequest, LogAnswer]{Name: "log"}
 	Watch       = Feed[StatusRequest, StatusAnswer]{Name: "status-watch", Live: true}
 )
 
 // observing describes them.
 func observing() []Description {
-	return []Description{Events.Describe(), Deployments.Describe(), Watch.Describe()}
+	return []Description{Events.Describe(), Deployments.Describe(), Watch.Describe(), Log.Describe()}
 }
 
 // EventKind is the stable word for what an event is about.
@@ -84,6 +85,21 @@ type Deployment struct {
 	Code        Code      `json:"code,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
 	Endpoint    string    `json:"endpoint,omitempty"`
+}
+
+// LogRequest sets the level at which a connection is logged, or asks for it.
+type LogRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+	Level       string `json:"level,omitempty"` // debug, info, warn, error; default is the daemon's own; "" asks
+}
+
+// LogAnswer is the level at which a connection is logged now.
+type LogAnswer struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment"`
+	Level       string `json:"level"`
+	Own         bool   `json:"own"` // it was set for this connection
 }
 
 // The phases of a deployment that are no steps of a login.

@@ -69,6 +69,9 @@ type Options struct {
 	// ReleasePoints makes every mount point what it was when Run ends; else those of what is defined stay unwritable, so
 	// that programs notice.
 	ReleasePoints bool
+	// LogLevel is the level of what is logged, where Logger takes more than that: then the level of one connection can be set while the daemon
+	// runs. nil leaves the level to Logger.
+	LogLevel slog.Leveler
 	// MetricsAddress is where Prometheus may read the figures, HOST:PORT of the loopback interface; "" is nowhere but the socket.
 	MetricsAddress string
 	// ExitIdle makes Run return once a mount was there and none is left.
@@ -129,7 +132,8 @@ type Daemon struct {
 	deployments  *deployments.Log // nil if it cannot be kept
 	figures      *metrics.Set
 	loose        loose
-	private      bool // it serves one hand, and mounts nothing
+	levels       sync.Map // of *connectionLevel, by key
+	private      bool     // it serves one hand, and mounts nothing
 
 	registry *registry.Registry // nil if it cannot be used
 	editing  sync.Mutex         // one change of definitions at a time
@@ -157,7 +161,7 @@ func New(o Options) *Daemon {
 		o.Notify = func(string) {}
 	}
 	bus := events.New(keptEvents)
-	d := &Daemon{o: o, log: slog.New(telling{o.Logger.Handler(), bus, subject{}}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
+	d := &Daemon{o: o, log: slog.New(telling{next: o.Logger.Handler(), bus: bus, level: o.LogLevel}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
 		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, formers: map[*mount]bool{}, staging: map[string]bool{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
 	d.figures = metrics.New(o.Version, d.look)
 	return d

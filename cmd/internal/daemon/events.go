@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"strconv"
 	"strings"
@@ -144,69 +143,4 @@ func awaitNews(ctx context.Context, listener *events.Listener) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// telling is a log whose warnings and errors are events too.
-type telling struct {
-	next  slog.Handler
-	bus   *events.Bus
-	about subject
-}
-
-// subject is the connection that lines of a log are about.
-type subject struct{ name, environment string }
-
-// note takes from attributes what they say of the subject.
-func (s *subject) note(a slog.Attr) {
-	switch a.Key {
-	case "conn":
-		s.name = a.Value.String()
-	case "env":
-		s.environment = a.Value.String()
-	}
-}
-
-// Enabled is what the log below says.
-func (t telling) Enabled(ctx context.Context, level slog.Level) bool {
-	return t.next.Enabled(ctx, level)
-}
-
-// Handle logs r, and publishes it where someone should know of it.
-func (t telling) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level >= slog.LevelWarn {
-		t.bus.Publish(t.event(r))
-	}
-	return t.next.Handle(ctx, r)
-}
-
-func (t telling) event(r slog.Record) control.Event {
-	e := control.Event{Kind: control.EventWarning, Time: r.Time.UTC()}
-	if r.Level >= slog.LevelError {
-		e.Kind = control.EventError
-	}
-	text, about := r.Message, t.about
-	r.Attrs(func(a slog.Attr) bool {
-		about.note(a)
-		if value := a.Value.Resolve().String(); a.Key != "conn" && a.Key != "env" && value != "" && value != "<nil>" {
-			text += fmt.Sprintf(" %s=%q", a.Key, value)
-		}
-		return true
-	})
-	e.Name, e.Environment, e.Text = about.name, about.environment, oneLine(text)
-	return e
-}
-
-// WithAttrs is that of the log below; what it says of the subject is kept.
-func (t telling) WithAttrs(attrs []slog.Attr) slog.Handler {
-	for _, a := range attrs {
-		t.about.note(a)
-	}
-	t.next = t.next.WithAttrs(attrs)
-	return t
-}
-
-// WithGroup is that of the log below.
-func (t telling) WithGroup(name string) slog.Handler {
-	t.next = t.next.WithGroup(name)
-	return t
 }

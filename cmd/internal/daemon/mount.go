@@ -130,7 +130,7 @@ type mount struct {
 func newMount(d *Daemon, w Want) *mount {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &mount{d: d, want: w, ctx: ctx, cancel: cancel,
-		log:  d.log.With("conn", w.Name, "env", w.Environment),
+		log:  d.logOf(w),
 		done: make(chan struct{}), settled: make(chan struct{}), led: make(chan struct{}),
 		state: control.StateStarting, since: time.Now()}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,4 +229,44 @@ func TestStatusIsWatched(t *testing.T) {
 		}
 	}
 	t.Error("the status ended by itself")
+}
+
+// One connection is logged at its own level while the daemon runs, beyond its mounts, and the others are not.
+func TestLevelOfOneConnection(t *testing.T) {
+	var out safeBuffer
+	d := New(Options{Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), LogLevel: slog.LevelInfo})
+	d.plan = Plan{Environments: []control.Environment{{Name: "Test", Active: true}}, Wants: []Want{{Name: "one", Environment: "Test"}, {Name: "two", Environment: "Test"}}}
+	one, two := d.logOf(d.plan.Wants[0]), d.logOf(d.plan.Wants[1])
+	set := func(level, want string) {
+		t.Helper()
+		a, err := d.setLevel(t.Context(), control.LogRequest{Name: "one", Level: level})
+		if err != nil || a.Level != want || a.Own != (level != "default") {
+			t.Errorf("log one %s: %+v, %v", level, a, err)
+		}
+	}
+	say := func(word string) {
+		for _, log := range []*slog.Logger{one, two, d.log, d.logOf(d.plan.Wants[0])} {
+			log.Debug(word)
+		}
+	}
+	say("first")
+	set("debug", "debug")
+	say("second")
+	set("default", "info")
+	say("third")
+	set("error", "error")
+	one.Warn("fourth")
+	two.Warn("fifth")
+	told := out.String()
+	for word, want := range map[string]int{"msg=first": 0, "msg=second conn=one": 2, "msg=second": 2, "msg=third": 0, "msg=fourth": 0, "msg=fifth": 1} {
+		if got := strings.Count(told, word); got != want {
+			t.Errorf("the log has %d of %q, want %d:\n%s", got, word, want, told)
+		}
+	}
+	if _, err := d.setLevel(t.Context(), control.LogRequest{Name: "one", Level: "loud"}); control.CodeOf(err) != control.Usage {
+		t.Errorf("a level that is none: %v", err)
+	}
+	if _, err := d.setLevel(t.Context(), control.LogRequest{Name: "three", Level: "debug"}); control.CodeOf(err) != control.UnknownConnection {
+		t.Errorf("a connection that is none: %v", err)
+	}
 }

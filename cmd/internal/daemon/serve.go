@@ -52,6 +52,7 @@ func (d *Daemon) serve(s *control.Server) {
 	control.CacheDrop.Serve(s, d.cacheDrop)
 	control.CacheWarm.Serve(s, d.cacheWarm)
 	control.Events.Serve(s, d.tellEvents)
+	control.Log.Serve(s, d.setLevel)
 	control.Deployments.Serve(s, d.tellDeployments)
 	control.Watch.Serve(s, d.tellStatus)
 	d.serveChanges(s)
