@@ -28,11 +28,15 @@ import (
 type change struct {
 	e       journal.Entry
 	sending bool
+	parked  bool // it waits for contents below it
 	tries   int
 	next    time.Time // not to be tried before
 	failed  error     // of the last try
 	held    error     // why it is not made before a person says so
 }
+
+// attrs reports whether only attributes change, so that nothing else is to be had under other names.
+func (c *change) attrs() bool { return c.e.Kind == journal.SetAttr }
 
 // names returns the names that the change concerns.
 func (c *change) names() []string {
@@ -60,12 +64,13 @@ type changes struct {
 	list  []*change
 	at    map[string][]uint64 // sequence numbers of the changes that concern a name, in order
 	under map[string][]uint64 // and of those that concern a name below it
+	moves map[string][]uint64 // of those of at that change more than attributes
 	moved chan struct{}       // closed when one is done, held, or cannot be made now; nil while nobody waits
 	news  chan struct{}       // holds one when the dispatcher should look again
 }
 
 func newChanges() *changes {
-	return &changes{at: map[string][]uint64{}, under: map[string][]uint64{}, news: make(chan struct{}, 1)}
+	return &changes{at: map[string][]uint64{}, under: map[string][]uint64{}, moves: map[string][]uint64{}, news: make(chan struct{}, 1)}
 }
 
 // add appends c, which is in the journal.
@@ -98,6 +103,9 @@ func (l *changes) remove(c *change) {
 func (l *changes) each(c *change, f func(of map[string][]uint64, name string)) {
 	for _, name := range c.names() {
 		f(l.at, name)
+		if !c.attrs() {
+			f(l.moves, name)
+		}
 		for name != "" {
 			name = parent(name)
 			f(l.under, name)
@@ -121,14 +129,38 @@ func (l *changes) wake() {
 	}
 }
 
-// concern reports whether a change is owed that is related to one of names.
+// concern reports whether a change is owed that makes the server's answers for one of names those of before.
 func (l *changes) concern(names ...string) bool {
 	if l.count.Load() == 0 {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.list) > 0 && slices.ContainsFunc(names, func(name string) bool { return l.before(name, ^uint64(0)) })
+	return slices.ContainsFunc(names, func(name string) bool { return len(l.at[name]) > 0 || l.concernsLocked(name) })
+}
+
+// concernsIn is concern for what is in the directory name.
+func (l *changes) concernsIn(name string) bool {
+	if l.count.Load() == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.concernsLocked(name)
+}
+
+// concernsLocked reports whether a change is owed of a name below name, or one of it or above it that is more than one of attributes;
+// the caller holds mu.
+func (l *changes) concernsLocked(name string) bool {
+	if len(l.under[name]) > 0 {
+		return true
+	}
+	for ; len(l.moves[name]) == 0; name = parent(name) {
+		if name == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // block reports whether a change that is related to name must be made before the entry seq.
@@ -170,7 +202,7 @@ func (l *changes) find(seq uint64) *change {
 func (l *changes) rest() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !slices.ContainsFunc(l.list, func(c *change) bool { return c.held == nil && !l.waits(c) })
+	return !slices.ContainsFunc(l.list, func(c *change) bool { return c.held == nil && !c.parked && !l.waits(c) })
 }
 
 // waits reports whether c must wait for others; the caller holds mu.
@@ -185,7 +217,7 @@ func (l *changes) take() (*change, time.Duration) {
 	sleep := time.Hour
 	for _, c := range l.list {
 		switch wait := time.Until(c.next); {
-		case c.sending, c.held != nil, l.waits(c):
+		case c.sending, c.parked, c.held != nil, l.waits(c):
 		case wait > 0:
 			sleep = min(sleep, wait)
 		default:
@@ -279,8 +311,8 @@ func (t *Tree) awaitChanges(ctx context.Context, name string) error {
 	l := t.changes
 	for {
 		l.mu.Lock()
-		related := len(l.list) > 0 && l.before(name, ^uint64(0))
-		stuck := slices.ContainsFunc(l.list, func(c *change) bool { return c.held != nil || c.failed != nil })
+		related := len(l.at[name]) > 0 || l.concernsLocked(name)
+		stuck := slices.ContainsFunc(l.list, func(c *change) bool { return c.held != nil || c.parked || c.failed != nil })
 		if l.moved == nil {
 			l.moved = make(chan struct{})
 		}
@@ -326,8 +358,62 @@ func (t *Tree) makeChanges() {
 	}
 }
 
+// A directory's attributes are set behind the contents that were owed below it before: they may take away the right to put something
+// there, as cp -a does of what it copied, and its time is that of the last change in it.
+
+// awaitsContents reports whether c must wait for contents, and has it tried again when one has come.
+func (t *Tree) awaitsContents(c *change) bool {
+	if !c.attrs() {
+		return false
+	}
+	l := t.changes
+	l.change(func() { c.parked = true }) // before looking: one that comes meanwhile ends it
+	waits := t.owesBelow(string(c.e.Name), c.e.Seq)
+	l.change(func() { c.parked, c.sending = c.parked && waits, c.sending && !waits })
+	return waits
+}
+
+// owesBelow reports whether a content is owed below the directory name that was entered before seq.
+func (t *Tree) owesBelow(name string, seq uint64) bool {
+	return slices.ContainsFunc(t.below(name), func(f *File) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		d := f.owing.debt
+		return f.name != name && d != nil && d.seq < seq
+	})
+}
+
+// unpark has what waits for contents looked at again.
+func (l *changes) unpark() {
+	if l.count.Load() == 0 {
+		return
+	}
+	l.change(func() {
+		for _, c := range l.list {
+			c.parked = false
+		}
+	})
+}
+
+// trailing returns the changes of attributes of directories at name or below it behind which a content below them would be that is owed
+// now, and is entered anew.
+func (t *Tree) trailing(name string) (all []*change) {
+	l := t.changes
+	l.mu.Lock()
+	for _, c := range l.list {
+		if c.attrs() && !c.sending && isBelow(string(c.e.Name), name) {
+			all = append(all, c)
+		}
+	}
+	l.mu.Unlock()
+	return slices.DeleteFunc(all, func(c *change) bool { return !t.owesBelow(string(c.e.Name), c.e.Seq) })
+}
+
 // makeChange makes c at the server.
 func (t *Tree) makeChange(c *change) {
+	if t.awaitsContents(c) {
+		return
+	}
 	try := func() error {
 		return t.options.Retry.Do(t.ctx, func(ctx context.Context) error { return t.carryOut(ctx, c) })
 	}

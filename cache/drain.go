@@ -55,7 +55,9 @@ type queue struct {
 	news chan struct{} // holds one when the dispatcher should look again
 }
 
-func newQueue() *queue { return &queue{known: map[*File]bool{}, short: map[*File]bool{}, news: make(chan struct{}, 1)} }
+func newQueue() *queue {
+	return &queue{known: map[*File]bool{}, short: map[*File]bool{}, news: make(chan struct{}, 1)}
+}
 
 // waiting is a heap of Files whose last try failed, by the time of the next.
 type waiting []wait
@@ -146,7 +148,7 @@ func (t *Tree) drain() {
 			lanes.Go(func() {
 				err := f.pay(t.ctx)
 				t.queue.tried(f, short, err)
-				if err == nil {
+				if t.changes.unpark(); err == nil {
 					t.isBack()
 				}
 				if errors.Is(err, errParked) && !f.awaitsChange() { // it was made meanwhile
@@ -297,9 +299,12 @@ func (t *Tree) emptied(ctx context.Context, vain func() bool) {
 	for !vain() {
 		rest := t.changes.rest()
 		q.mu.Lock()
-		if rest && len(q.known) == len(q.parked) {
+		if parked := slices.Clone(q.parked); rest && len(q.known) == len(parked) {
 			q.mu.Unlock()
-			return
+			if !slices.ContainsFunc(parked, func(f *File) bool { return !f.awaitsChange() }) { // else it is about to be sent
+				return
+			}
+			q.mu.Lock()
 		}
 		if q.paid == nil {
 			q.paid = make(chan struct{})

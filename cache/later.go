@@ -372,6 +372,12 @@ func (t *Tree) oweRenamed(c *change, files []*File, target *File) error {
 		also.Add, also.Done = append(also.Add, e), append(also.Done, d.seq)
 		debts, owing = append(debts, d), append(owing, f)
 	}
+	trailing := t.trailing(from)
+	for _, c := range trailing {
+		e := c.e
+		e.Name = journal.Name(to + string(c.e.Name)[len(from):])
+		also.Add, also.Done = append(also.Add, e), append(also.Done, c.e.Seq)
+	}
 	if target != nil {
 		target.mu.Lock()
 		if d := target.owing.debt; d != nil {
@@ -388,6 +394,13 @@ func (t *Tree) oweRenamed(c *change, files []*File, target *File) error {
 		owing[i].mu.Lock()
 		d.seq = added[i].Seq
 		owing[i].mu.Unlock()
+	}
+	for i, c := range trailing {
+		t.journal.Forget(c.e.Seq)
+		t.changes.remove(c)
+		behind := &change{e: added[len(debts)+i]}
+		t.changes.add(behind)
+		t.shown(behind)
 	}
 	return nil
 }

@@ -321,6 +321,59 @@ func TestChangesOfAttributesAreOwed(t *testing.T) {
 	}
 }
 
+// TestDirectoryIsGivenItsAttributesLast copies a directory as cp -a does, which takes away the right to write to it in the end: that comes
+// to the server behind what is owed in it, also if the directory is renamed meanwhile, and if the daemon dies.
+func TestDirectoryIsGivenItsAttributesLast(t *testing.T) {
+	for _, renamed := range []bool{false, true} {
+		for _, when := range []string{"there", "away", "killed"} {
+			t.Run(fmt.Sprintf("renamed=%v,%s", renamed, when), func(t *testing.T) {
+				d := &dying{at: 1 << 30, dead: make(chan struct{})}
+				w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+				ctx := t.Context()
+				if w.refuse(true); when != "there" {
+					w.away(true)
+				}
+				w.mkdir("d")
+				w.save("d/f", "content")
+				mode, at := os.FileMode(0o555), time.Unix(1_000_000_000, 0)
+				for _, a := range []backends.Attr{{ModTime: &at, AccTime: &at}, {Perm: &mode}} {
+					if e, err := w.tree.SetAttr(ctx, "d", a); err != nil || !e.ModTime.Equal(at) {
+						t.Errorf("%+v: %v %v, %v", a, e.Mode, e.ModTime, err)
+					}
+				}
+				if _, err := w.tree.Stat(ctx, "d/none"); backends.Errno(err) != syscall.ENOENT {
+					t.Errorf("a name that is not there: %v", err)
+				}
+				dir := "d"
+				if renamed {
+					dir = "e"
+					w.must(w.tree.Rename(ctx, "d", "e", backends.Replace))
+				}
+				if when == "killed" {
+					w.crash(d)
+				}
+				w.server.SetFault(func(_ context.Context, op, name string) error { // as a server does whose login is not root
+					if in := strings.HasPrefix(name, dir+"/"); op == "create" && in {
+						if info, err := w.server.Stat(context.WithValue(ctx, somebodyElse{}, true), dir); err == nil && info.Mode.Perm() == mode {
+							return syscall.EACCES
+						}
+					}
+					return nil
+				})
+				w.tree.Wake()
+				w.must(w.tree.Drain(ctx))
+				if got := w.holds(); !maps.Equal(got, map[string]string{dir + "/": "", dir + "/f": "content"}) {
+					t.Errorf("the server has %q", got)
+				}
+				info, err := w.server.Stat(ctx, dir)
+				if err != nil || info.Mode.Perm() != mode || !info.ModTime.Equal(at) {
+					t.Errorf("the directory is %v %v, %v", info.Mode, info.ModTime, err)
+				}
+			})
+		}
+	}
+}
+
 // TestChangesThatClashAreConflicts lets somebody else change at the server what is changed here while it is away.
 func TestChangesThatClashAreConflicts(t *testing.T) {
 	w := newRemote(t, nil)

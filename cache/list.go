@@ -110,7 +110,7 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 	if t.listKnown(dir, l) {
 		return l, nil
 	}
-	if t.changes.concern(dir) {
+	if t.changes.concernsIn(dir) {
 		if t.listLastKnown(dir, l) {
 			return l, nil
 		}
@@ -174,7 +174,7 @@ func (t *Tree) fillKnown(dir string, l *Listing, known *attr.List, asked time.Ti
 // have been made when that is looked at.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
 	mark := t.attrs.Mark()
-	behind := t.changes.concern(dir)
+	behind := t.changes.concernsIn(dir)
 	listed, hidden := 0, t.Caps().Hidden
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -422,7 +423,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 
 // set changes attributes at the server, and remembers what the server cannot keep.
 func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.Info, error) {
-	if t.changes.concern(name) {
+	if t.changes.concern(name) || t.options.Background && t.owesBelow(name, math.MaxUint64) {
 		return t.setLater(name, a)
 	}
 	info, refused, err := t.send(ctx, name, a)

@@ -152,6 +152,7 @@ func (t *Tree) over(d *debt) {
 	h.over[d.staged] = append(h.over[d.staged], d.seq)
 	h.mu.Unlock()
 	t.warn("removal of a staging file", t.dropStaging(d.staged))
+	t.changes.unpark()
 }
 
 // enter writes c into the journal, together with ends that could not be written before.
