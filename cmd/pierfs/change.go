@@ -284,6 +284,7 @@ func (h *hand) moveCommand() *cobra.Command {
 func (h *hand) deleteCommand() *cobra.Command {
 	var f changeFlags
 	var yes string
+	var noBackup bool
 	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a definition, after telling who uses it", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := control.DeleteRequest{Name: args[0], ChangeOptions: f.options}
@@ -297,12 +298,20 @@ func (h *hand) deleteCommand() *cobra.Command {
 				if err := h.confirm(args[0], yes, a); err != nil {
 					return err
 				}
+				if !noBackup {
+					file, err := h.backup(cmd.Context(), args[0])
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(h.err, "kept, without secrets: %s\n", terminal.Quote(file))
+				}
 			}
 			a, err := made(cmd.Context(), h, f, args[0], control.Delete, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}
 	f.add(cmd)
 	cmd.Flags().StringVar(&yes, "yes", "", "the name once more, where nobody can be asked for it")
+	cmd.Flags().BoolVar(&noBackup, "no-backup", false, "write no export into the working directory first")
 	return cmd
 }
 

@@ -101,6 +101,9 @@ func TestDeleteWantsTheNameOnceMore(t *testing.T) {
 			}
 			return control.ChangeAnswer{Impact: impact}, nil
 		})
+		control.Export.Serve(s, func(context.Context, control.ExportRequest) (control.ExportAnswer, error) {
+			return control.ExportAnswer{}, control.Errorf(control.Internal, "an export goes only before what is confirmed")
+		})
 	})
 	for _, args := range [][]string{{"delete", "a"}, {"delete", "a", "--yes=b"}, {"vars", "set", "x", "1"}, {"vars", "unset", "x", "--yes=y"}} {
 		if status, _, errOut := s.hand("a\n", args...); status != 64 || !strings.Contains(errOut, "--yes=") {
@@ -113,7 +116,7 @@ func TestDeleteWantsTheNameOnceMore(t *testing.T) {
 	if status, out, _ := s.hand("", "delete", "a", "--dry-run"); status != 0 || !strings.Contains(out, "Test/a") || !strings.Contains(out, "2 open files") || len(done) > 0 {
 		t.Errorf("%d, %s", status, out)
 	}
-	for _, args := range [][]string{{"delete", "a", "--yes=a"}, {"vars", "set", "x", "1", "--yes=x"}} {
+	for _, args := range [][]string{{"delete", "a", "--yes=a", "--no-backup"}, {"vars", "set", "x", "1", "--yes=x"}} {
 		if status, _, errOut := s.hand("", args...); status != 0 {
 			t.Errorf("%q: %d, %s", args, status, errOut)
 		}

@@ -164,7 +164,7 @@ alone: the same command goes on where it was interrupted.`,
 	case "move-to-global":
 		return help{"The file is moved as it is, and mounted at its new place. A global connection of the name is never replaced.", []string{"pierfs move-to-global shop/orders"}}
 	case "delete":
-		return help{"The name must be typed once more, or given with --yes. While programs have files open there, or something is owed to the server, it is\nrefused, unless --force. `pierfs rollback` brings a deleted definition back.",
+		return help{"The name must be typed once more, or given with --yes. While programs have files open there, or something is owed to the server, it is\nrefused, unless --force. An export of it is written into the working directory first; `pierfs rollback` brings it back with its secrets.",
 			[]string{"pierfs delete partner", "pierfs delete partner --yes=partner", "pierfs delete partner --dry-run"}}
 	case "diff":
 		return help{"It ends with 0 if they mean the same, and with 1 if not. Of secrets it tells only that they differ.", []string{"pierfs diff partner partner.toml", "pierfs diff partner - < partner.toml"}}

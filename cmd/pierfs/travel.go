@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,19 +39,11 @@ func (h *hand) exportCommand() *cobra.Command {
 	var secret passphraseFlags
 	cmd := &cobra.Command{Use: "export [NAME...]", Short: "Write definitions as a ZIP, without any secret; all of them without a NAME", Args: args(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := control.Export.Call(cmd.Context(), h.client(), control.ExportRequest{Names: args})
+			content, e, err := h.pack(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			if len(a.Connections) == 0 {
-				return control.Errorf(control.NotFound, "there is no connection to export").WithHint("`pierfs list` shows them")
-			}
-			p := archive.Package{Dependencies: a.Dependencies}
-			e := packed{File: output, Dependencies: a.Dependencies}
-			for _, c := range a.Connections {
-				p.Connections = append(p.Connections, archive.Connection{Name: c.Name, JSON: []byte(c.Definition)})
-				e.Connections = append(e.Connections, c.Name)
-			}
+			e.File = output
 			passphrase, sealed, err := h.secret(secret.file, secret.ask, "passphrase")
 			if err != nil {
 				return err
@@ -59,11 +53,6 @@ func (h *hand) exportCommand() *cobra.Command {
 			} else if output == "" {
 				e.File = archive.FileName(time.Now(), e.Connections)
 			}
-			var b bytes.Buffer
-			if err := archive.Write(&b, p); err != nil {
-				return err
-			}
-			content := b.Bytes()
 			if sealed {
 				if content, err = archive.Encrypt(content, conncfg.NewSecret(passphrase)); err != nil {
 					return err
@@ -82,6 +71,48 @@ func (h *hand) exportCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&replace, "overwrite", false, "replace the file if it is there")
 	secret.add(cmd, "encrypt the whole of it, names too, with a passphrase")
 	return cmd
+}
+
+// pack returns connections as an archive, all of them without a name.
+func (h *hand) pack(ctx context.Context, names []string) ([]byte, packed, error) {
+	a, err := control.Export.Call(ctx, h.client(), control.ExportRequest{Names: names})
+	if err != nil {
+		return nil, packed{}, err
+	}
+	if len(a.Connections) == 0 {
+		return nil, packed{}, control.Errorf(control.NotFound, "there is no connection to export").WithHint("`pierfs list` shows them")
+	}
+	p, e := archive.Package{Dependencies: a.Dependencies}, packed{Dependencies: a.Dependencies}
+	for _, c := range a.Connections {
+		p.Connections = append(p.Connections, archive.Connection{Name: c.Name, JSON: []byte(c.Definition)})
+		e.Connections = append(e.Connections, c.Name)
+	}
+	var b bytes.Buffer
+	err = archive.Write(&b, p)
+	return b.Bytes(), e, err
+}
+
+// maxBackups is how many exports of one connection may lie in a directory, each of one day.
+const maxBackups = 1000
+
+// backup writes an export of a connection that is about to be deleted into the working directory, under a name that is free there.
+func (h *hand) backup(ctx context.Context, name string) (file string, err error) {
+	content, e, err := h.pack(ctx, []string{name})
+	for i := 1; err == nil && i <= maxBackups; i++ {
+		file = archive.FileName(time.Now(), e.Connections)
+		if i > 1 {
+			file = strings.TrimSuffix(file, ".zip") + "-" + strconv.Itoa(i) + ".zip"
+		}
+		if err = writeExport(file, content, false); control.CodeOf(err) != control.Exists {
+			break
+		}
+		err = nil
+	}
+	if err != nil {
+		e := *asControl(err)
+		return "", e.WithHint("nothing was deleted, for the export that goes before could not be written: --no-backup deletes without one")
+	}
+	return file, nil
 }
 
 // passphraseFlags say where the passphrase of an archive comes from. It is never an argument.

@@ -84,3 +84,55 @@ func TestImportTellsWhatIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// Row 13: before a definition is deleted it is exported into the working directory, under a name that is free; where that fails nothing is
+// deleted, unless --no-backup is given.
+func TestDeleteKeepsAnExport(t *testing.T) {
+	deleted := 0
+	usable := true
+	s := newStand(t, func(s *control.Server) {
+		control.Export.Serve(s, func(_ context.Context, q control.ExportRequest) (control.ExportAnswer, error) {
+			if !usable {
+				return control.ExportAnswer{}, control.Errorf(control.ConfigInvalid, "the definition cannot be used")
+			}
+			c, _ := conncfg.Parse([]byte("protocol = \"SFTP\"\nhost = \"h\"\n"), "x", q.Names[0])
+			text, err := c.Portable()
+			return control.ExportAnswer{Connections: []control.Exported{{Name: c.Name, Definition: string(text)}}, Dependencies: []conncfg.Dependency{}}, err
+		})
+		control.Delete.Serve(s, func(_ context.Context, q control.DeleteRequest) (control.ChangeAnswer, error) {
+			if !q.DryRun {
+				deleted++
+			}
+			return control.ChangeAnswer{}, nil
+		})
+	})
+	t.Chdir(t.TempDir())
+	for i := range 2 {
+		if status, _, errOut := s.hand("", "delete", "a", "--yes=a"); status != 0 || !strings.Contains(errOut, "-ftp-integration-a-export") {
+			t.Errorf("%d, %s", status, errOut)
+		}
+		kept, err := filepath.Glob("*-ftp-integration-a-export*.zip")
+		if err != nil || len(kept) != i+1 {
+			t.Fatalf("%q, %v", kept, err)
+		}
+		file, err := os.Open(kept[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := archive.Read(file, info.Size()); err != nil || len(p.Connections) != 1 || p.Connections[0].Name != "a" {
+			t.Errorf("%s holds %+v, %v", kept[i], p, err)
+		}
+	}
+	usable = false
+	if status, _, errOut := s.hand("", "delete", "a", "--yes=a"); status != 78 || deleted != 2 || !strings.Contains(errOut, "--no-backup") {
+		t.Errorf("without an export: %d, %d deleted, %s", status, deleted, errOut)
+	}
+	if status, _, errOut := s.hand("", "delete", "a", "--yes=a", "--no-backup"); status != 0 || deleted != 3 {
+		t.Errorf("%d, %d deleted, %s", status, deleted, errOut)
+	}
+}
