@@ -256,22 +256,30 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 	if j.linked || f.tree.direct(j.name) {
 		return f.deliverInto(ctx, j, d)
 	}
+	way := f.deliverInSteps
 	if !f.tree.Caps().Exclusive {
-		return f.deliverAtOnce(ctx, j, d)
+		way = f.deliverAtOnce
 	}
-	temp, info, err := f.gather(ctx, j)
-	if err == nil {
-		defer f.tree.freeTemp(temp)
-		info, err = f.place(ctx, j, d, temp, info)
-		if err != nil {
-			f.tree.removeTemp(ctx, temp)
-			if backends.ClassOf(err) != backends.Final {
-				f.tree.removeAgain(temp)
-			}
-		}
-	}
+	info, err := way(ctx, j, d)
 	if wayRefused(err, j.base) {
 		return f.deliverDirectly(ctx, j, d, err)
+	}
+	return info, err
+}
+
+// deliverInSteps gathers j under a temporary name, verifies it, and gives it its name.
+func (f *File) deliverInSteps(ctx context.Context, j *job, d *debt) (backends.Info, error) {
+	temp, info, err := f.gather(ctx, j)
+	if err != nil {
+		return info, err
+	}
+	defer f.tree.freeTemp(temp)
+	info, err = f.place(ctx, j, d, temp, info)
+	if err != nil {
+		f.tree.removeTemp(ctx, temp)
+		if backends.ClassOf(err) != backends.Final {
+			f.tree.removeAgain(temp)
+		}
 	}
 	return info, err
 }
@@ -324,7 +332,7 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 	return temp, info, err
 }
 
-// deliverAtOnce is gather and place for servers that cannot refuse to replace a name anyway: what bears it is asked for behind the content,
+// deliverAtOnce is deliverInSteps for servers that cannot refuse to replace a name anyway: what bears it is asked for behind the content,
 // and the renaming is the Writer's, so that a small content costs two flights.
 func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
 	t := f.tree
@@ -360,8 +368,8 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 	if backends.ClassOf(err) != backends.Final {
 		t.removeAgain(temp)
 	}
+	j.before = nil
 	if clash {
-		j.before = nil
 		return f.deliverBeside(ctx, j, d)
 	}
 	j.refused = placing && backends.ClassOf(err) == backends.Final
