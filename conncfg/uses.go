@@ -97,3 +97,16 @@ func (c *Connection) Literals() []Literal {
 	}
 	return out
 }
+
+// LiteralVariables returns the names of secrets that stand literally in the text of an environment's file, sorted.
+func LiteralVariables(text []byte) []string {
+	c, _ := LoadFiles("", map[string][]byte{EnvironmentFile(production): text})
+	var names []string
+	for _, v := range c.scope(production).all() {
+		if v.marked && v.source.kind == fromValue && !onlyReferences(v.source.text) {
+			names = append(names, v.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -53,7 +53,7 @@ func offersOf(command string) []offer {
 		return []offer{proposals}
 	case "replace":
 		return []offer{connections}
-	case "import", "create":
+	case "import", "create", "env create":
 		return []offer{localFiles}
 	case "completion":
 		return []offer{shells}

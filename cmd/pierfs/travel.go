@@ -169,6 +169,7 @@ func (h *hand) importCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "import FILE|-", Short: "Take definitions over from an export, or from what another program keeps", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.ChangeOptions, q.MapEnv = f.options, map[string]string{}
+			q.Keep = f.owed.keep
 			for _, pair := range mapped {
 				from, to, ok := strings.Cut(pair, "=")
 				if !ok || from == "" || to == "" {

@@ -131,7 +131,7 @@ func (h *hand) setVar(cmd *cobra.Command, q control.SetVarRequest, yes string, f
 			}
 		}
 	}
-	a, err := control.SetVar.Call(cmd.Context(), h.client(), q)
+	a, err := made(cmd.Context(), h, f, "", control.SetVar, &q, &q.ChangeOptions)
 	return h.changed(a, err, f)
 }
 
@@ -285,9 +285,15 @@ func (h *hand) envUseCommand() *cobra.Command {
 
 func (h *hand) envCreateCommand() *cobra.Command {
 	var f changeFlags
-	cmd := &cobra.Command{Use: "create ENV", Short: "Make an environment", Args: args(cobra.ExactArgs(1)),
+	cmd := &cobra.Command{Use: "create ENV [FILE|-]", Short: "Make an environment, empty or from a file or standard input", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := control.EnvRequest{Names: args}
+			q := control.EnvRequest{Names: args[:1]}
+			if len(args) == 2 {
+				var err error
+				if q.Definition, err = h.definition(args[1]); err != nil {
+					return err
+				}
+			}
 			a, err := made(cmd.Context(), h, f, "", control.EnvAdd, &q, &q.ChangeOptions)
 			return h.changed(a, err, f)
 		}}

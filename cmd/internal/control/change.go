@@ -59,6 +59,17 @@ type Impact struct {
 	Dir       string `json:"dir,omitempty"`
 	OpenFiles int    `json:"openFiles,omitempty"`
 	OwedFiles int    `json:"owedFiles,omitempty"`
+	// Users are processes that have files open there, or stand there; Units are those of systemd that want it mounted.
+	Users []User   `json:"users,omitempty"`
+	Units []string `json:"units,omitempty"`
+}
+
+// User is a process that uses a mount.
+type User struct {
+	PID  int    `json:"pid"`
+	UID  uint32 `json:"uid"`
+	Exe  string `json:"exe,omitempty"`
+	Path string `json:"path"`
 }
 
 // Setting gives a field a value. A secret travels as Secret, and is sealed before it is written.
@@ -159,9 +170,10 @@ type ExtractRequest struct {
 	ChangeOptions
 }
 
-// EnvRequest makes an environment, or makes it the active one of this machine.
+// EnvRequest makes an environment, of a file's text if there is one, or makes environments the active ones of this machine.
 type EnvRequest struct {
-	Names []string `json:"names"`
+	Names      []string `json:"names"`
+	Definition Sealed   `json:"definition,omitzero"`
 	ChangeOptions
 }
 

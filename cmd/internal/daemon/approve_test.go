@@ -266,3 +266,39 @@ func TestReplaceTakesThePlace(t *testing.T) {
 	_, err = control.Replace.Call(t.Context(), s.client, control.ReplaceRequest{Name: "new", To: "none"})
 	wantCode(t, "replace by what is not there", err, control.UnknownConnection)
 }
+
+// Row 103: whom this machine believes is in the log of changes too, with who has said so.
+func TestTrustIsInTheLog(t *testing.T) {
+	s := newStage(t)
+	s.define("a")
+	s.start()
+	if _, err := control.Trust.Call(t.Context(), s.client, control.TrustRequest{Name: "a", Fingerprint: fingerprint}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := control.History.Call(t.Context(), s.client, control.HistoryRequest{Last: 1})
+	if err != nil || len(h.Revisions) != 1 || h.Revisions[0].Verb != "trust" || int(h.Revisions[0].PID) != os.Getpid() || h.Revisions[0].Changes[0].After != fingerprint {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if v, err := control.Verify.Call(t.Context(), s.client, control.VerifyRequest{}); err != nil || !v.OK {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// Rows 39, 45: an environment is made of a text as well, but for secrets, which no text brings into the open.
+func TestEnvironmentOfAText(t *testing.T) {
+	s := newStage(t)
+	s.start()
+	before := s.everything()
+	make := func(text string) error {
+		_, err := control.EnvAdd.Call(t.Context(), s.client, control.EnvRequest{Names: []string{"Stage"}, Definition: control.Seal(text)})
+		return err
+	}
+	wantCode(t, "a secret in the text", make("[secrets]\npw = \"x\"\n"), control.Usage)
+	wantCode(t, "a policy that is none", make("[policy]\nrequireTLs = true\n"), control.ConfigInvalid)
+	if s.everything() != before {
+		t.Error("what was refused is written")
+	}
+	if err := make("# ours\n[variables]\nh = \"stage.example\"\n[policy]\nreadOnly = true\n"); err != nil || !strings.Contains(s.everything(), "# ours") {
+		t.Errorf("%v\n%s", err, s.everything())
+	}
+}

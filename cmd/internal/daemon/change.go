@@ -296,11 +296,19 @@ func (c *draft) stay(next *conncfg.Config) map[string]bool {
 // impact tells how what is affected stands.
 func (d *Daemon) impact(affected []conncfg.Affected) []control.Impact {
 	out := make([]control.Impact, 0, len(affected))
+	var dirs []string
+	for _, a := range affected {
+		if m, _ := d.at(key{a.Environment, a.Name}); m != nil {
+			dirs = append(dirs, m.want.Dir)
+		}
+	}
+	users, units := usersOf(dirs), unitsOf(d.unitDirs, dirs)
 	for _, a := range affected {
 		i := control.Impact{Affected: a}
 		if m, _ := d.at(key{a.Environment, a.Name}); m != nil {
 			owed, _ := m.holds()
 			i.State, i.Dir, i.OpenFiles, i.OwedFiles = m.status().State, m.want.Dir, m.openFiles(), owed.Files
+			i.Users, i.Units = users[i.Dir], units[i.Dir]
 		} else if o, owes, err := d.journalOf(Want{Name: a.Name, Environment: a.Environment}).owing(); owes {
 			i.OwedFiles = o.Changes
 		} else if err != nil {
@@ -735,6 +743,10 @@ func (d *Daemon) envCreate(ctx context.Context, q control.EnvRequest) (control.C
 	if err != nil {
 		return control.ChangeAnswer{}, err
 	}
+	if secrets := conncfg.LiteralVariables([]byte(q.Definition.Open())); len(secrets) > 0 {
+		return control.ChangeAnswer{}, control.Errorf(control.Usage, "secret %q stands in the text, and what comes by command is not stored in the open", secrets[0]).
+			WithHint("take it out, and give it by `pierfs vars set %s --secret` once the environment is there", secrets[0])
+	}
 	for _, name := range q.Names {
 		if findings := conncfg.CheckName(name); len(findings) > 0 {
 			return control.ChangeAnswer{}, d.refusal(findings)
@@ -744,7 +756,11 @@ func (d *Daemon) envCreate(ctx context.Context, q control.EnvRequest) (control.C
 				return control.ChangeAnswer{}, control.Errorf(control.Exists, "there is an environment %q", e.Name).WithHint("`pierfs env list` shows them")
 			}
 		}
-		c.files[conncfg.EnvironmentFile(name)] = []byte("[variables]\n")
+		text := []byte("[variables]\n")
+		if !q.Definition.IsZero() {
+			text = []byte(q.Definition.Open())
+		}
+		c.files[conncfg.EnvironmentFile(name)] = text
 	}
 	return c.commit(ctx)
 }

@@ -136,6 +136,7 @@ type Daemon struct {
 	private      bool     // it serves one hand, and mounts nothing
 
 	registry *registry.Registry // nil if it cannot be used
+	unitDirs []string           // of systemd
 	editing  sync.Mutex         // one change of definitions at a time
 	changing sync.Mutex         // one apply, mount or umount at a time
 
@@ -162,7 +163,7 @@ func New(o Options) *Daemon {
 	}
 	bus := events.New(keptEvents)
 	d := &Daemon{o: o, log: slog.New(telling{next: o.Logger.Handler(), bus: bus, level: o.LogLevel}), events: bus, ahead: cache.NewBudget(cache.DefaultBudget), started: time.Now(), idle: make(chan struct{}), news: make(chan struct{}, 1),
-		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, formers: map[*mount]bool{}, staging: map[string]bool{}, held: map[key]bool{}, lost: map[key]*LeftError{}}
+		planned: make(chan struct{}), quit: make(chan struct{}), mounts: map[key]*mount{}, formers: map[*mount]bool{}, staging: map[string]bool{}, unitDirs: unitDirs(), held: map[key]bool{}, lost: map[key]*LeftError{}}
 	d.figures = metrics.New(o.Version, d.look)
 	return d
 }

@@ -653,6 +653,15 @@ func (d *Daemon) logTrusted(ctx context.Context, name string, a control.TrustAns
 	if len(a.Forgotten) > 0 {
 		level = slog.LevelWarn
 	}
+	if d.registry != nil {
+		change := conncfg.Difference{File: "trust", Connection: name, Field: a.Address, Before: strings.Join(a.Forgotten, ", "), After: a.Fingerprint}
+		e, err := d.registry.Note(author(ctx), "trust", name, []conncfg.Difference{change})
+		if err != nil {
+			d.log.Error("a change could not be entered in the log", "err", err)
+		} else {
+			d.logEntry(e)
+		}
+	}
 	d.log.Log(ctx, level, trustedMessage(a), "conn", name, "address", a.Address, "type", a.KeyType, "fingerprint", a.Fingerprint,
 		"forgotten", a.Forgotten, "peer", fmt.Sprint(uidOf(ctx)))
 }

@@ -242,6 +242,14 @@ func (r *Registry) Change(c Change) (*Entry, error) {
 	return r.make(Entry{Time: r.now().UTC(), Who: c.Who, Verb: c.Verb, Subject: c.Subject, Reason: c.Reason}, now, c.Files)
 }
 
+// Note enters what somebody did that changes no file, such as whom this machine believes from now on.
+func (r *Registry) Note(who Author, verb, subject string, changes []conncfg.Difference) (*Entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := Entry{Who: who, Verb: verb, Subject: subject, Files: []File{}, Changes: changes}
+	return &e, r.append(&e)
+}
+
 // make writes files in place of what is there now, and enters e.
 func (r *Registry) make(e Entry, now, files map[string][]byte) (*Entry, error) {
 	for name, content := range files {
