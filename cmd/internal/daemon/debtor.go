@@ -56,11 +56,6 @@ func (d *Daemon) debtors(filter func(name, environment string) bool) []debtor {
 	return all
 }
 
-// mounted returns those mounts that filter lets through.
-func (d *Daemon) mounted(filter func(name, environment string) bool) []debtor {
-	return slices.DeleteFunc(debtorsOf(d.all()), func(b debtor) bool { return !filter(b.name, b.environment) })
-}
-
 func debtorsOf(mounts []*mount) []debtor {
 	var all []debtor
 	for _, m := range mounts {

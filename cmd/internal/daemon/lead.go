@@ -79,18 +79,19 @@ func (d *Daemon) lead(from *mount, to Want) (*mount, error) {
 		return nil, err
 	}
 	s := from.handOver(func(s standing) <-chan struct{} {
-		return s.server.Lead(tree, mountOptions(to, target, s.spot, m.log))
+		gone := s.server.Lead(tree, mountOptions(to, target, s.spot, m.log))
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.mounts, from.want.key())
+		d.mounts[to.key()] = m // before from asks who leads there now
+		d.formers[from] = true
+		return gone
 	})
 	if s == nil {
 		return nil, errors.Join(errMeanwhile, m.fell(tree))
 	}
 	s.tree, s.line = tree, line
 	m.inherited = s
-	d.mu.Lock()
-	delete(d.mounts, from.want.key())
-	d.mounts[to.key()] = m
-	d.formers[from] = true
-	d.mu.Unlock()
 	d.log.Info("led elsewhere", "dir", to.Dir, "from", from.reach().Identity(), "to", target.Identity())
 	m.start()
 	return m, nil
