@@ -77,6 +77,40 @@ func unescape(s string) string {
 	return b.String()
 }
 
+// MountPoint is a mount as the kernel lists it.
+type MountPoint struct {
+	ID, Parent int64
+	Dir        string
+	Type       string // of the file system
+	Ours       bool   // it shows a tree of ours, of whichever daemon
+	AllowOther bool   // other users than the daemon's may enter, where it is a mount of FUSE
+	Peers      string // the group in which mounts are passed on both ways; "" if they are not
+}
+
+// ParseMounts reads the kernel's list, /proc/PID/mountinfo, in its order: what lies on top comes last.
+func ParseMounts(text []byte) (all []MountPoint) {
+	for line := range bytes.Lines(text) {
+		m, ok := parseMount(string(line))
+		if !ok {
+			continue
+		}
+		fields := strings.Fields(string(line))
+		p := MountPoint{ID: m.id, Dir: m.dir, Type: m.fsType, Ours: m.fsType == fsTypeFull}
+		p.Parent, _ = strconv.ParseInt(fields[1], 10, 64) // 0 is nobody's
+		for _, f := range fields[6:] {
+			if group, ok := strings.CutPrefix(f, "shared:"); ok {
+				p.Peers = group
+			}
+			if f == "-" {
+				break
+			}
+		}
+		p.AllowOther = strings.Contains(fields[len(fields)-1], "allow_other")
+		all = append(all, p)
+	}
+	return all
+}
+
 // topmost returns what is mounted at dir and not covered by another mount there.
 func topmost(mounts []mount, dir string) (mount, bool) {
 	for i := len(mounts) - 1; i >= 0; i-- {

@@ -34,6 +34,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 		"status": reflect.TypeFor[control.StatusAnswer](), "show": reflect.TypeFor[control.ShowAnswer](), "test": reflect.TypeFor[tested](),
 		"trust": reflect.TypeFor[control.TrustAnswer](), "mount": reflect.TypeFor[control.MountAnswer](),
 		"ls": reflect.TypeFor[listed](), "moved": reflect.TypeFor[moved](),
+		"doctor":  reflect.TypeFor[examined](),
 		"metrics": reflect.TypeFor[control.MetricsAnswer](), "queue": reflect.TypeFor[queued](), "queue_check": reflect.TypeFor[queueChecked](), "queue_change": reflect.TypeFor[control.QueueChanged](), "queue_export": reflect.TypeFor[exported](),
 		"event": reflect.TypeFor[control.Event](), "log": reflect.TypeFor[control.LogAnswer](), "deployment": reflect.TypeFor[control.Deployment](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),

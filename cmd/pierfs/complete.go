@@ -29,7 +29,7 @@ func offersOf(command string) []offer {
 	case "show", "enable", "disable", "copy", "delete", "trust", "vars extract", "queue list", "queue",
 		"cache status", "move-to-global", "umount", "mount", "events", "deployments", "log", "trace":
 		return []offer{connections}
-	case "test", "diff", "edit":
+	case "test", "diff", "edit", "doctor":
 		return []offer{connections, localFiles}
 	case "ls", "stat", "mkdir", "rm", "mv", "cache drop", "cache warm":
 		return []offer{remoteFiles}

@@ -71,6 +71,14 @@ directory what is mounted on it. Without a running daemon it works as well. Noth
 
 Both take away again what they have made, and say so if something may be left.`,
 			[]string{"pierfs test partner", "pierfs test ./partner.toml --env Test", "pierfs test - < partner.toml", "pierfs test partner --write-probe --privileges"}}
+	case "doctor":
+		return help{`For when a test succeeds and it does not work all the same. Of a connection: is its definition sound, is it enabled, its environment
+active, its definition applied, is it mounted, does the mount answer, the server, may the user enter, is there room, is anything owed
+for long. PATH, which begins with / or ., is any path that a program uses: it is told which connection it belongs to. Of this machine, in each case:
+/dev/fuse, fusermount3, user_allow_other, room, the clock, descriptors, mount propagation, stale and hidden mounts.
+
+It asks no server for a login, and works without a running daemon, too. The exit status is that of the first no.`,
+			[]string{"pierfs doctor", "pierfs doctor partner", "pierfs doctor /srv/pierfs/Production/partner/in --user www-data", "pierfs doctor partner --json"}}
 	case "trust":
 		return help{`The server is asked for its host key or certificate first; one with another fingerprint is refused. What was trusted before
 is forgotten. Without a fingerprint whatever it shows is trusted, but only if nothing is trusted of it yet. Get the fingerprint

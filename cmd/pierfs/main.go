@@ -174,7 +174,7 @@ relative to its working directory.`,
 	set.StringVarP(&h.environment, "env", "e", "", "environment; without it the first active one")
 	root.AddCommand(
 		h.checkCommand(), h.applyCommand(), h.listCommand(), h.statusCommand(), h.showCommand(),
-		h.enableCommand(true), h.enableCommand(false), h.testCommand(), h.trustCommand(),
+		h.enableCommand(true), h.enableCommand(false), h.testCommand(), h.doctorCommand(), h.trustCommand(),
 		h.mountCommand(), h.umountCommand(),
 		h.lsCommand(), h.statCommand(), h.getCommand(), h.putCommand(), h.rmCommand(), h.mvCommand(), h.mkdirCommand(),
 		h.queueCommand(), h.metricsCommand(), h.cacheCommand(),

@@ -189,10 +189,11 @@ func serve(f flags, stderr io.Writer) error {
 		return fmt.Errorf("keep secrets out of core files: %w", err)
 	}
 	daemon.LimitMemory(log)
+	known := f.dirs
 	if f.private {
-		f.dirs.State = readable(f.dirs.State, f.dirs.Runtime)
+		known.State = readable(f.dirs.State, f.dirs.Runtime)
 	}
-	floor, err := daemon.Real(f.dirs)
+	floor, err := daemon.Real(known)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ var (
 	Show     = Verb[ShowRequest, ShowAnswer]{Name: "show"}
 	Enable   = Verb[EnableRequest, ChangeAnswer]{Name: "enable", Within: 5 * time.Minute}
 	Test     = Feed[TestRequest, Step]{Name: "test", Live: true}
+	Doctor   = Verb[DoctorRequest, DoctorAnswer]{Name: "doctor"}
 	Mount    = Verb[MountRequest, MountAnswer]{Name: "mount", Within: 5 * time.Minute}
 	MountURL = Verb[MountURLRequest, MountAnswer]{Name: "mount-url", Within: 5 * time.Minute}
 	Umount   = Verb[UmountRequest, MountAnswer]{Name: "umount", Within: 5 * time.Minute}
@@ -44,7 +45,7 @@ var (
 // All describes every verb.
 func All() []Description {
 	return append([]Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
-		Test.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
+		Test.Describe(), Doctor.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
 		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
 		Queue.Describe(), QueueRetry.Describe(), QueueHold.Describe(), QueueDrop.Describe(), QueueExport.Describe(), Metrics.Describe(),
 		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, slices.Concat(transferring(), observing(), changes())...)

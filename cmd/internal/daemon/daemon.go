@@ -64,6 +64,9 @@ type Options struct {
 	Plan  func(ctx context.Context) Plan
 	Floor Floor
 
+	// Machine is what doctor looks at besides connections; the zero value is the one that this process runs on.
+	Machine Machine
+
 	// Notify tells the service manager; nil tells nobody.
 	Notify func(state string)
 	// ReleasePoints makes every mount point what it was when Run ends; else those of what is defined stay unwritable, so
@@ -157,6 +160,9 @@ type Daemon struct {
 func New(o Options) *Daemon {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Machine.LookPath == nil {
+		o.Machine = OfThisMachine(o.Dirs)
 	}
 	if o.Notify == nil {
 		o.Notify = func(string) {}

@@ -21,6 +21,7 @@ func (d *Daemon) RunPrivate(ctx context.Context) error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	defer os.Remove(control.SocketPath(d.o.Dirs.Runtime))
+	d.private = true
 	d.plan = d.o.Plan(ctx)
 	close(d.planned)
 	server := control.NewServer(d.log)
@@ -37,5 +38,6 @@ func (d *Daemon) RunPrivate(ctx context.Context) error {
 // servePrivate gives the verbs their handlers that work without a single mount.
 func (d *Daemon) servePrivate(s *control.Server) {
 	control.Test.Serve(s, d.test)
+	control.Doctor.Serve(s, d.doctor)
 	d.serveLoose(s)
 }

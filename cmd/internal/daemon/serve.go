@@ -37,6 +37,7 @@ func (d *Daemon) serve(s *control.Server) {
 	control.Show.Serve(s, d.show)
 	control.Enable.Serve(s, d.enable)
 	control.Test.Serve(s, d.test)
+	control.Doctor.Serve(s, d.doctor)
 	control.Mount.Serve(s, d.mountNamed)
 	control.MountURL.Serve(s, d.mountURL)
 	control.Umount.Serve(s, d.umount)

@@ -1,0 +1,163 @@
+package worlds
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pierfs/integration/daemon"
+	"pierfs/integration/process"
+	"pierfs/integration/servers"
+)
+
+// examined is what `pierfs doctor --json` prints.
+type examined struct {
+	OK     bool
+	Checks []struct {
+		Check, Of, Detail, Fix, Code string
+		OK, Unknown, Advice          bool
+	}
+
+	status int
+	raw    string
+}
+
+// no returns the checks that count and are not as they should be, with their fixes.
+func (e examined) no() map[string]string {
+	all := map[string]string{}
+	for _, c := range e.Checks {
+		if !c.OK && !c.Unknown && !c.Advice {
+			all[c.Check] = c.Fix
+		}
+	}
+	return all
+}
+
+func doctorSays(t *testing.T, r daemon.Result) examined {
+	t.Helper()
+	e := examined{status: r.Status, raw: r.Stdout + r.Stderr}
+	if err := json.Unmarshal([]byte(r.Stdout), &e); err != nil {
+		t.Fatalf("pierfs doctor: exit %d, %v\n%s", r.Status, err, e.raw)
+	}
+	if e.OK != (r.Status == 0) {
+		t.Errorf("pierfs doctor: ok %v, and exit %d", e.OK, r.Status)
+	}
+	return e
+}
+
+// TestDoctor: rows 99 and 116 of the requirements. Each thing that keeps a connection from working though a test succeeds is brought about, doctor says no to
+// it, and yes once its fix was applied.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	programs, err := built()
+	must(t, err)
+	d := daemon.New(t, programs)
+	server, full, gone := servers.NewSSHD(t, servers.SSHOptions{}), servers.NewSSHD(t, servers.SSHOptions{Size: 4 << 20}), servers.NewSSHD(t, servers.SSHOptions{})
+	sound := toSSH(t, server)
+	write := func(name string, f fields) { d.Define(t, name, f) }
+	for name, f := range map[string]fields{"sound": sound, "disabled": with(sound, fields{"enabled": false}), "byhand": sound, "hidden": sound, "narrow": sound, "closed": sound,
+		"full": toSSH(t, full), "gone": toSSH(t, gone), "owing": with(sound, fields{"commit": "background"}), "broken": sound} {
+		write(name, f)
+	}
+	d.Start(t)
+	run := func(args ...string) func(*testing.T) {
+		return func(t *testing.T) {
+			t.Helper()
+			if r := d.Pierfs(t, args...); r.Status != 0 {
+				t.Fatalf("pierfs %s: exit %d\n%s%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr)
+			}
+		}
+	}
+	filler := filepath.Join(full.Dir, "filler")
+	above := filepath.Join(d.Dir)
+	for _, c := range []struct {
+		name   string
+		args   []string
+		breaks func(*testing.T)
+		check  string
+		fix    string
+		mends  func(*testing.T)
+	}{
+		{"disabled", []string{"disabled"}, nil, "enabled", "pierfs enable disabled", run("enable", "disabled")},
+		{"environment that is not active", []string{"sound", "--env", "Production"}, nil, "environment_active", "pierfs env use Test Production", run("env", "use", "Test", "Production")},
+		{"unmounted by hand", []string{"byhand"}, run("umount", "byhand"), "mounted", "pierfs mount byhand", run("mount", "byhand")},
+		{"path of nobody", []string{d.Dir + "/elsewhere/file"}, nil, "path", "pierfs list", nil},
+		{"hidden under another mount", []string{"hidden"}, func(t *testing.T) { must(t, unix.Mount("none", d.Mount("hidden"), "tmpfs", 0, "")) }, "mount_alive", "umount " + d.Mount("hidden"),
+			func(t *testing.T) { must(t, unix.Unmount(d.Mount("hidden"), 0)) }},
+		{"user who may not come to it", []string{"closed", "--user", "nobody"}, func(t *testing.T) { must(t, os.Chmod(above, 0o700)) }, "user_access", "chmod a+x " + above,
+			func(t *testing.T) { must(t, os.Chmod(above, 0o755)) }},
+		{"user who may not list it", []string{"narrow", "--user", "nobody"}, func(t *testing.T) { write("narrow", with(sound, fields{"dirMode": "0700"})); run("apply")(t) }, "user_access", "dirMode",
+			func(t *testing.T) { write("narrow", with(sound, fields{"dirMode": "0755"})); run("apply")(t) }},
+		{"server full", []string{"full"}, func(t *testing.T) { fillDisk(t, filler) }, "server_space", "room", func(t *testing.T) { must(t, os.Remove(filler)) }},
+		{"server gone", []string{"gone"}, func(t *testing.T) { gone.Kill(t); d.Pierfs(t, "mount", "gone") }, "server", "port", func(t *testing.T) { gone.Restart(t); run("mount", "gone")(t) }},
+		{"change that waits for a person", []string{"owing"}, func(t *testing.T) {
+			server.Stop(t)
+			must(t, os.WriteFile(filepath.Join(d.Mount("owing"), "held"), []byte("x"), 0o644))
+			run("queue", "hold", "owing")(t)
+			server.Cont(t)
+		}, "owed", "pierfs queue owing", run("queue", "retry", "owing")},
+		{"definition that cannot be used", []string{"broken"}, func(t *testing.T) { write("broken", with(sound, fields{"port": 99999})) }, "definition", "pierfs check",
+			func(t *testing.T) { write("broken", sound) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			look := func() examined {
+				t.Helper()
+				return doctorSays(t, d.Pierfs(t, append([]string{"doctor", "--json"}, c.args...)...))
+			}
+			if c.breaks != nil {
+				c.breaks(t)
+			}
+			e := look()
+			if fix, ok := e.no()[c.check]; !ok || !strings.Contains(fix, c.fix) || e.status == 0 {
+				t.Errorf("exit %d, no to %q; want %s, and a fix with %q\n%s", e.status, e.no(), c.check, c.fix, e.raw)
+			}
+			if c.mends == nil {
+				return
+			}
+			c.mends(t)
+			for deadline := time.Now().Add(process.Patience); ; { // the server may have to be asked once more
+				if e = look(); len(e.no()) == 0 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the fix is applied, and it says no to %q\n%s", e.no(), e.raw)
+				}
+			}
+		})
+	}
+	path := filepath.Join(d.Mount("sound"), "in", "file")
+	e := doctorSays(t, d.Pierfs(t, "doctor", "--json", path))
+	if !e.OK || !strings.Contains(e.raw, "/in/file of sound") || !strings.Contains(e.raw, "from 127.0.0.1") {
+		t.Errorf("of a path of sound: exit %d\n%s", e.status, e.raw)
+	}
+	// A daemon that was killed leaves dead mounts. The next one cleans them; until then doctor finds them, without a daemon.
+	d.Kill()
+	<-d.Done()
+	e = doctorSays(t, d.PierfsWith(t, daemon.Call{Env: []string{"CONFIGURATION_DIRECTORY=" + d.ConfigDir, "STATE_DIRECTORY=" + d.StateDir}}, "doctor", "sound", "--json"))
+	if no := e.no(); no["daemon"] == "" || !strings.Contains(no["stale_mounts"], "umount -l") {
+		t.Errorf("behind a daemon that was killed: exit %d, no to %q\n%s", e.status, no, e.raw)
+	}
+}
+
+// TestDoctorSeesItsNamespace: row 116 of the requirements. A daemon that mounts where nobody looks is told so.
+func TestDoctorSeesItsNamespace(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	hand := m.command(t, "doctor", "--json")
+	for want, before := range map[bool][]string{true: {"unshare", "--mount", "--propagation", "slave"}, false: nil} {
+		line := append(before, hand.Args...)
+		cmd := exec.CommandContext(t.Context(), line[0], line[1:]...)
+		cmd.Env = hand.Env
+		e := doctorSays(t, daemon.Run(t, cmd, time.Minute))
+		fix, no := e.no()["mount_propagation"]
+		if no != want || want && !strings.Contains(fix, "PrivateMounts") {
+			t.Errorf("behind %q: no %v, fix %q; want no %v\n%s", before, no, fix, want, e.raw)
+		}
+	}
+}
