@@ -420,3 +420,60 @@ func TestFilesWithoutADaemon(t *testing.T) {
 		t.Errorf("ls of the mounted connection tells %q", told)
 	}
 }
+
+// TestTraceTellsWhatWasSaid: what failed can be looked at in the server's own words, and no secret is in it. Row 105.
+func TestTraceTellsWhatWasSaid(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"sshd", "vsftpd"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var s *stage
+			want := []string{"OPENDIR ", "STATUS ", "auth took"}
+			if kind == "sshd" {
+				s = newStage(t, servers.SSHOptions{}, fresh)
+			} else {
+				s = newFTPStage(t, servers.FTPOptions{}, fresh)
+				want = []string{"> USER ", "> PASS ****", "< 230 ", "auth took"}
+			}
+			run := func(want int, args ...string) string {
+				t.Helper()
+				r := s.daemon.Pierfs(t, args...)
+				if r.Status != want {
+					t.Errorf("pierfs %s: exit %d, want %d\n%s%s", strings.Join(args, " "), r.Status, want, r.Stdout, r.Stderr)
+				}
+				return r.Stdout + r.Stderr
+			}
+			run(0, "ls", connection)
+			run(66, "stat", connection+":/absent")
+			told := run(0, "trace", connection)
+			for _, want := range want {
+				if !strings.Contains(told, want) {
+					t.Errorf("the trace does not tell of %q:\n%s", want, told)
+				}
+			}
+			const canary = "canary-5up3r-s3cret"
+			definition, err := os.ReadFile(filepath.Join(s.daemon.ConfigDir, "connections", connection+".toml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var lines []string
+			for line := range strings.Lines(string(definition)) {
+				if strings.HasPrefix(line, "password") {
+					line = "password = \"" + canary + "\"\n"
+				}
+				lines = append(lines, line)
+			}
+			file := filepath.Join(t.TempDir(), "wrong.toml")
+			if err := os.WriteFile(file, []byte(strings.Join(lines, "")), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			failed := run(77, "test", "-v", file)
+			if kind == "vsftpd" && !strings.Contains(failed, "< 530 ") || !strings.Contains(failed, "auth failed after") {
+				t.Errorf("a test that fails does not show what was said:\n%s", failed)
+			}
+			if strings.Contains(told+failed, canary) {
+				t.Errorf("the password is told:\n%s%s", told, failed)
+			}
+		})
+	}
+}

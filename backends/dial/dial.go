@@ -23,6 +23,7 @@ import (
 	"pierfs/backends/jail"
 	"pierfs/backends/meter"
 	"pierfs/backends/retry"
+	"pierfs/backends/trace"
 	"pierfs/conncfg"
 	"pierfs/conncfg/trust"
 )
@@ -46,6 +47,9 @@ type Options struct {
 	// Certificate is told at each login which certificate the server at host:port has shown, by its fingerprint, and when it
 	// ends. It must not block; nil if nobody listens.
 	Certificate func(address, fingerprint string, notAfter time.Time)
+
+	// Trace keeps what is said to and from the server, without content and secrets; nil keeps nothing.
+	Trace *trace.Ring
 
 	// Login is told each step of each login of a Backend in service, also of the sessions that are added to others. It must not block; nil
 	// if nobody listens. Logins that several connections share are told to the one that needed them first.

@@ -142,6 +142,7 @@ func optionsFTP(t conncfg.Target, o Options, w way) ftp.Options {
 			SocketTimeout:  t.SocketTimeout,
 			DialContext:    w.dial,
 			Logger:         o.Logger,
+			Trace:          o.Trace,
 		},
 		WorkingDir:  t.WorkingDir,
 		MaxSessions: t.MaxSessions,

@@ -88,6 +88,7 @@ func optionsSFTP(t conncfg.Target, o Options, w way) sftp.Options {
 		IdleTimeout:      t.IdleTimeout,
 		Dial:             w.dial,
 		Logger:           o.Logger,
+		Trace:            o.Trace,
 	}
 }
 

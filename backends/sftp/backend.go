@@ -38,6 +38,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/trace"
 )
 
 // Options say which server, who we are, and how long to wait. Address and Username must be set.
@@ -79,6 +80,10 @@ type Options struct {
 
 	// Step is told of each step of a login, in order; nil if nobody listens. It must not block.
 	Step func(Step)
+
+	// Trace keeps what is said, without content and secrets; nil keeps nothing.
+	Trace *trace.Ring
+	trace *trace.Session // of the login that is being made, and then of its session
 
 	// Dial stands in for name resolution and the net package: it leads through another host, or is a test's. Its *backends.Error is passed on
 	// as it is. nil is the network.

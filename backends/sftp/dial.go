@@ -18,13 +18,23 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/netconn"
 	"pierfs/backends/reach"
+	"pierfs/backends/trace"
 )
 
 func (o *Options) step(s Step) {
+	o.trace.Add(trace.Note, noted(s)) // before the step is told: whoever hears of it may look here
 	if o.Step != nil {
 		o.Step(s)
 	}
 	o.Logger.Debug("login", "step", s.Name, "server", o.Address, "took", s.Took, "detail", s.Detail, "err", s.Err)
+}
+
+// noted is a step in the trace.
+func noted(s Step) string {
+	if s.Err != nil {
+		return fmt.Sprintf("%s failed after %v: %v", s.Name, s.Took.Round(time.Microsecond), s.Err)
+	}
+	return fmt.Sprintf("%s took %v: %s", s.Name, s.Took.Round(time.Microsecond), s.Detail)
 }
 
 // dial makes a session: dns, tcp, ssh, auth, workingDir, each within the connect timeout.
@@ -57,6 +67,9 @@ func dial(ctx context.Context, o *Options) (*session, error) {
 // not believed before one that is. It is asked again for the others; only the last refusal is told as a step, and what was
 // told already is not told twice.
 func logIn[T any](ctx context.Context, o *Options, once func(context.Context, *Options, map[string]bool) (T, error)) (T, error) {
+	own := *o
+	own.trace = o.Trace.Session(o.Address)
+	o = &own
 	var first error
 	without, told := make(map[string]bool), make(map[string]bool)
 	for {

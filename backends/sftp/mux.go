@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pierfs/backends/netconn"
+	"pierfs/backends/trace"
 )
 
 // ours is the bit that tells our own request ids from those of pkg/sftp, which count up from 1.
@@ -50,6 +51,7 @@ const (
 type mux struct {
 	rw     io.ReadWriteCloser
 	watch  *netconn.Watch
+	trace  *trace.Session
 	sent   func() int64 // bytes written to the connection so far; nil if there is none below
 	onFail func(error)
 
@@ -79,9 +81,9 @@ type mux struct {
 // newMux exchanges versions over rw and starts to work. timeout is the longest that the oldest request may go without
 // progress. sent and delivered are those of the connection below; onFail is told once why the mux died, and closes what
 // lies under rw.
-func newMux(rw io.ReadWriteCloser, timeout time.Duration, sent, delivered func() int64, onFail func(error)) (*mux, error) {
+func newMux(rw io.ReadWriteCloser, timeout time.Duration, told *trace.Session, sent, delivered func() int64, onFail func(error)) (*mux, error) {
 	m := &mux{
-		rw: rw, sent: sent, onFail: onFail,
+		rw: rw, trace: told, sent: sent, onFail: onFail,
 		reads: budget{limit: readBudget}, writes: budget{limit: writeBudget},
 		calls: make(map[uint32]*call), libCalls: make(map[uint32]*call),
 		gone: make(chan struct{}),
@@ -140,16 +142,17 @@ func (m *mux) flight() *flight { return &flight{m: m} }
 
 // call is one request and its answer.
 type call struct {
-	frame  frame // nil once written
-	id     uint32
-	ticket netconn.Ticket
-	flight *flight
-	size   int         // of the frame, in bytes
-	read   bool        // a READ, whose content goes to dest
-	want   int         // bytes that were asked for
-	lib    bool        // of pkg/sftp: not answered here
-	late   func(reply) // what to do with an answer that comes when nobody waits any more; may be nil
-	over   func(reply) // told the answer, or the fault, once the server has nothing more to say; called under mu; may be nil
+	frame   frame // nil once written
+	id      uint32
+	ticket  netconn.Ticket
+	flight  *flight
+	size    int         // of the frame, in bytes
+	content bool        // a READ or a WRITE
+	read    bool        // a READ, whose content goes to dest
+	want    int         // bytes that were asked for
+	lib     bool        // of pkg/sftp: not answered here
+	late    func(reply) // what to do with an answer that comes when nobody waits any more; may be nil
+	over    func(reply) // told the answer, or the fault, once the server has nothing more to say; called under mu; may be nil
 
 	// kept counts who still needs the frame, the mux that writes it included; nil if only that does.
 	kept *atomic.Int32
@@ -165,7 +168,7 @@ type call struct {
 
 // add puts one more request at the end of the flight.
 func (f *flight) add(fr frame) *call {
-	c := &call{frame: fr, size: len(fr), flight: f, done: make(chan struct{})}
+	c := &call{frame: fr, size: len(fr), content: fr[4] == typeRead || fr[4] == typeWrite, flight: f, done: make(chan struct{})}
 	c.ticket.Owner = c
 	f.calls = append(f.calls, c)
 	return c
@@ -376,6 +379,9 @@ func (m *mux) write() {
 func (m *mux) put(scratch []byte, c *call) ([]byte, error) {
 	f := c.frame
 	c.frame = nil
+	if m.trace != nil && !c.content {
+		m.trace.Add(trace.Sent, f.said())
+	}
 	if len(scratch)+len(f) <= coalesce {
 		scratch = append(scratch, f...)
 		c.written(f)
@@ -466,6 +472,9 @@ func (m *mux) readOne(r *bufio.Reader) error {
 	}
 	answer, err := m.readReply(r, c, kind, size)
 	m.watch.Done(&c.ticket)
+	if m.trace != nil && err == nil && !(c.content && answer.plain()) {
+		m.trace.Add(trace.Got, answer.said(id))
+	}
 	if err != nil {
 		err = hungUp(err)
 		c.finish(reply{err: &fault{sent: true, err: err}})

@@ -113,7 +113,7 @@ func (s *session) newMux(rw io.ReadWriteCloser, onFail func(error)) (*mux, error
 	if s.conn != nil {
 		sent, delivered = s.conn.Written, s.conn.Delivered
 	}
-	return newMux(rw, s.o.SocketTimeout, sent, delivered, onFail)
+	return newMux(rw, s.o.SocketTimeout, s.o.trace, sent, delivered, onFail)
 }
 
 // begin learns what there is to know before the first call: where the working directory is, what one request may

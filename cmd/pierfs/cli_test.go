@@ -36,7 +36,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 		"ls": reflect.TypeFor[listed](), "moved": reflect.TypeFor[moved](),
 		"doctor":  reflect.TypeFor[examined](),
 		"metrics": reflect.TypeFor[control.MetricsAnswer](), "queue": reflect.TypeFor[queued](), "queue_check": reflect.TypeFor[queueChecked](), "queue_change": reflect.TypeFor[control.QueueChanged](), "queue_export": reflect.TypeFor[exported](),
-		"event": reflect.TypeFor[control.Event](), "log": reflect.TypeFor[control.LogAnswer](), "deployment": reflect.TypeFor[control.Deployment](),
+		"event": reflect.TypeFor[control.Event](), "trace": reflect.TypeFor[control.TraceLine](), "log": reflect.TypeFor[control.LogAnswer](), "deployment": reflect.TypeFor[control.Deployment](),
 		"cache_status": reflect.TypeFor[control.CacheAnswer](), "cache_drop": reflect.TypeFor[control.Dropped](), "cache_warm": reflect.TypeFor[control.Warming](),
 		"change": reflect.TypeFor[control.ChangeAnswer](), "pending": reflect.TypeFor[control.PendingAnswer](), "name_check": reflect.TypeFor[checkedName](), "vars": reflect.TypeFor[control.VarsAnswer](),
 		"vars_explain": reflect.TypeFor[explained](), "env_list": reflect.TypeFor[struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"strconv"
 	"strings"
@@ -206,4 +207,35 @@ func (h *hand) logCommand() *cobra.Command {
 			_, err = fmt.Fprintln(h.out, a.Level)
 			return err
 		}}
+}
+
+func (h *hand) traceCommand() *cobra.Command {
+	var q control.TraceRequest
+	cmd := &cobra.Command{Use: "trace NAME", Short: "Show what was last said between a connection and its server", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.Name, q.Environment = args[0], h.environment
+			for line, err := range control.Trace.Call(cmd.Context(), h.client(), q) {
+				if err != nil {
+					return err
+				}
+				if h.asJSON {
+					err = h.json(line)
+				} else {
+					err = printTraceLine(h.out, line)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	cmd.Flags().IntVar(&q.Last, "last", 0, "only the latest lines")
+	return cmd
+}
+
+// printTraceLine prints one thing that was said: > to the server, < from it.
+func printTraceLine(out io.Writer, l control.TraceLine) error {
+	mark := map[string]string{"sent": ">", "got": "<"}[l.Kind]
+	_, err := fmt.Fprintf(out, "%s %d %s %s\n", l.Time.Local().Format("15:04:05.000"), l.Session, cmp.Or(mark, " "), terminal.Quote(l.Text))
+	return err
 }

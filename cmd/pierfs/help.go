@@ -49,6 +49,9 @@ func helpOf(command string) help {
 	case "log":
 		return help{"It sets the level at which the daemon logs this connection: debug has a line for each call to the server and each step of a login. It lasts\nuntil the daemon ends, or until it is set to default. Without a level it tells the one that counts.",
 			[]string{"pierfs log partner debug", "pierfs log partner default", "pierfs log partner"}}
+	case "trace":
+		return help{"Commands and replies of FTP, requests and answers of SFTP, and the steps of logins: the latest 100 of each of the latest 8 sessions.\nContent and secrets are not in it. `pierfs test -v` shows the same of a login that fails.",
+			[]string{"pierfs trace partner", "pierfs trace partner --last 40"}}
 	case "deployments":
 		return help{"Each login that failed, each failure to mount, and what became of it at last is one line: how many tries, the step that it ended\nwith, the cause and the milliseconds. They are kept beyond the end of the daemon, at least the latest hundreds of each connection.",
 			[]string{"pierfs deployments", "pierfs deployments partner --last 20", "pierfs deployments partner --since 24h --json"}}

@@ -25,7 +25,7 @@ type tested struct {
 }
 
 // testFlags are what is tried besides logging in and listing.
-type testFlags struct{ write, privileges bool }
+type testFlags struct{ write, privileges, verbose bool }
 
 func (h *hand) testCommand() *cobra.Command {
 	var f testFlags
@@ -51,15 +51,27 @@ func (h *hand) testCommand() *cobra.Command {
 				t.Steps = append(t.Steps, step)
 				if !h.asJSON {
 					h.printStep(step)
+					h.printTrace(step, f.verbose)
 				}
 			}
 			t.OK = t.Error == nil
 			t.judge(f)
 			return h.printTested(t)
 		}}
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show what was said to and from the server before a step failed")
 	cmd.Flags().BoolVar(&f.write, "write-probe", false, "write a file of a name of its own, replace, read and remove it")
 	cmd.Flags().BoolVar(&f.privileges, "privileges", false, "try what the login may do, on names of our own")
 	return cmd
+}
+
+// printTrace shows what was said before a step failed, to whoever wants to know.
+func (h *hand) printTrace(s control.Step, verbose bool) {
+	if !verbose {
+		return
+	}
+	for _, line := range s.Trace {
+		_ = printTraceLine(h.out, line) // the step itself was printed there
+	}
 }
 
 // judge fills in what was proven. Whatever stands behind the step that failed was not.

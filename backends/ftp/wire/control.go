@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pierfs/backends/trace"
 )
 
 // window is how many commands may be without an answer. Servers lose replies to longer bursts (proftpd 1.3.8 over TLS:
@@ -109,6 +111,7 @@ func (s *Session) ask(ctx context.Context, command string) (Reply, error) {
 func (s *Session) send(ctx context.Context, list []*exchange) (sent bool, err error) {
 	var b bytes.Buffer
 	for _, x := range list {
+		s.o.trace.Add(trace.Sent, shown(x.command))
 		b.WriteString(x.command)
 		b.WriteString("\r\n")
 	}
@@ -211,6 +214,7 @@ func (s *Session) listing() bool {
 
 // take gives a reply to whom it belongs.
 func (s *Session) take(reply Reply) error {
+	s.o.trace.Add(trace.Got, reply.said())
 	s.mu.Lock()
 	s.heard = time.Now()
 	x, err := s.match(reply)

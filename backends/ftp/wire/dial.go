@@ -17,6 +17,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/netconn"
 	"pierfs/backends/reach"
+	"pierfs/backends/trace"
 )
 
 // Dial makes a session: dns, tcp, banner, tls, auth, features, each within the connect timeout.
@@ -68,6 +69,7 @@ func (o Options) connect(ctx context.Context, enter func(*Session, context.Conte
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	o.trace = o.Trace.Session(o.Address)
 	s := &Session{o: o, dead: make(chan struct{}), heard: time.Now()}
 	if o.TLS != nil {
 		begun := time.Now()
@@ -145,7 +147,16 @@ func direct(conn net.Conn, port string) (netip.AddrPort, bool) {
 	return a.AddrPort(), true
 }
 
+// noted is a step in the trace.
+func noted(s Step) string {
+	if s.Err != nil {
+		return fmt.Sprintf("%s failed after %v: %v", s.Name, s.Took.Round(time.Microsecond), s.Err)
+	}
+	return fmt.Sprintf("%s took %v: %s", s.Name, s.Took.Round(time.Microsecond), s.Detail)
+}
+
 func (o *Options) step(s Step) {
+	o.trace.Add(trace.Note, noted(s)) // before the step is told: whoever hears of it may look here
 	if o.Step != nil {
 		o.Step(s)
 	}

@@ -14,6 +14,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/netconn"
 	"pierfs/backends/reach"
+	"pierfs/backends/trace"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -79,6 +80,9 @@ func (s *Session) greet(ctx context.Context) error {
 func (s *Session) hear() (Reply, error) {
 	for range maxEarly {
 		reply, err := readReply(s.replies, false)
+		if err == nil {
+			s.o.trace.Add(trace.Got, reply.said())
+		}
 		if err != nil || !reply.early() {
 			return reply, err
 		}
@@ -90,6 +94,9 @@ func (s *Session) hear() (Reply, error) {
 func (s *Session) say(commands ...string) ([]Reply, error) {
 	if s.replies.Buffered() > 0 {
 		return nil, errStray
+	}
+	for _, command := range commands {
+		s.o.trace.Add(trace.Sent, shown(command))
 	}
 	if _, err := io.WriteString(s.line, strings.Join(commands, "\r\n")+"\r\n"); err != nil {
 		return nil, err
@@ -262,6 +269,7 @@ func (s *Session) password() error {
 	if password == "" && strings.EqualFold(s.o.Username, "anonymous") {
 		password = "anonymous@"
 	}
+	s.o.trace.Hide(password)
 	reply, err := s.say1("PASS " + password)
 	switch {
 	case err != nil:
@@ -285,6 +293,7 @@ func (s *Session) account() error {
 	if account == "" {
 		return refused(backends.CauseAccount, errors.New("the server asks for an account besides user and password"), "set account to what the server's operator tells")
 	}
+	s.o.trace.Hide(account)
 	reply, err := s.say1("ACCT " + account)
 	if err != nil {
 		return s.cut(err, "the server hung up when it was told the account")

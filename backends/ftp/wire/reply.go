@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,6 +33,19 @@ func (r Reply) early() bool { return r.Code < 200 }
 func (r Reply) good() bool { return r.Code < 400 }
 
 // text is the reply in one line, for people.
+// said is r in the trace: of many lines the first and the last.
+func (r Reply) said() string {
+	code := strconv.Itoa(r.Code)
+	switch n := len(r.Lines); n {
+	case 0:
+		return code
+	case 1:
+		return code + " " + r.Lines[0]
+	default:
+		return fmt.Sprintf("%s-%s (%d lines) %s", code, r.Lines[0], n, r.Lines[n-1])
+	}
+}
+
 func (r Reply) text() string {
 	if len(r.Lines) == 0 {
 		return fmt.Sprint(r.Code)

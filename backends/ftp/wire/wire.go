@@ -25,6 +25,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"pierfs/backends/trace"
 )
 
 // Options are what a Session needs.
@@ -51,8 +53,11 @@ type Options struct {
 	// Active cannot work, and is an error at once.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	Step   func(Step) // told of each step of a login when it has ended; nil if nobody listens
+	Trace  *trace.Ring // keeps what is said, without secrets; nil keeps nothing
+	Step   func(Step)  // told of each step of a login when it has ended; nil if nobody listens
 	Logger *slog.Logger
+
+	trace *trace.Session // of the connection that is being made
 }
 
 // TLS is how FTPS is spoken.

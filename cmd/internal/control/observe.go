@@ -7,12 +7,13 @@ var (
 	Events      = Feed[EventsRequest, Event]{Name: "events", Live: true}
 	Deployments = Feed[DeploymentsRequest, Deployment]{Name: "deployments"}
 	Log         = Verb[LogRequest, LogAnswer]{Name: "log"}
+	Trace       = Feed[TraceRequest, TraceLine]{Name: "trace"}
 	Watch       = Feed[StatusRequest, StatusAnswer]{Name: "status-watch", Live: true}
 )
 
 // observing describes them.
 func observing() []Description {
-	return []Description{Events.Describe(), Deployments.Describe(), Watch.Describe(), Log.Describe()}
+	return []Description{Events.Describe(), Deployments.Describe(), Watch.Describe(), Log.Describe(), Trace.Describe()}
 }
 
 // EventKind is the stable word for what an event is about.
@@ -100,6 +101,21 @@ type LogAnswer struct {
 	Environment string `json:"environment"`
 	Level       string `json:"level"`
 	Own         bool   `json:"own"` // it was set for this connection
+}
+
+// TraceRequest asks what was last said between a mounted connection and its server.
+type TraceRequest struct {
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty"`
+	Last        int    `json:"last,omitempty"` // only as many lines; 0 is all that are kept
+}
+
+// TraceLine is one thing that was said. Secrets and content are not in it.
+type TraceLine struct {
+	Time    time.Time `json:"time"`
+	Session uint64    `json:"session"` // counts the connection's sessions from 1
+	Kind    string    `json:"kind"`    // sent, got or note
+	Text    string    `json:"text"`
 }
 
 // The phases of a deployment that are no steps of a login.

@@ -26,7 +26,7 @@ const (
 var needs = map[string]Need{
 	"list": {conncfg.Viewer, Own}, "status": {conncfg.Viewer, Own}, "show": {conncfg.Viewer, Named}, "queue": {conncfg.Viewer, Named},
 	"metrics": {conncfg.Viewer, Whole}, "cache-status": {conncfg.Viewer, Named}, "events": {conncfg.Viewer, Named}, "deployments": {conncfg.Viewer, Named},
-	"status-watch": {conncfg.Viewer, Whole}, "trace": {conncfg.Viewer, Named}, "read": {conncfg.Viewer, Named}, "vars": {conncfg.Viewer, Whole}, "history": {conncfg.Viewer, Named},
+	"status-watch": {conncfg.Viewer, Whole}, "trace": {conncfg.Operator, Named}, "read": {conncfg.Viewer, Named}, "vars": {conncfg.Viewer, Whole}, "history": {conncfg.Viewer, Named},
 	"audit-verify": {conncfg.Viewer, Whole}, "export": {conncfg.Viewer, Named}, "doctor": {conncfg.Viewer, Named},
 
 	"apply": {conncfg.Operator, Whole}, "enable": {conncfg.Operator, Named}, "test": {conncfg.Operator, Named}, "mount": {conncfg.Operator, Named},

@@ -244,6 +244,8 @@ type Step struct {
 	Privilege string   `json:"privilege,omitempty"` // that was tried in a step privilege
 	May       string   `json:"may,omitempty"`       // and whether the login is allowed it: yes, no or unknown
 	Left      []string `json:"left,omitempty"`      // names of ours that may be left in the working directory
+
+	Trace []TraceLine `json:"trace,omitempty"` // what was said before it failed
 }
 
 // MountRequest mounts a defined connection that was unmounted by hand or has failed.

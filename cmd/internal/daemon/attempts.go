@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -68,6 +69,11 @@ func (m *mount) loggedIn(step string, took time.Duration, err error) {
 	m.attempt.try++
 	m.mu.Unlock()
 	m.tell(a, a.login, err)
+	if m.log.Enabled(m.ctx, slog.LevelDebug) {
+		for _, line := range tracedLines(m.trace.Last(tracedWithFailure)) {
+			m.log.Debug("trace", "session", line.Session, line.Kind, line.Text)
+		}
+	}
 }
 
 // stood is told when the server has become known as up, or as away for a reason.

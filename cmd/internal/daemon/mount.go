@@ -17,6 +17,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/backends/dial"
+	"pierfs/backends/trace"
 	"pierfs/cache"
 	"pierfs/cache/spool"
 	"pierfs/cmd/internal/control"
@@ -56,6 +57,8 @@ type Link struct {
 	Certificate func(address, fingerprint string, notAfter time.Time)
 	// Login is told each step of each login: its name, how long it took, and what was wrong.
 	Login func(step string, took time.Duration, err error)
+	// Trace keeps what is said to and from the server.
+	Trace *trace.Ring
 	// Called is told of each call to the server.
 	Called backends.Observer
 }
@@ -119,6 +122,7 @@ type mount struct {
 	once    bool           // settled is closed
 	weighed bool           // it was told which promises do not hold
 	attempt attempt        // that is under way, or was the last
+	trace   trace.Ring
 
 	staging  string          // of the tree
 	spot     *spot           // as tree is
@@ -302,7 +306,7 @@ func (m *mount) secrets() conncfg.Target {
 
 // plant makes the tree of target, with the backend below it.
 func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
-	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified, Login: m.loggedIn,
+	backend, err := m.d.o.Floor.Dial(target, m.log, Link{Heard: m.heard, Secrets: m.secrets, Certificate: m.d.certified, Login: m.loggedIn, Trace: &m.trace,
 		Called: m.d.figures.Meter(m.want.Name, m.want.Environment).Count})
 	if err != nil {
 		return nil, nil, err

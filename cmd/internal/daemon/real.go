@@ -12,6 +12,7 @@ import (
 	"pierfs/backends"
 	"pierfs/backends/dial"
 	"pierfs/backends/retry"
+	"pierfs/backends/trace"
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
@@ -113,6 +114,7 @@ func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) 
 	o.State = func(s retry.State) { l.Heard(s.Online, s.Err) }
 	o.Secrets = l.Secrets
 	o.Certificate = l.Certificate
+	o.Trace = l.Trace
 	if logged := o.Observer; l.Called != nil {
 		o.Observer = func(c backends.Call) {
 			l.Called(c)
@@ -126,7 +128,15 @@ func (r real) dial(t conncfg.Target, log *slog.Logger, l Link) (Backend, error) 
 }
 
 func (r real) test(ctx context.Context, t conncfg.Target, tries dial.Tries, log *slog.Logger, report func(control.Step)) error {
-	return dial.Try(ctx, t, r.options(log), tries, func(s dial.Step) { report(stepOf(s)) })
+	o := r.options(log)
+	o.Trace = new(trace.Ring)
+	return dial.Try(ctx, t, o, tries, func(s dial.Step) {
+		step := stepOf(s)
+		if s.Err != nil {
+			step.Trace = tracedLines(o.Trace.Last(tracedWithFailure))
+		}
+		report(step)
+	})
 }
 
 func stepOf(s dial.Step) control.Step {

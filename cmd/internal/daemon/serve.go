@@ -54,6 +54,7 @@ func (d *Daemon) serve(s *control.Server) {
 	control.CacheWarm.Serve(s, d.cacheWarm)
 	control.Events.Serve(s, d.tellEvents)
 	control.Log.Serve(s, d.setLevel)
+	control.Trace.Serve(s, d.tellTrace)
 	control.Deployments.Serve(s, d.tellDeployments)
 	control.Watch.Serve(s, d.tellStatus)
 	d.serveChanges(s)
