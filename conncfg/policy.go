@@ -139,3 +139,8 @@ func checkException(s *setting) *problem {
 	}
 	return nil
 }
+
+// Policy reports whether a finding is about what environments ask of their connections.
+func (f Finding) Policy() bool {
+	return slices.Contains([]Code{CodePolicy, CodeCleartext, CodeAnonymous, CodeLiteralSecret, CodeSameEndpoint}, f.Code)
+}

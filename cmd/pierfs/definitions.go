@@ -27,10 +27,14 @@ type checked struct {
 }
 
 func (h *hand) checkCommand() *cobra.Command {
-	return &cobra.Command{Use: "check", Short: "Check all definitions, without a daemon and without asking anybody", Args: args(cobra.NoArgs),
+	var policy bool
+	cmd := &cobra.Command{Use: "check", Short: "Check all definitions, without a daemon and without asking anybody", Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			config, _ := conncfg.Load(h.dirs.Config)
 			c := checked{ConfigDir: h.dirs.Config, Connections: len(config.Connections()), Findings: config.Check()}
+			if policy {
+				c.Findings = slices.DeleteFunc(c.Findings, func(f conncfg.Finding) bool { return !f.Policy() })
+			}
 			for _, f := range c.Findings {
 				switch f.Severity {
 				case conncfg.Error:
@@ -47,6 +51,8 @@ func (h *hand) checkCommand() *cobra.Command {
 			}
 			return nil
 		}}
+	cmd.Flags().BoolVar(&policy, "policy", false, "only what the policies of environments refuse, or would without an exception")
+	return cmd
 }
 
 func (h *hand) printChecked(c checked) error {

@@ -101,9 +101,13 @@ func (h *hand) umountCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if q.DryRun && !h.asJSON {
+				return h.wouldUnmount(a)
+			}
 			return h.unmounted(a)
 		}}
 	owed.add(cmd)
+	cmd.Flags().BoolVarP(&q.DryRun, "dry-run", "n", false, "tell what would be unmounted, or what stands in the way, and change nothing")
 	cmd.Flags().BoolVarP(&q.Force, "force", "f", false, "also while programs have files open: they get some seconds, then they are cut off")
 	return cmd
 }
@@ -144,6 +148,13 @@ func realDir(dir string) (string, error) {
 }
 
 // unmounted tells what is no longer mounted, and what mounts it again.
+func (h *hand) wouldUnmount(a control.MountAnswer) error {
+	for _, c := range a.Connections {
+		fmt.Fprintf(h.out, "would be unmounted: %s, from %s\n", terminal.Quote(fullName(c)), terminal.Quote(c.Dir))
+	}
+	return nil
+}
+
 func (h *hand) unmounted(a control.MountAnswer) error {
 	if h.asJSON {
 		return h.json(a)

@@ -245,12 +245,18 @@ func (h *hand) changeQueue(cmd *cobra.Command, verb control.Verb[control.QueueCh
 	if err != nil {
 		return err
 	}
+	if q.DryRun, err = cmd.Flags().GetBool("dry-run"); err != nil {
+		return err
+	}
 	a, err := verb.Call(cmd.Context(), h.client(), q)
 	if err != nil {
 		return err
 	}
 	if h.asJSON {
 		return h.json(a)
+	}
+	if q.DryRun {
+		word = "would be " + word
 	}
 	fmt.Fprintf(h.out, "%s: %s\n", word, counted(a.Changed, "1 change", "changes"))
 	for _, kept := range a.Kept {
@@ -259,18 +265,26 @@ func (h *hand) changeQueue(cmd *cobra.Command, verb control.Verb[control.QueueCh
 	return nil
 }
 
+func dryRunFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolP("dry-run", "n", false, "count what it would be done to, and change nothing")
+}
+
 func (h *hand) queueRetryCommand() *cobra.Command {
-	return &cobra.Command{Use: "retry NAME [ID...]", Short: "Try now to bring to the server what is owed, also what is held", Args: args(cobra.MinimumNArgs(1)),
+	cmd := &cobra.Command{Use: "retry NAME [ID...]", Short: "Try now to bring to the server what is owed, also what is held", Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return h.changeQueue(cmd, control.QueueRetry, args, "tried now")
 		}}
+	dryRunFlag(cmd)
+	return cmd
 }
 
 func (h *hand) queueHoldCommand() *cobra.Command {
-	return &cobra.Command{Use: "hold NAME [ID...]", Short: "Keep what is owed from being sent, until retry", Args: args(cobra.MinimumNArgs(1)),
+	cmd := &cobra.Command{Use: "hold NAME [ID...]", Short: "Keep what is owed from being sent, until retry", Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return h.changeQueue(cmd, control.QueueHold, args, "held")
 		}}
+	dryRunFlag(cmd)
+	return cmd
 }
 
 func (h *hand) queueDropCommand() *cobra.Command {
@@ -287,6 +301,7 @@ func (h *hand) queueDropCommand() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&backup, "backup", false, "keep the content in quarantine; without it nothing is dropped")
 	cmd.Flags().BoolVar(&all, "all", false, "drop all that the connection owes")
+	dryRunFlag(cmd)
 	return cmd
 }
 

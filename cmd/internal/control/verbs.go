@@ -272,6 +272,7 @@ type UmountRequest struct {
 	Environment string `json:"environment,omitempty"`
 	Force       bool   `json:"force,omitempty"`
 	Keep        bool   `json:"keep,omitempty"`
+	DryRun      bool   `json:"dryRun,omitempty"` // tell what stands in the way, and what would be unmounted
 }
 
 // MountAnswer is the connections that were mounted or unmounted, as they stand afterwards.
@@ -417,7 +418,8 @@ const (
 type QueueChange struct {
 	Name        string   `json:"name"`
 	Environment string   `json:"environment,omitempty"`
-	IDs         []uint64 `json:"ids,omitempty"` // none: all
+	IDs         []uint64 `json:"ids,omitempty"`    // none: all
+	DryRun      bool     `json:"dryRun,omitempty"` // count them, and change nothing
 }
 
 // QueueChanged tells how many were changed, and of what is owed no more where its content lies now.

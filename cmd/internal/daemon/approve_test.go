@@ -302,3 +302,25 @@ func TestEnvironmentOfAText(t *testing.T) {
 		t.Errorf("%v\n%s", err, s.everything())
 	}
 }
+
+// Row 19: what would be taken away, or given up, is told before, and nothing is done by that.
+func TestDryRunsDoNothing(t *testing.T) {
+	s := newStage(t)
+	s.define("a", inBackground)
+	s.start()
+	mend := s.refuseUploads()
+	s.put("a", "f", "precious")
+	_, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "a", DryRun: true})
+	wantCode(t, "umount of what owes, tried", err, control.StillOwed)
+	a, err := control.QueueDrop.Call(t.Context(), s.client, control.QueueChange{Name: "a", DryRun: true})
+	if err != nil || a.Changed != 1 || len(s.queue(control.QueueRequest{Name: "a"})) != 1 {
+		t.Errorf("drop, tried: %+v, %v", a, err)
+	}
+	mend()
+	s.awaitQueue("sent", func(all []control.Due) bool { return len(all) == 0 })
+	m, err := control.Umount.Call(t.Context(), s.client, control.UmountRequest{Name: "a", DryRun: true})
+	if err != nil || len(m.Connections) != 1 || m.Connections[0].State != control.StateReady {
+		t.Errorf("umount, tried: %+v, %v", m, err)
+	}
+	s.wantState("a", control.StateReady)
+}

@@ -63,6 +63,9 @@ func (d *Daemon) changeQueue(q control.QueueChange, do func(debtor, cache.Due) (
 	if err != nil {
 		return answer, err
 	}
+	if q.DryRun {
+		return control.QueueChanged{Changed: len(some)}, nil
+	}
 	for _, due := range some {
 		kept, err := do(b, due)
 		if err != nil && b.stillOwes(due.Seq) {

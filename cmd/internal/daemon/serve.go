@@ -370,6 +370,13 @@ func (d *Daemon) umount(ctx context.Context, q control.UmountRequest) (control.M
 			return control.MountAnswer{}, err
 		}
 	}
+	if q.DryRun {
+		would := control.MountAnswer{Connections: []control.Connection{}}
+		for _, m := range mounts {
+			would.Connections = append(would.Connections, m.status())
+		}
+		return would, nil
+	}
 	d.mu.Lock()
 	for _, m := range mounts {
 		if !m.want.AdHoc {
