@@ -156,17 +156,24 @@ func (f *File) paid(j *job, d *debt, info backends.Info) error {
 	f.begun = false
 	newer := f.owing.debt
 	f.sentIsKnown()
-	if newer == d {
-		f.owing.debt, f.owing.failed, f.owing.tries = nil, nil, 0
-		newer = nil
-	} else if newer != nil {
+	if newer != nil && newer != d {
 		newer.tail, newer.before = newer.since(d), nil
 	}
 	f.mu.Unlock()
-	if newer != nil { // it builds on what has just arrived
+	if newer != nil && newer != d { // it builds on what has just arrived
 		return f.tree.rebase(f, newer)
 	}
-	f.isOver(d)
+	// As long as the journal says that d is owed, so does the File: what is done to its name waits for our turn, or it could be made
+	// and acknowledged, and a daemon after a crash would send d once more.
+	over := f.tree.end(d.seq)
+	f.mu.Lock()
+	if f.owing.debt == d {
+		f.owing.debt, f.owing.failed, f.owing.tries = nil, nil, 0
+	}
+	f.mu.Unlock()
+	if over {
+		f.letGo(d)
+	}
 	f.tree.sweep()
 	return nil
 }
