@@ -46,9 +46,17 @@ func (t *Tree) lastKnown(name string) (Entry, error) {
 	return Entry{}, unlisted("stat", name)
 }
 
+// isRecalled reports whether what was asked for then is known from a former daemon, or is too old for any use. It may lack what that one did in its
+// last second, so that it holds only while the server cannot be asked.
+func isRecalled(asked time.Time) bool { return time.Since(asked) > 10*365*24*time.Hour }
+
 // statBehind is Stat of a name that changes concern which are owed.
 func (t *Tree) statBehind(ctx context.Context, name string) (Entry, error) {
 	for {
+		_, asked, state := t.attrs.GetListed(name)
+		if recalled := state != attr.Unknown && isRecalled(asked) && t.live(name) == nil; recalled && t.awaitChanges(ctx, name) == nil && !t.changes.concern(name) {
+			return t.Refresh(ctx, name)
+		}
 		e, err := t.lastKnown(name)
 		if !errors.Is(err, ErrUnlisted) {
 			return e, err

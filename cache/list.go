@@ -111,10 +111,14 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 		return l, nil
 	}
 	if t.changes.concernsIn(dir) {
-		if t.listLastKnown(dir, l) {
+		_, asked, known := t.attrs.Listing(dir)
+		if known && !isRecalled(asked) && t.listLastKnown(dir, l) {
 			return l, nil
 		}
 		if err := t.awaitChanges(ctx, dir); err != nil {
+			if ctx.Err() == nil && t.listLastKnown(dir, l) {
+				return l, nil
+			}
 			return nil, err
 		}
 	}

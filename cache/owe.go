@@ -88,11 +88,12 @@ func (f *File) unsealedLocked() bool {
 	return f.dirtyLocked() && (f.owing.debt == nil || f.owing.debt.change != f.change)
 }
 
-// onlyAttrs reports whether the file owes a content, and nothing was changed since but attributes.
+// onlyAttrs reports whether the file owes a content, or did a moment ago, and nothing was changed since but attributes.
 func (f *File) onlyAttrs() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.owing.debt != nil && f.tail == math.MaxInt64
+	owed := f.owing.debt != nil || f.tree.options.Background && f.published > 0 && f.dirtyLocked() && !f.cut
+	return owed && f.tail == math.MaxInt64
 }
 
 // follow makes d, which holds what was changed since before, say what it differs in from the server's content.
