@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -375,8 +376,12 @@ func (t *Tree) begin() bool {
 	return !t.closed
 }
 
-// block is what one request of the backend may fetch.
-func (t *Tree) block() int64 { return max(32<<10, min(int64(t.Caps().MaxRead), 1<<20)) }
+// block is what is fetched at a time: about what one request of the backend may fetch, and a power of two. The kernel keeps a local
+// file that is written in aligned blocks of such a size in larger pieces of memory, and finds them faster.
+func (t *Tree) block() int64 {
+	most := max(32<<10, min(t.Caps().MaxRead, 1<<20))
+	return 1 << bits.Len(uint(most-1))
+}
 
 // blocks widens r to whole blocks.
 func (t *Tree) blocks(r spool.Range) spool.Range {

@@ -300,14 +300,26 @@ func (r *reader) reserve(ctx context.Context, by way, n int) error {
 	return err
 }
 
-// order makes a flight of READs for p, whose length was taken of the budget.
+// order makes a flight of READs for p, whose length was taken of the budget: as few as there may be, and about equally long.
 func (r *reader) order(by way, p []byte, off int64) *flight {
 	f := by.m.flight()
-	for at := 0; at < len(p); at += r.s.maxRead {
-		c := f.read(by.handle, off+int64(at), p[at:min(len(p), at+r.s.maxRead)])
+	size := even(len(p), r.s.maxRead)
+	for at := 0; at < len(p); at += size {
+		c := f.read(by.handle, off+int64(at), p[at:min(len(p), at+size)])
 		c.over = func(reply) { r.s.give(&by.m.reads, int64(c.want)) }
 	}
 	return f
+}
+
+// even returns a length, of whole pages if that goes, by which n bytes are cut into no more parts than by most.
+func even(n, most int) int {
+	const page = 4 << 10
+	parts := (n + most - 1) / most
+	if parts < 2 {
+		return most
+	}
+	size := (n + parts - 1) / parts
+	return min((size+page-1)/page*page, most)
 }
 
 // rest asks for p again and again until it is there or the file ends.

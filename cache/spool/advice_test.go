@@ -54,3 +54,35 @@ func resident(t *testing.T, f *File, r Range) (n int) {
 	}
 	return n
 }
+
+// TestFillIsRightAcrossPieces: what is written in several steps lies where it belongs, around what was real before.
+func TestFillIsRightAcrossPieces(t *testing.T) {
+	const size = 4*folio + 100
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(i / 251)
+	}
+	f, err := Create(filepath.Join(t.TempDir(), "content"), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Remove()
+	ours := bytes.Repeat([]byte{255}, 10)
+	copy(want[folio-5:], ours)
+	if _, err := f.WriteAt(ours, folio-5); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []Range{{1, 3*folio + 7}, {2 * folio, size}, {0, 1}} {
+		base := bytes.Clone(want[r.Off:r.End])
+		if r.Off == 1 {
+			clear(base[folio-6 : folio+4]) // it has other bytes where a program wrote
+		}
+		if err := f.Fill(base, r.Off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make([]byte, size)
+	if _, ok, err := f.ReadReal(got, 0); !ok || err != nil || !bytes.Equal(got, want) {
+		t.Errorf("all is here: %v, %v; equal: %v", ok, err, bytes.Equal(got, want))
+	}
+}

@@ -212,13 +212,31 @@ func (f *File) Fill(p []byte, off int64) error {
 	defer f.settle(reserved)
 	defer f.count()
 	for _, r := range missing {
-		if _, err := f.disk.WriteAt(p[r.Off-off:r.End-off], r.Off); err != nil {
+		if err := f.lay(p[r.Off-off:r.End-off], r.Off); err != nil {
 			return err
 		}
 		f.real.Add(r)
 	}
 	f.advise()
 	return f.filled()
+}
+
+// folio is how much is written to the local file at a time, and aligned. The kernel keeps what one write brings in one piece of memory.
+// A file in such pieces is found faster than one in pages, by a tenth of the time to read it; larger ones are asked of memory
+// that has long been free, of which the host of a virtual machine may have to bring each page first (0.13 s to write 512 MiB in pieces
+// of 64 KiB, up to 1.3 s in pieces of 256).
+const folio = 64 << 10
+
+// lay writes p at off; the caller holds mu.
+func (f *File) lay(p []byte, off int64) error {
+	for len(p) > 0 {
+		n := min(int64(len(p)), folio-off%folio)
+		if _, err := f.disk.WriteAt(p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
 }
 
 // unnote takes back what is written down of a stored file, before something in it changes; the caller holds mu.
