@@ -259,7 +259,7 @@ func (c *draft) guard(next *conncfg.Config, impact []control.Impact) error {
 	for _, i := range impact {
 		owed := i.OwedFiles
 		m, _ := c.d.at(key{i.Environment, i.Name})
-		if m != nil && stays[i.Dir] { // what is open there is finished where it was opened
+		if m != nil && (stays[i.Dir] || !c.guarded) { // what is open is finished where it was opened, or has its time
 			o, _, err := m.debtor().owing()
 			if owed = o.Changes; err != nil {
 				return told(err)
