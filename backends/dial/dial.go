@@ -212,6 +212,9 @@ func Try(ctx context.Context, t conncfg.Target, o Options, tries Tries, report f
 	return first
 }
 
+// fewTrips is how many round trips a timeout should be worth at the least.
+const fewTrips = 10
+
 func tryHost(ctx context.Context, t conncfg.Target, o Options, tries Tries, report func(Step)) error {
 	n, err := namesOf(t)
 	if err != nil {
@@ -223,6 +226,9 @@ func tryHost(ctx context.Context, t conncfg.Target, o Options, tries Tries, repo
 			s.Err = hintNearest(ctx, t, n, o, s.Err)
 		}
 		s.Err = hintVersion(ctx, t, o, s.Err)
+		if least := fewTrips * s.Took; s.Name == "tcp" && s.Err == nil && t.ConnectTimeout < least {
+			s.Warning = fmt.Sprintf("timeout is %s, and one round trip took %s: %s would be ten of them", t.ConnectTimeout, s.Took.Round(time.Millisecond), least.Round(time.Second))
+		}
 		return s
 	}}
 	b, err := connect(t, n, o, w.step)

@@ -61,6 +61,9 @@ func stepFTP(t conncfg.Target, s ftp.Step) Step {
 	if port := int(s.Passive.Port()); port != 0 && !t.FTP.PassivePorts.Has(port) {
 		step.Detail += fmt.Sprintf("; port %d is outside of passivePorts, %s", port, t.FTP.PassivePorts)
 	}
+	if at := s.Passive.Addr(); at.IsValid() && s.Used.Addr().IsValid() && at != s.Used.Addr() {
+		step.Warning = fmt.Sprintf("the server tells the address %s for data connections, which is not its own: it is not followed, and the port was tried at %s. Others may need pasv_address corrected there", at, s.Used.Addr())
+	}
 	return step
 }
 

@@ -73,6 +73,7 @@ type Step struct {
 	Detail  string         // what was found, for people
 	Err     error          // *backends.Error; nil if it went well
 	Passive netip.AddrPort // what the server told of a data connection, in the step "passive"; the address is invalid where it tells none
+	Used    netip.AddrPort // and where it was connected to
 }
 
 // Backend is one working directory of one FTP server.

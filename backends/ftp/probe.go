@@ -168,7 +168,7 @@ func (b *Backend) probePassive(ctx context.Context, s *wire.Session) error {
 	}
 	if b.o.Step != nil {
 		step := Step{Name: "passive", Took: time.Since(began), Detail: passiveDetail(channel)}
-		step.Passive = told(channel.Told)
+		step.Passive, step.Used = told(channel.Told), told(channel.Used)
 		b.o.Step(step)
 	}
 	return nil

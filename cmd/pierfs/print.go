@@ -107,6 +107,8 @@ func briefly(c control.Connection) string {
 		return counted(errors, "an error in its definition", "errors in its definition")
 	case c.Reason == "" && warnings > 0:
 		return counted(warnings, "a warning, see below", "warnings, see below")
+	case c.Reason == "" && c.Untested && !c.Tested.IsZero():
+		return "untested since it was changed"
 	case utf8.RuneCountInString(c.Reason) > maxBrief:
 		return string([]rune(c.Reason)[:maxBrief-3]) + "..."
 	}

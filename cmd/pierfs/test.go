@@ -19,9 +19,11 @@ type tested struct {
 	OK    bool           `json:"ok"`
 	Steps []control.Step `json:"steps"`
 	// Proven and NotProven say what the steps show of the connection, and what they leave open.
-	Proven    []string       `json:"proven"`
-	NotProven []string       `json:"notProven"`
-	Error     *control.Error `json:"error,omitempty"`
+	Proven    []string `json:"proven"`
+	NotProven []string `json:"notProven"`
+	// Records is the command that shows what the daemon has noted of the connection; "" for one that is not stored.
+	Records string         `json:"records,omitempty"`
+	Error   *control.Error `json:"error,omitempty"`
 }
 
 // testFlags are what is tried besides logging in and listing.
@@ -55,6 +57,9 @@ func (h *hand) testCommand() *cobra.Command {
 				}
 			}
 			t.OK = t.Error == nil
+			if t.Error != nil && q.Definition.IsZero() && !strings.HasPrefix(q.Name, "/") {
+				t.Records = "pierfs deployments " + q.Name
+			}
 			t.judge(f)
 			return h.printTested(t)
 		}}
@@ -166,6 +171,9 @@ func (h *hand) printTested(t tested) error {
 		}
 		if t.Error.Hint != "" {
 			fmt.Fprintf(h.err, "  fix: %s\n", terminal.Quote(t.Error.Hint))
+		}
+		if t.Records != "" {
+			fmt.Fprintf(h.err, "  records: %s\n", terminal.Quote(t.Records))
 		}
 	}
 	if !t.OK {

@@ -161,3 +161,37 @@ func TestDoctorSeesItsNamespace(t *testing.T) {
 		}
 	}
 }
+
+// TestUntestedIsTold: rows 60 and 113 of the requirements. A connection that was changed since it last passed a test is told to be untested, until it
+// passes one again; one that fails tells where its records are.
+func TestUntestedIsTold(t *testing.T) {
+	t.Parallel()
+	programs, err := built()
+	must(t, err)
+	d := daemon.New(t, programs)
+	server := servers.NewSSHD(t, servers.SSHOptions{})
+	sound := toSSH(t, server)
+	d.Define(t, "bank", sound)
+	d.Start(t)
+	untested := func(want bool, when string) {
+		t.Helper()
+		var answer struct{ Connections []struct{ Untested bool } }
+		r := d.Pierfs(t, "list", "--json")
+		if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || len(answer.Connections) != 1 || answer.Connections[0].Untested != want {
+			t.Errorf("%s: %v, want untested %v\n%s", when, err, want, r.Stdout)
+		}
+	}
+	untested(true, "at first")
+	d.Pierfs(t, "test", "bank")
+	untested(false, "behind a test")
+	d.Define(t, "bank", with(sound, fields{"password": "wrong"}))
+	d.Pierfs(t, "apply", "--offline-ok")
+	untested(true, "behind a change")
+	if r := d.Pierfs(t, "list"); !strings.Contains(r.Stdout, "bank") {
+		t.Errorf("pierfs list: %s", r.Stdout)
+	}
+	if r := d.Pierfs(t, "test", "bank"); r.Status != 77 || !strings.Contains(r.Stderr, "records: pierfs deployments bank") {
+		t.Errorf("a test that fails does not tell where its records are: exit %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	untested(true, "behind a test that failed")
+}

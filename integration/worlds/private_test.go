@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -36,5 +37,19 @@ func TestWithoutADaemon(t *testing.T) {
 	got = m.test(t, with(definition, fields{"password": "wrong"}))
 	if got.OK || got.status != 77 || got.Error.Cause != "auth_failed" {
 		t.Errorf("with a wrong password: exit %d\n%s", got.status, got.raw)
+	}
+}
+
+// TestPassiveAddressIsTold: row 80 of the requirements. A server that tells an address which is not its own works all the same, and that is told.
+func TestPassiveAddressIsTold(t *testing.T) {
+	t.Parallel()
+	server := servers.NewFTP(t, servers.FTPOptions{Config: []string{"pasv_address=192.0.2.1", "cmds_denied=EPSV"}})
+	got := newMachine(t).test(t, toFTP(server, servers.Plain))
+	warnings := ""
+	for _, s := range got.Steps {
+		warnings += s.Warning
+	}
+	if !got.OK || !strings.Contains(warnings, "192.0.2.1") {
+		t.Errorf("exit %d, warnings %q\n%s", got.status, warnings, got.raw)
 	}
 }

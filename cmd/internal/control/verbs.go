@@ -79,6 +79,9 @@ type Connection struct {
 	Dir         string    `json:"dir,omitempty"`      // where it is, or would be, mounted
 	ReadOnly    bool      `json:"readOnly,omitempty"`
 	AdHoc       bool      `json:"adHoc,omitempty"`
+	// Tested is when it last passed a test, in whatever form it had then; Untested says that it has not in the one that it has now.
+	Tested   time.Time `json:"tested,omitzero"`
+	Untested bool      `json:"untested,omitempty"`
 	// Findings is what keeps its definition from being used.
 	Findings []conncfg.Finding `json:"findings,omitempty"`
 }

@@ -18,7 +18,7 @@
 //	            failed <-- draining <--+ --> unmounted
 //
 // Locks, in the order in which they are taken: loose.mu (held while a tree without a mount is made), Daemon.editing (held over a change of definitions and its apply), Daemon.changing (held over starts and stops, which may last), Daemon.mu,
-// mount.mu, points.mu, certificates.mu. The latter four are held over memory and local disk only; the locks of the event bus and of the
+// mount.mu, points.mu, certificates.mu, tests.mu. The latter five are held over memory and local disk only; the locks of the event bus and of the
 // log of deployments are leaves, and neither is taken with mount.mu held.
 package daemon
 
@@ -131,6 +131,7 @@ type Daemon struct {
 	quit    chan struct{} // closed when everything is to stop
 
 	certificates certificates
+	tests        tests
 	events       *events.Bus
 	deployments  *deployments.Log // nil if it cannot be kept
 	figures      *metrics.Set
@@ -348,6 +349,7 @@ func (d *Daemon) claim() (release func() error, err error) {
 		d.o.Floor.clean(dir, d.log)
 	}
 	d.openRegistry()
+	d.tests.open(d.o.Dirs.State, d.log)
 	d.openDeployments()
 	d.readWaiting()
 	l, err := takeLock(d.o.Dirs.Cache)

@@ -70,7 +70,7 @@ type patient struct {
 
 // patient finds whom a request is about.
 func (d *Daemon) patient(ctx context.Context, q control.DoctorRequest) (*patient, error) {
-	plan := d.o.Plan(ctx)
+	plan := d.readPlan(ctx)
 	config, environment, err := plan.at(q.Environment)
 	if err != nil {
 		return nil, err

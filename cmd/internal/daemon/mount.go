@@ -725,12 +725,12 @@ func (m *mount) status() control.Connection {
 		f.Connection, f.Environment = m.want.Name, m.want.Environment
 		findings = append(slices.Clip(findings), f)
 	}
-	return control.Connection{
+	return m.d.tests.mark(control.Connection{
 		Name: m.want.Name, Environment: m.want.Environment, State: m.state, Since: m.since,
 		Reason: m.why.reason, Cause: m.why.cause, Code: m.why.code, Hint: named(m.why.hint, called), Findings: findings,
 		Protocol: string(m.target.Protocol), Endpoint: endpoint(m.target), Dir: m.want.Dir,
 		ReadOnly: m.target.ReadOnly, AdHoc: m.want.AdHoc,
-	}
+	}, m.want.Revision)
 }
 
 func endpoint(t conncfg.Target) string {

@@ -110,7 +110,7 @@ func (d *Daemon) standing(w Want) control.Connection {
 	default:
 		c.State = control.StateStarting // apply comes to it at once
 	}
-	return c
+	return d.tests.mark(c, w.Revision)
 }
 
 func (d *Daemon) environments() []control.Environment {

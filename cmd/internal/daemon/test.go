@@ -33,11 +33,15 @@ func (d *Daemon) test(ctx context.Context, q control.TestRequest, send func(cont
 		called = d.called(Want{Name: q.Name, Environment: target.Environment})
 	}
 	var unheard error
+	note := d.testedAs(ctx, q)
 	tries := dial.Tries{Write: q.WriteProbe, Privileges: q.Privileges}
 	err = d.o.Floor.Test(ctx, target, tries, d.log.With("conn", target.Name, "env", target.Environment), func(s control.Step) {
 		s.Fix = named(s.Fix, called)
 		unheard = errors.Join(unheard, send(s))
 	})
+	if err == nil && note != nil {
+		note()
+	}
 	return errors.Join(toldOf(called, err), unheard)
 }
 
