@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -475,5 +476,53 @@ func TestTraceTellsWhatWasSaid(t *testing.T) {
 				t.Errorf("the password is told:\n%s%s", told, failed)
 			}
 		})
+	}
+}
+
+// TestManyUsersOfOneConnection: commands and programs that use one connection at once do not meet, and the server sees no more sessions than the
+// definition allows. Row 67.
+func TestManyUsersOfOneConnection(t *testing.T) {
+	t.Parallel()
+	const users, sessions = 6, 3
+	server := servers.NewFTP(t, servers.FTPOptions{})
+	s := stageOf(t, server, servers.FTPOptions{}, daemon.Fields{"maxSessions": sessions})
+	h := newHand(t, s.daemon)
+	var waiting sync.WaitGroup
+	for user := range users {
+		content := random(user+1, 200<<10+user)
+		name := fmt.Sprintf("user%d", user)
+		if err := os.WriteFile(filepath.Join(h.local, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		waiting.Go(func() {
+			h.run(0, "put", name, connection+":/"+name)
+			h.run(0, "get", connection+":/"+name, name+".back")
+			has(t, filepath.Join(h.local, name+".back"), content)
+		})
+		waiting.Go(func() {
+			through := filepath.Join(s.mount, name+".mount")
+			if err := put(through, content); err != nil {
+				t.Errorf("write %s through the mount: %v", name, err)
+			}
+			has(t, through, content)
+		})
+	}
+	done := make(chan struct{})
+	go func() { waiting.Wait(); close(done) }()
+	for most := 0; ; {
+		most = max(most, server.Sessions(t))
+		select {
+		case <-done:
+			if most == 0 || most > sessions {
+				t.Errorf("the server saw %d sessions at once; want at least one and at most %d", most, sessions)
+			}
+			for user := range users {
+				for _, name := range []string{fmt.Sprintf("user%d", user), fmt.Sprintf("user%d.mount", user)} {
+					has(t, filepath.Join(s.behind, name), random(user+1, 200<<10+user))
+				}
+			}
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
