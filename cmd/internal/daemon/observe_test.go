@@ -270,3 +270,24 @@ func TestLevelOfOneConnection(t *testing.T) {
 		t.Errorf("a connection that is none: %v", err)
 	}
 }
+
+// A journal that nobody can read is a figure of its own, and takes no other figure away.
+func TestDamagedJournalIsAFigure(t *testing.T) {
+	s := newStage(t)
+	s.define("whole")
+	s.start()
+	torn := filepath.Join(s.dirs.State, "staging", "env", "Test", "torn")
+	if err := os.MkdirAll(filepath.Join(torn, "journal"), 0o700); err != nil { // no file, so that it cannot be read
+		t.Fatal(err)
+	}
+	a, err := control.Metrics.Call(t.Context(), s.client, control.MetricsRequest{Text: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`pierfs_journal_damaged{connection="torn",environment="Test"} 1`, `pierfs_journal_damaged{connection="whole",environment="Test"} 0`,
+		`pierfs_ready{connection="whole",environment="Test"} 1`} {
+		if !strings.Contains(a.Text, want) {
+			t.Errorf("the figures lack %s", want)
+		}
+	}
+}
