@@ -687,7 +687,7 @@ func store(f *os.File, text []byte, off, size int) (err error) {
 			err = fmt.Errorf("a mapping: %v", fault)
 		}
 	}()
-	pages, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	pages, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE) // a fault would hold a thread that the gate may need
 	if err != nil {
 		return err
 	}
