@@ -12,13 +12,18 @@ import (
 // faces remembers what listings showed lately and questions that cost little do not tell: type, mode and owner of an entry,
 // where a link leads, and which directories were listed whole. It spares vsftpd the pattern of Backend.question, for which it
 // reads the whole directory (measured: 10 us for each entry of it), and one listing for each link of a directory.
+//
+// What was asked for before we changed a name ourselves says nothing of it any more, whenever it arrives: the mode of a moment ago
+// would be taken for that of now, and given to the next content of that name.
 type faces struct {
-	mu     sync.Mutex
-	seen   map[string]face
-	listed map[string]time.Time // when the listing began that went to their end, or was too long to be remembered
-	long   map[string]bool      // of listed: those that are too long
-	asked  map[string]asked     // for patterns in a directory
-	lost   int                  // how often seen was emptied
+	mu      sync.Mutex
+	seen    map[string]face
+	changed map[string]time.Time // when we last changed a name
+	before  time.Time            // what was asked for before is of no use for any name
+	listed  map[string]time.Time // when the listing began that went to their end, or was too long to be remembered
+	long    map[string]bool      // of listed: those that are too long
+	asked   map[string]asked     // for patterns in a directory
+	lost    int                  // how often seen was emptied
 }
 
 type face struct {
@@ -54,10 +59,33 @@ const (
 	longLife   = time.Hour        // before a directory that was too long is listed for its faces again
 )
 
-func (f *faces) note(name string, info backends.Info, target string) {
+// note takes what the server has said of name, for which it was asked then.
+func (f *faces) note(name string, info backends.Info, target string, then time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.put(name, face{info: info, target: target, at: time.Now()})
+	if !then.Before(f.before) && !then.Before(f.changed[name]) {
+		f.put(name, face{info: info, target: target, at: time.Now()})
+	}
+}
+
+// own takes what name is after a change of ours.
+func (f *faces) own(name string, info backends.Info) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.change(name)
+	f.put(name, face{info: info, at: time.Now()})
+}
+
+// change notes with mu held that we have changed name, or may have.
+func (f *faces) change(name string) {
+	if len(f.changed) >= facesKept {
+		clear(f.changed)
+		f.before = time.Now()
+	}
+	if f.changed == nil {
+		f.changed = make(map[string]time.Time)
+	}
+	f.changed[name] = time.Now()
 }
 
 // put is note with mu held. What is forgotten for want of room must not pass for absent, so that the listings go with it.
@@ -184,6 +212,7 @@ func (f *faces) target(name string) (string, bool) {
 func (f *faces) forget(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.change(name)
 	was, known := f.seen[name]
 	delete(f.seen, name)
 	if known && was.file() {
@@ -206,10 +235,10 @@ func (f *faces) doubt(name string) {
 	f.put(name, face{at: time.Now(), doubt: true})
 }
 
-// remember notes what a listing or a pattern shows of name.
-func (b *Backend) remember(name string, i backends.Info, e listing.Entry) {
+// remember notes what a listing or a pattern shows of name that was asked for then.
+func (b *Backend) remember(name string, i backends.Info, e listing.Entry, then time.Time) {
 	if b.patterns() || i.Mode.Type() != 0 && e.Target != "" {
-		b.faces.note(name, i, e.Target)
+		b.faces.note(name, i, e.Target, then)
 	}
 }
 

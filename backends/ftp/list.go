@@ -246,7 +246,7 @@ func (l *listed) give(e listing.Entry) bool {
 		return true
 	}
 	l.count++
-	l.left = !l.yield(l.b.info(join(l.dir, e.Name), e), nil)
+	l.left = !l.yield(l.b.info(join(l.dir, e.Name), e, l.mark.at), nil)
 	return !l.left
 }
 

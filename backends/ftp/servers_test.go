@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/ftp/listing"
 	"pierfs/backends/ftp/wire"
 	"pierfs/integration/link"
 	"pierfs/integration/servers"
@@ -838,6 +839,43 @@ func namesIn(t *testing.T, b *Backend, dir string) (names []string) {
 
 // A question that makes vsftpd read the whole directory is asked a few times a minute, however many files are made, read,
 // changed and removed there.
+// A listing that was on its way while a mode was changed shows the old one, and does not make it count again: the next content
+// of the name would be given it.
+func TestListingOnItsWayUndoesNoChange(t *testing.T) {
+	for _, way := range []string{"listing", "question"} {
+		t.Run(way, func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{})
+			b := connect(t, s, servers.Plain, Options{})
+			for _, name := range []string{"a", "b", "c"} {
+				_, err := put(t.Context(), b, name, []byte(name))
+				ok(t, err)
+			}
+			perm := os.FileMode(0o640)
+			change := func() {
+				_, err := b.SetAttr(t.Context(), "c", backends.Attr{Perm: &perm})
+				ok(t, err)
+			}
+			if way == "question" {
+				asked := b.question(wire.Features{}, "c")
+				change()
+				b.info("c", listing.Entry{Info: backends.Info{Mode: 0o600, Known: backends.HasType | backends.HasPerm}}, asked.asked)
+			} else {
+				for info, err := range b.List(t.Context(), "") {
+					ok(t, err)
+					if info.Name == "a" {
+						change()
+					}
+				}
+			}
+			info, err := b.Stat(t.Context(), "c")
+			ok(t, err)
+			if info.Mode.Perm() != perm {
+				t.Errorf("the mode is %v, want %v", info.Mode, perm)
+			}
+		})
+	}
+}
+
 func TestWorkInADirectoryReadsItFewTimes(t *testing.T) {
 	s := servers.NewFTP(t, servers.FTPOptions{})
 	b := connect(t, s, servers.Plain, Options{})

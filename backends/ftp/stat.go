@@ -121,7 +121,7 @@ func (b *Backend) look(ctx context.Context, s *wire.Session, dir string) error {
 	n, begun := 0, b.faces.begin()
 	list, err := b.linesAt(ctx, s, b.path(dir), func(e listing.Entry) {
 		if n++; n <= listKept && e.Known.Has(backends.HasType) {
-			b.info(join(dir, e.Name), e)
+			b.info(join(dir, e.Name), e, begun.at)
 		}
 	})
 	switch {
@@ -165,8 +165,9 @@ type question struct {
 	path     string
 	commands []string
 	mlst     bool
-	nonce    string // that the reply but one must repeat; "" if STAT is not asked
-	light    bool   // no more is asked, and links are followed
+	nonce    string    // that the reply but one must repeat; "" if STAT is not asked
+	light    bool      // no more is asked, and links are followed
+	asked    time.Time // or later
 }
 
 // base is the name as a listing has it.
@@ -180,7 +181,7 @@ func (q question) base() string {
 // light asks for what SIZE, MDTM and CWD tell.
 func (b *Backend) light(name string) question {
 	p := b.path(name)
-	return question{name: name, path: p, light: true, commands: []string{"SIZE " + p, "MDTM " + p, "CWD " + p, "CWD " + b.Root()}}
+	return question{name: name, path: p, light: true, asked: time.Now(), commands: []string{"SIZE " + p, "MDTM " + p, "CWD " + p, "CWD " + b.Root()}}
 }
 
 // question asks by MLST where there is one. Other servers tell a file by SIZE and MDTM, a directory by CWD, and vsftpd shows
@@ -193,7 +194,7 @@ func (b *Backend) light(name string) question {
 func (b *Backend) question(f wire.Features, name string) question {
 	p := b.path(name)
 	if f.MLST {
-		q := question{name: name, path: p, mlst: true, commands: []string{"MLST " + p}}
+		q := question{name: name, path: p, mlst: true, asked: time.Now(), commands: []string{"MLST " + p}}
 		if !slices.Contains(f.Facts, "size") {
 			q.commands = append(q.commands, "SIZE "+p)
 		}
@@ -326,7 +327,7 @@ func (b *Backend) fromPattern(q question, replies []wire.Reply) (backends.Info, 
 			if !b.known().pattern {
 				b.learn(func(l *learned) { l.pattern = true })
 			}
-			return b.info(q.name, e), true
+			return b.info(q.name, e, q.asked), true
 		}
 	}
 	return backends.Info{}, false
@@ -349,7 +350,7 @@ func (b *Backend) fromParent(ctx context.Context, s *wire.Session, q question, s
 	case err != nil && isBroken(err):
 		return backends.Info{}, err
 	case err == nil && e.Known.Has(backends.HasType):
-		return refine(b.info(q.name, e), size, mtime), nil
+		return refine(b.info(q.name, e, q.asked), size, mtime), nil
 	case positive(dir):
 		return backends.Info{Name: base(q.name), Mode: os.ModeDir, Known: backends.HasType}, nil
 	case size.Code == 213:
@@ -398,7 +399,7 @@ func (b *Backend) answerFacts(ctx context.Context, s *wire.Session, q question, 
 			return backends.Info{}, err
 		}
 	}
-	return b.info(q.name, e), nil
+	return b.info(q.name, e, q.asked), nil
 }
 
 // sameName reports whether a reply to MLST repeats the name that it was asked for, or none. Another may be the answer to another
@@ -510,14 +511,14 @@ func special(e listing.Entry) listing.Entry {
 }
 
 // info is e for the other side of the seam.
-func (b *Backend) info(name string, e listing.Entry) backends.Info {
+func (b *Backend) info(name string, e listing.Entry, then time.Time) backends.Info {
 	i := e.Info
 	i.Name = base(name)
 	i.TimeUnit = 0
 	if i.Known.Has(backends.HasModTime) && e.TimeUnit > time.Second {
 		i.TimeUnit = e.TimeUnit
 	}
-	b.remember(name, i, e)
+	b.remember(name, i, e, then)
 	return i
 }
 

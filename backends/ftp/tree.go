@@ -368,7 +368,7 @@ func (b *Backend) setAttr(ctx context.Context, s *wire.Session, name string, att
 // own remembers what is known of a file that we have changed.
 func (b *Backend) own(name string, i backends.Info) {
 	if b.patterns() && i.Mode.IsRegular() && i.Known.Has(backends.HasPerm) {
-		b.faces.note(name, i, "")
+		b.faces.own(name, i)
 	}
 }
 
@@ -469,9 +469,10 @@ func (b *Backend) Readlink(ctx context.Context, name string) (target string, err
 			target = known
 			return nil
 		}
+		asked := time.Now()
 		return b.lines1(ctx, s, parent(name), func(e listing.Entry) {
 			if e.Mode&os.ModeSymlink != 0 && e.Target != "" {
-				b.info(join(parent(name), e.Name), e) // for whoever asks for the next
+				b.info(join(parent(name), e.Name), e, asked) // for whoever asks for the next
 				if e.Name == base(name) {
 					target = e.Target
 				}
