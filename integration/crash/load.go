@@ -28,12 +28,10 @@ type worker struct {
 	name string // of the directory
 	dir  string // the same, as programs see it
 	rng  *rand.Rand
-	big  bool // writes a large file now and then
-	ties bool // makes links, which not every server can
-	even bool // does the rare things as often as the others
-
-	perms bool     // permissions are compared, too
-	log   *logbook // that it shares with others
+	big  bool     // writes a large file now and then
+	ties bool     // makes links, which not every server can
+	even bool     // does the rare things as often as the others
+	log  *logbook // that it shares with others
 
 	register *register // as well
 	bag      []job
@@ -173,9 +171,6 @@ func (w *worker) remember(s state) {
 func (w *worker) found(at world, s state) {
 	if s.claim == "" {
 		s.claim = w.claim
-	}
-	if !w.perms {
-		at = at.withoutPerms()
 	}
 	w.now, w.claim = at, ""
 	if _, still := at[s.claim]; still {
@@ -651,11 +646,7 @@ func (w *worker) chmod() (bool, error) {
 		return false, nil
 	}
 	perm := 0o600 | os.FileMode(w.rng.IntN(8)*0o011)
-	next := w.now
-	if w.perms {
-		next = next.withPerm(name, perm)
-	}
-	return true, w.step(fmt.Sprintf("chmod %s to %v", name, perm), next, func() error { return os.Chmod(w.path(name), perm) })
+	return true, w.step(fmt.Sprintf("chmod %s to %v", name, perm), w.now.withPerm(name, perm), func() error { return os.Chmod(w.path(name), perm) })
 }
 
 // mapped changes something within a file by a store into a shared mapping, and syncs that.

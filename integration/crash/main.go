@@ -42,7 +42,6 @@ func main() {
 	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
 	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
 	flag.BoolVar(&o.mixed, "mixed", false, "give the connections each value of verify, conflict and update, and not the defaults")
-	flag.BoolVar(&o.perms, "perms", false, "compare permissions, too: on FTP, with commit = \"background\", a chmod of a moment ago is now and then undone by what is sent behind it")
 	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
 }
@@ -56,7 +55,6 @@ type options struct {
 	only   string
 	table  bool
 	mixed  bool
-	perms  bool
 
 	programs string
 }
@@ -103,9 +101,6 @@ func byChance(t *testing.T, programs daemon.Programs, o options) figures {
 			t.Run(fmt.Sprintf("%s %d", p, i), func(t *testing.T) {
 				t.Parallel()
 				s := newStage(t, programs, p, o.commit, o.seed+uint64(i), o.fields(i))
-				for _, w := range s.workers {
-					w.perms = o.perms
-				}
 				kills := (o.kills + i) / o.stages
 				for k := 0; k < kills && s.survives(t, fmt.Sprint(k), s.chance()); k++ {
 				}

@@ -40,16 +40,6 @@ func (w world) withPerm(path string, perm os.FileMode) world {
 	return w
 }
 
-// withoutPerms returns w with any permissions.
-func (w world) withoutPerms() world {
-	w = maps.Clone(w)
-	for name, n := range w {
-		n.perm = 0
-		w[name] = n
-	}
-	return w
-}
-
 // withDir returns w with a directory at path.
 func (w world) withDir(path string) world {
 	w = maps.Clone(w)
