@@ -435,7 +435,7 @@ func (t *Tree) set(ctx context.Context, name string, a backends.Attr) (backends.
 	}
 	t.kept.keep(name, a, refused, info)
 	info = t.kept.shown(name, info)
-	if known, _, state := t.attrs.Get(name); state == attr.Present {
+	if known, ok := t.heardOf(name); ok {
 		info = inherit(changedBy(known, a), info)
 	}
 	return info, nil

@@ -313,10 +313,20 @@ func (t *Tree) ask(ctx context.Context, name string) (backends.Info, error) {
 // it told more exactly before.
 func (t *Tree) told(name string, info backends.Info) backends.Info {
 	info = t.kept.shown(name, info)
-	if known, _, state := t.attrs.Get(name); state == attr.Present {
+	if known, ok := t.heardOf(name); ok {
 		info = finer(known, info)
 	}
 	return info
+}
+
+// heardOf returns what the server said of name before, in a listing too that no program has seen. What a former daemon knew lacks a mode
+// or an owner that it changed in its last second.
+func (t *Tree) heardOf(name string) (info backends.Info, ok bool) {
+	info, asked, state := t.attrs.GetListed(name)
+	if isRecalled(asked) {
+		info.Known &^= backends.HasPerm | backends.HasOwner
+	}
+	return info, state == attr.Present
 }
 
 // entry joins what the server said with the open file that bears the name, if there is one; false if we changed the name

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
 	"sync"
 	"testing"
@@ -214,5 +215,34 @@ func TestWalkOnAServerFarAway(t *testing.T) {
 				t.Errorf("%d names", n)
 			}
 		})
+	})
+}
+
+// A server that shows modes in listings alone: what a listing showed that was made ahead of a walk is known of a file that is asked for by
+// itself, or the next content of that would lose its mode.
+func TestModeOfAListingAheadIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, func(so *mem.Options, _ *cache.Options) {
+			*so = mem.FTP(nil)
+			so.Known = backends.HasType | backends.HasSize | backends.HasModTime
+			so.ListKnown = so.Known | backends.HasPerm
+			so.Fault = wayOf(far)
+		}, fillTree(1, 4, 2))
+		perm := os.FileMode(0o611)
+		const name = "d00/s03/f00001"
+		_, err := w.server.SetAttr(t.Context(), name, backends.Attr{Perm: &perm})
+		w.must(err)
+		for _, dir := range []string{"d00", "d00/s00", "d00/s01"} {
+			w.list(dir)
+		}
+		synctest.Wait()
+		e, err := w.tree.Stat(t.Context(), name)
+		w.must(err)
+		if !e.Known.Has(backends.HasPerm) || e.Mode.Perm() != perm {
+			t.Errorf("the mode is %v (known: %v), want %v", e.Mode, e.Known.Has(backends.HasPerm), perm)
+		}
+		if n := w.server.Calls()["list"]; n < 5 {
+			t.Fatalf("nothing was listed ahead: %d listings", n)
+		}
 	})
 }

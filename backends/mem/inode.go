@@ -90,11 +90,11 @@ func (b *Backend) changed(name string, i *inode) backends.Info {
 // listed is info as a listing tells it.
 func (b *Backend) listed(name string, i *inode) backends.Info {
 	info := b.info(name, i)
-	if unit := b.options.ListUnit; unit > b.caps.TimeUnit {
-		info.ModTime, info.TimeUnit = info.ModTime.Truncate(unit), unit
-	}
 	if b.options.ListKnown != 0 {
-		return only(info, b.options.ListKnown)
+		info = only(b.whole(name, i), b.options.ListKnown)
+	}
+	if unit := b.options.ListUnit; unit > b.caps.TimeUnit && info.Known.Has(backends.HasModTime) {
+		info.ModTime, info.TimeUnit = info.ModTime.Truncate(unit), unit
 	}
 	return info
 }
