@@ -328,7 +328,8 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 			t.removeAgain(temp)
 		}
 		t.freeTemp(temp)
-		if !t.Caps().Exclusive { // a server that is told the name no sooner (FTP)
+		// A server that is told the name no sooner (FTP) gives a reason for it; what it does not explain is a disk that is full.
+		if !t.Caps().Exclusive && backends.Errno(err) != syscall.EIO {
 			err = because(err, backends.CauseTempName)
 		}
 	}

@@ -90,17 +90,10 @@ func (t *Tree) wentDirectly(name string, there backends.Info, refused error) {
 	t.weakerLocked(what+": files are written in place, so that readers on the server see them grow, and an upload that fails costs the old one", refused)
 }
 
-// weaker tells once that a promise does not hold.
-func (t *Tree) weaker(what string, why error) {
-	t.directs.mu.Lock()
-	defer t.directs.mu.Unlock()
-	t.weakerLocked(what, why)
-}
-
 // maxWeaker is how many such things are told: each directory can have its own.
 const maxWeaker = 20
 
-// weakerLocked is weaker for a caller who holds directs.mu.
+// weakerLocked tells once that a promise does not hold; the caller holds directs.mu.
 func (t *Tree) weakerLocked(what string, why error) {
 	if slices.Contains(t.directs.said, what) || len(t.directs.said) >= maxWeaker {
 		return

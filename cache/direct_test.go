@@ -69,6 +69,14 @@ func TestServersThatRefuseTheWayAreWrittenDirectly(t *testing.T) {
 					w := newOwing(t, func(so *mem.Options, to *cache.Options) {
 						*so = options()
 						so.Forbid = forbid
+						if kind == "ftp" { // which explains what it refuses of a name
+							so.Forbid = func(what, name string) syscall.Errno {
+								if forbid(what, name) == syscall.EIO {
+									return syscall.EACCES
+								}
+								return forbid(what, name)
+							}
+						}
 						to.Background = background
 					})
 					w.must(w.server.MakeDir("dir"))

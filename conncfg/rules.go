@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // The rules for single values. Each takes a value without references, may bring it to its canonical form, and answers
@@ -167,6 +168,8 @@ func checkWorkingDir(s *setting) *problem {
 		return invalid("is empty", `write an absolute path, or "." for the directory after login`)
 	case strings.IndexFunc(dir, unicode.IsControl) >= 0:
 		return invalid("contains a control character", "check the path")
+	case !utf8.ValidString(dir): // a URL can say so, a file cannot
+		return invalid("is no UTF-8", "write it in UTF-8; encoding says how the server has it")
 	case dir == "~" || strings.HasPrefix(dir, "~/"):
 		rest := strings.TrimPrefix(strings.TrimPrefix(dir, "~"), "/")
 		return invalid("begins with ~, which servers take for a name", `a relative path begins at the login directory: write "`+path.Clean(rest)+`"`)

@@ -570,10 +570,11 @@ func (s *stage) uploadLies(name string, server *Server, rule Rule) {
 	t, dir := s.t, s.daemon.Mount(name)
 	s.meets(name)
 	server.Behave(Manner{Rules: []Rule{rule}})
+	inPlace := name == "rename" // where nothing may be renamed what is new is written under its own name, and then what is there as well
 	// Closing waits for the upload, and the upload for what can be repeated of it.
 	for _, target := range []string{"old", "new"} {
-		if err := does(t, 3*patience, name+": write and close", func() error { return put(filepath.Join(dir, target), content) }); err == nil {
-			t.Errorf("%s: writing %s succeeded", name, target)
+		if err := does(t, 3*patience, name+": write and close", func() error { return put(filepath.Join(dir, target), content) }); (err == nil) != (inPlace && target == "new") {
+			t.Errorf("%s: writing %s: %v", name, target, err)
 		}
 	}
 	if err := does(t, 3*patience, name+": write and fsync", func() error {
@@ -585,13 +586,16 @@ func (s *stage) uploadLies(name string, server *Server, rule Rule) {
 		err = errors.Join(err, f.Sync())
 		f.Close() // what it says is not asked here
 		return err
-	}); err == nil {
-		t.Errorf("%s: fsync succeeded", name)
+	}); (err == nil) != inPlace {
+		t.Errorf("%s: fsync: %v", name, err)
 	}
 	if f, ok := server.Get("old"); !ok || f.Data != "what was there" {
 		t.Errorf("%s: after the failed upload the old name has %.40q", name, f.Data)
 	}
-	if f, ok := server.Get("new"); ok && f.Data != "" {
+	switch f, ok := server.Get("new"); {
+	case inPlace && f.Data != content:
+		t.Errorf("%s: what was written in place is %.40q", name, f.Data)
+	case !inPlace && ok && f.Data != "":
 		t.Errorf("%s: after the failed upload the new name has %.40q", name, f.Data)
 	}
 }
