@@ -9,16 +9,17 @@ import (
 
 // figures are what a run has come to.
 type figures struct {
-	kills   int
-	sites   map[string]int // where daemons were killed on the wire
-	passed  map[string]int // how often each site was passed
-	calls   int            // changes that programs were told are done
-	acked   int64          // bytes in them
-	whole   int            // changes that nobody was told of, and that are there
-	nothing int            // and that are not
-	torn    int            // appends in place of which a part is there, which nobody was told of
-	temps   int            // temporary names that were left by the dead
-	harms   map[harmKind]int
+	kills    int
+	sites    map[string]int // where daemons were killed on the wire
+	passed   map[string]int // how often each site was passed
+	calls    int            // changes that programs were told are done
+	acked    int64          // bytes in them
+	whole    int            // changes that nobody was told of, and that are there
+	nothing  int            // and that are not
+	torn     int            // appends in place of which a part is there, which nobody was told of
+	temps    int            // temporary names that were left by the dead
+	glimpses int            // of these, seen by programs for a moment
+	harms    map[harmKind]int
 }
 
 func newFigures() figures {
@@ -33,6 +34,7 @@ func (f *figures) add(g figures) {
 	f.nothing += g.nothing
 	f.torn += g.torn
 	f.temps += g.temps
+	f.glimpses += g.glimpses
 	addAll(f.sites, g.sites)
 	addAll(f.passed, g.passed)
 	addAll(f.harms, g.harms)
@@ -51,9 +53,9 @@ func (f figures) String() string {
 		harms = append(harms, fmt.Sprintf("%d %s", f.harms[kind], kind))
 	}
 	return fmt.Sprintf("%d kills at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
-		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d",
+		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d, seen by programs for a moment: %d",
 		f.kills, len(f.sites), len(f.passed), f.calls, float64(f.acked)/(1<<20), strings.Join(harms, ", "),
-		f.whole, f.nothing, f.torn, f.temps)
+		f.whole, f.nothing, f.torn, f.temps, f.glimpses)
 }
 
 // table lists each site with how often it was passed, and how often a daemon was killed at it.

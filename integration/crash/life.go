@@ -294,7 +294,11 @@ func (s *stage) check(t *testing.T, g *gate, patient bool) (harms []harm) {
 		harms = append(harms, harm{temp, left, fmt.Sprintf("is still on the server %v after the restart", s.patience)})
 	}
 	for _, temp := range open {
-		if !slices.Contains(temps, temp) {
+		switch {
+		case slices.Contains(temps, temp):
+		case s.owing(): // below a directory that a dead daemon was renaming they are known again only once that is settled
+			s.sum.glimpses++
+		default:
 			harms = append(harms, harm{temp, shown, "to programs"})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // world is a tree: what each path below a directory holds.
@@ -307,7 +308,7 @@ func look(dir string) (w world, temps []string, err error) {
 			}
 			w[name] = node{kind: os.ModeSymlink, content: []byte(target)}
 		default:
-			content, err := os.ReadFile(path)
+			content, err := readAgain(path)
 			if errors.Is(err, os.ErrNotExist) {
 				return nil
 			}
@@ -323,4 +324,15 @@ func look(dir string) (w world, temps []string, err error) {
 		return nil
 	})
 	return w, temps, err
+}
+
+// readAgain reads a file, and opens it once more if what it reads is replaced meanwhile: what is owed to a name may arrive between two
+// reads, and over FTP what was there before is gone then. docs/SEMANTICS.md tells that of background mode.
+func readAgain(path string) (content []byte, err error) {
+	for range 5 {
+		if content, err = os.ReadFile(path); !errors.Is(err, syscall.ESTALE) {
+			break
+		}
+	}
+	return content, err
 }
