@@ -20,6 +20,7 @@ func resolve(t *testing.T, files map[string]string, name, env string) (Target, [
 	return c.Resolve(t.Context(), name, env)
 }
 
+// Holds row 17 of the requirements.
 func TestResolveFillsDefaults(t *testing.T) {
 	got, findings := resolve(t, base(), "ok", "Development")
 	want := Target{
@@ -32,6 +33,7 @@ func TestResolveFillsDefaults(t *testing.T) {
 	}
 }
 
+// Holds rows 122, 124 and 125 of the requirements.
 func TestResolveHandsEveryFieldOver(t *testing.T) {
 	definition := `protocol = "ftps"
 host = "[2001:DB8::1]"
@@ -142,6 +144,7 @@ readOnly = true
 	}
 }
 
+// Holds rows 33 and 35 of the requirements.
 func TestPrecedenceOfVariables(t *testing.T) {
 	levels := []struct{ file, table, value string }{
 		{"environments/Test.toml", "secrets", "environment secret"},
@@ -164,6 +167,7 @@ func TestPrecedenceOfVariables(t *testing.T) {
 	}
 }
 
+// Holds row 42 of the requirements.
 func TestVariablesReferToVariables(t *testing.T) {
 	vars := "[variables]\ndomain = \"example.com\"\nh = \"${site.name}.${domain}\"\nsite.name = \"eu\"\n\"site.port\" = 2200\n"
 	definition := strings.NewReplacer("files.example.com", "ftp-${h}", `username`, "port = \"${site.port}\"\nusername").Replace(good)
@@ -185,6 +189,7 @@ func TestGlobalVariablesNeedNoHeader(t *testing.T) {
 	}
 }
 
+// Holds row 42 of the requirements.
 func TestUndefinedAndCyclicVariablesNameEverything(t *testing.T) {
 	for name, c := range map[string]struct {
 		vars, code string
@@ -232,6 +237,7 @@ func sourced(source string) map[string]string {
 	return with(map[string]string{"variables.toml": "[variables]\npw = " + source + "\n"})
 }
 
+// Holds rows 33 and 35 of the requirements.
 func TestSources(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "pw", "from file\n")

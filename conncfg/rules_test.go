@@ -304,6 +304,7 @@ func define(write string) string {
 	return strings.Join(out, "")
 }
 
+// Holds rows 20, 21, 22, 26, 28, 32, 34, 41, 42 and 120 of the requirements.
 func TestEveryRuleTellsCodeFieldAndWayOut(t *testing.T) {
 	dir := t.TempDir()
 	private, open := filepath.Join(dir, "private"), filepath.Join(dir, "open")
@@ -352,6 +353,7 @@ func TestEveryRuleTellsCodeFieldAndWayOut(t *testing.T) {
 }
 
 // A description may have 1000 characters, however many bytes each takes, and keeps its line breaks.
+// Holds row 6 of the requirements.
 func TestDescriptionIsCountedInCharacters(t *testing.T) {
 	long := "two\nlines" + strings.Repeat("ü", 991)
 	for text, fine := range map[string]bool{long: true, long + "ü": false} {
@@ -364,6 +366,7 @@ func TestDescriptionIsCountedInCharacters(t *testing.T) {
 }
 
 // Whoever changes the protocol of a definition is told which of the other fields belong to the old one.
+// Holds row 27 of the requirements.
 func TestAnotherProtocolIsJudgedAnew(t *testing.T) {
 	definition := good + "port = 22\nhostKey = \"SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\"\n"
 	found := map[Code]string{}
@@ -433,6 +436,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// Holds row 22 of the requirements.
 func TestAnonymousIsRefusedInProduction(t *testing.T) {
 	files := with(map[string]string{"connections/ok.toml": define("protocol = \"FTP\"\nusername = \"anonymous\""), "pierfs.toml": `activeEnvironments = ["Test", "Production"]`})
 	got := check(t, files)
@@ -581,6 +585,7 @@ func TestDisplayIsAURL(t *testing.T) {
 	}
 }
 
+// Holds row 28 of the requirements.
 func TestAllowOddTimeout(t *testing.T) {
 	got := check(t, with(map[string]string{"connections/ok.toml": define("timeout = \"250ms\"\nsocketTimeout = \"10m\"\nallowOddTimeout = true")}))
 	if len(got) > 0 {
@@ -617,6 +622,7 @@ func TestMountPointsKeepApart(t *testing.T) {
 	}
 }
 
+// Holds row 49 of the requirements.
 func TestSameEndpointInTwoEnvironmentsIsTold(t *testing.T) {
 	files := with(map[string]string{"pierfs.toml": `activeEnvironments = ["Production"]`, "environments/Test.toml": ""})
 	files["environments/Test.toml"] = "[variables]\n"

@@ -26,6 +26,7 @@ func overFTPS(s *servers.FTP, more daemon.Fields) daemon.Fields {
 
 // TestCertificates: a certificate that nobody vouches for is refused with its fingerprint and the command that trusts it, a
 // changed one loudly, and in neither case does the server see a password. One that is trusted works, and is told when it ends.
+// Holds rows 36 and 101 of the requirements.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	server := servers.NewFTP(t, servers.FTPOptions{TLS: servers.Explicit, Certificate: servers.CertificateOptions{SelfSigned: true}})

@@ -204,6 +204,7 @@ func TestServerIsRestarted(t *testing.T) {
 }
 
 // TestSessionsAreCutUnseen: a connection that breaks and can be made again at once is seen by nobody.
+// Holds row 30 of the requirements.
 func TestSessionsAreCutUnseen(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, servers.SSHOptions{}, nil)
@@ -233,6 +234,7 @@ func TestSessionsAreCutUnseen(t *testing.T) {
 
 // TestUploadIsCutAtEveryStage cuts the way after ever more bytes of the same upload: close either returns 0 and the server
 // has the new content, or it fails and the server has the old one. With retries it succeeds.
+// Holds row 30 of the requirements.
 func TestUploadIsCutAtEveryStage(t *testing.T) {
 	t.Parallel()
 	old, fresh := random(1, 50_000), random(2, 60_000)

@@ -114,6 +114,7 @@ var posixFTPExpected = func() map[string]posixEnd {
 	return ends
 }()
 
+// Holds row 73 of the requirements.
 func TestPosixOverFTP(t *testing.T) {
 	t.Parallel()
 	for _, kind := range servers.FTPKinds() {
@@ -134,6 +135,7 @@ func TestLegacyProbeOverFTP(t *testing.T) {
 // ftpModes are how the tools are run on vsftpd.
 var ftpModes = []servers.TLSMode{servers.Plain, servers.Explicit}
 
+// Holds row 73 of the requirements.
 func TestProgramsOverFTP(t *testing.T) {
 	t.Parallel()
 	process.Need(t, "bash", "cp", "mv", "rsync", "tar", "git", "sqlite3", "vim", "sed", "diff", "find")

@@ -16,6 +16,7 @@ import (
 )
 
 // TestLogins mounts with every way to prove who we are that OpenSSH knows.
+// Holds rows 33, 35, 38 and 131 of the requirements.
 func TestLogins(t *testing.T) {
 	t.Parallel()
 	all := servers.NewSSHD(t, servers.SSHOptions{})
@@ -117,6 +118,7 @@ func testSteps(t *testing.T, d *daemon.Daemon, name string) []step {
 }
 
 // TestWhatIsWrongIsSaid: each way to fail ends `pierfs test` at its step with a word for scripts and a way out for people.
+// Holds row 25 of the requirements.
 func TestWhatIsWrongIsSaid(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})
@@ -175,6 +177,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 
 // TestHostKeys: an unknown key is refused with the fingerprint and the command that trusts it, a changed one loudly, and in
 // neither case does the server see a password.
+// Holds rows 38, 70 and 131 of the requirements.
 func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})

@@ -57,6 +57,7 @@ func same(t *testing.T, a, b string) {
 }
 
 // TestPrograms runs what people run on a directory, unmodified, and looks at the server's own disk afterwards.
+// Holds row 69 of the requirements.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
 	process.Need(t, "bash", "cp", "mv", "rsync", "tar", "git", "sqlite3", "vim", "sed", "diff", "find")
@@ -227,6 +228,7 @@ func programs(t *testing.T, s *stage, can ability) {
 }
 
 // TestTenThousandSmallFiles writes, lists, reads and removes them, eight at a time.
+// Holds row 69 of the requirements.
 func TestTenThousandSmallFiles(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, servers.SSHOptions{}, nil)

@@ -105,6 +105,7 @@ func makeTree(t *testing.T, dir string, links bool) (files int) {
 
 // TestTreesTravel: whole directories there and back, with odd names, empty directories and links; what is done is not done again, and what has
 // changed on either side is. Rows 63, 64, 117, 123 and 127 to 130.
+// Holds rows 63, 64, 79, 117, 123, 127, 128, 129 and 130 of the requirements.
 func TestTreesTravel(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"sshd", "vsftpd"} {
@@ -303,6 +304,7 @@ func TestNewFilesAreGotOnce(t *testing.T) {
 
 // TestGetGoesOn: a transfer that was interrupted says how to go on, goes on where it was, and never makes one file of two versions. Rows 66
 // and 75.
+// Holds rows 66 and 75 of the requirements.
 func TestGetGoesOn(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, servers.SSHOptions{}, daemon.Fields{"rateLimit": "4MiB", "metadataTTL": 0})
@@ -374,6 +376,7 @@ func TestGetGoesOn(t *testing.T) {
 
 // TestFilesWithoutADaemon: file verbs work where no daemon runs and nothing can be mounted, and leave nothing running; and with a daemon whose
 // connection was unmounted by hand.
+// Holds rows 63, 64, 117, 123, 127, 128, 129 and 130 of the requirements.
 func TestFilesWithoutADaemon(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})

@@ -314,6 +314,7 @@ func walkReadme(t *testing.T, d *daemon.Daemon, definition string) {
 
 // TestMountEndsWithTheCause: `pierfs mount NAME && batch` starts no batch where the mount stands and its server cannot be
 // used, and neither does apply.
+// Holds row 59 of the requirements.
 func TestMountEndsWithTheCause(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})

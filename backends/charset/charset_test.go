@@ -52,6 +52,7 @@ func refused(e *charset.Encoding) []string {
 	})
 }
 
+// Holds row 126 of the requirements.
 func TestNamesAsTheyAreWritten(t *testing.T) {
 	for _, test := range []struct{ encoding, wire, name string }{
 		{"iso-8859-1", "M\xfcller & S\xf6hne", "Müller & Söhne"},

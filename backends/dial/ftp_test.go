@@ -155,6 +155,7 @@ func TestNearestDirectoryIsTold(t *testing.T) {
 }
 
 // A certificate that somebody has trusted is believed whoever signed it, whatever its name and its dates.
+// Holds row 36 of the requirements.
 func TestTrustedCertificatesAreBelieved(t *testing.T) {
 	for what, certificate := range map[string]servers.CertificateOptions{
 		"self-signed": {SelfSigned: true},
@@ -199,6 +200,7 @@ func TestFTPShowsNoIdentity(t *testing.T) {
 	}
 }
 
+// Holds row 37 of the requirements.
 func TestClientCertificateLogsIn(t *testing.T) {
 	s := servers.NewFTP(t, servers.FTPOptions{TLS: servers.Explicit, ClientCert: true})
 	own := s.Authority.Client(t, "client")
@@ -209,6 +211,7 @@ func TestClientCertificateLogsIn(t *testing.T) {
 	}
 }
 
+// Holds row 32 of the requirements.
 func TestOldTLSIsSpokenOnlyWhereItIsAllowed(t *testing.T) {
 	s := servers.NewFTP(t, servers.FTPOptions{TLS: servers.Explicit, MinTLS: tls.VersionTLS10, MaxTLS: tls.VersionTLS11})
 	place := targetFTP(t, s, servers.Explicit, "data")
@@ -222,6 +225,7 @@ func TestOldTLSIsSpokenOnlyWhereItIsAllowed(t *testing.T) {
 }
 
 // The ports that a definition records are compared with what the server tells.
+// Holds row 80 of the requirements.
 func TestPortsOutsideOfTheRecordedRangeAreTold(t *testing.T) {
 	s := servers.NewFTP(t, servers.FTPOptions{})
 	place := targetFTP(t, s, servers.Plain, "data")

@@ -15,6 +15,7 @@ import (
 )
 
 // Every protocol shows the names of a server in the encoding that its definition says, and sends them in it.
+// Holds row 126 of the requirements.
 func TestNamesAreTranslated(t *testing.T) {
 	ssh, ftp := servers.NewSSHD(t, servers.SSHOptions{}), servers.NewFTP(t, servers.FTPOptions{})
 	for encoding, bytes := range map[string][]byte{

@@ -92,6 +92,7 @@ func TestLinksOfOpenSSHStayInside(t *testing.T) {
 	}
 }
 
+// Holds row 23 of the requirements.
 func TestTestReportsEachStep(t *testing.T) {
 	s := servers.NewSSHD(t, servers.SSHOptions{})
 	good := target(t, s, "data")

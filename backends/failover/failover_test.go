@@ -74,6 +74,7 @@ func (f *trio) refuses(t *testing.T) {
 	}
 }
 
+// Holds row 82 of the requirements.
 func TestEachFailureMovesToTheNextHost(t *testing.T) {
 	for _, cause := range []backends.Cause{
 		backends.CauseDNS, backends.CauseNoRoute, backends.CauseConnRefused, backends.CauseConnTimeout, backends.CauseSilent,
@@ -135,6 +136,7 @@ func TestCallsThatFailTogetherMoveOnce(t *testing.T) {
 	})
 }
 
+// Holds row 82 of the requirements.
 func TestBackWhenTheFirstAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newTrio(t, time.Minute)

@@ -600,6 +600,7 @@ func TestProbeTellsItsSteps(t *testing.T) {
 }
 
 // Uploads are verified beyond their size where that is wanted.
+// Holds row 79 of the requirements.
 func TestUploadsAreVerified(t *testing.T) {
 	for _, verify := range []string{"hash", "readback"} {
 		t.Run(verify, func(t *testing.T) {
@@ -617,6 +618,7 @@ func TestUploadsAreVerified(t *testing.T) {
 }
 
 // TestUploadsAreReadBackWhereNoSumIs: vsftpd computes no checksums. Somebody changes a byte of what is being uploaded.
+// Holds row 79 of the requirements.
 func TestUploadsAreReadBackWhereNoSumIs(t *testing.T) {
 	s := servers.NewFTP(t, servers.FTPOptions{})
 	content := noise(1<<20, 7)

@@ -70,6 +70,7 @@ func refusedDirs(kind servers.FTPKind) []string {
 
 // TestSuite gives every rule a directory of its own on one server of each kind. The race detector sees two of the ways, for
 // it makes everything ten times slower; integration/test.sh runs all of them without it as well.
+// Holds rows 71, 72, 118 and 119 of the requirements.
 func TestSuite(t *testing.T) {
 	for _, w := range ways() {
 		if raceEnabled && w != (way{servers.Vsftpd, servers.Plain, 0}) && w != (way{servers.ProFTPD, servers.Explicit, tls.VersionTLS13}) {

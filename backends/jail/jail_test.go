@@ -131,6 +131,7 @@ func TestSymlinkMakesNothingThatLeadsOut(t *testing.T) {
 }
 
 // TestServerFollowsNoLinkOut asks every call for names that lead out through a link of the server.
+// Holds rows 24 and 77 of the requirements.
 func TestServerFollowsNoLinkOut(t *testing.T) {
 	ctx := t.Context()
 	type call func(b backends.Backend, name string) error
@@ -371,6 +372,7 @@ func TestListingsBringUpNoNameThatLeadsOut(t *testing.T) {
 	}
 }
 
+// Holds row 78 of the requirements.
 func TestReadOnlySendsNothing(t *testing.T) {
 	ctx := t.Context()
 	server, b := walled(true)

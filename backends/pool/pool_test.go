@@ -446,6 +446,7 @@ func TestIdleSessionsAreClosedButOne(t *testing.T) {
 	})
 }
 
+// Holds row 61 of the requirements.
 func TestLastIdleSessionIsClosedInTheEnd(t *testing.T) {
 	s := &server{}
 	run(t, s, Options[*session]{Max: 4, Last: 10 * time.Minute}, func(t *testing.T, p *Pool[*session]) {

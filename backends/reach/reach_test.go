@@ -28,6 +28,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // A firewall that forgets what was silent for a minute must not cut the dialogue of FTP while a long transfer runs beside it.
+// Holds row 74 of the requirements.
 func TestConnectionsAreKeptAlive(t *testing.T) {
 	conn, err := to(listen(t).Addr().String()).Connect(t.Context())
 	if err != nil {

@@ -158,6 +158,7 @@ func TestGreetingOpensTheBreaker(t *testing.T) {
 	})
 }
 
+// Holds row 29 of the requirements.
 func TestRefusedConnectionsAreCounted(t *testing.T) {
 	for _, count := range []int{0, 1, 2, 3, 5} {
 		p := retry.Policy{Count: count, Timeout: 10 * time.Second}
@@ -178,6 +179,7 @@ func TestRefusedConnectionsAreCounted(t *testing.T) {
 	}
 }
 
+// Holds rows 124 and 125 of the requirements.
 func TestSilenceEndsWithinTheBudget(t *testing.T) {
 	for name, fault := range map[string]mem.Hook{"silent": silent, "hung": hung} {
 		t.Run(name, func(t *testing.T) {
@@ -730,6 +732,7 @@ func TestUploadThatAlwaysBreaksEnds(t *testing.T) {
 	})
 }
 
+// Holds row 74 of the requirements.
 func TestLongUploadThatMovesIsNotCut(t *testing.T) {
 	try(t, policy, func(s *bed) {
 		broke := false
@@ -1017,6 +1020,7 @@ func denied(_ context.Context, op, name string) error {
 	return &backends.Error{Op: op, Name: name, Code: syscall.EACCES, Class: backends.Refused, Cause: backends.CauseAuth}
 }
 
+// Holds row 31 of the requirements.
 func TestRefusedLoginIsNotHammered(t *testing.T) {
 	try(t, policy, func(s *bed) {
 		s.server.SetFault(denied)
@@ -1073,6 +1077,7 @@ func TestRefusalThatLocksNobodyIsProbed(t *testing.T) {
 	})
 }
 
+// Holds row 31 of the requirements.
 func TestRefusedLoginIsRepeatedWhereAskedFor(t *testing.T) {
 	p := policy
 	p.Auth = true

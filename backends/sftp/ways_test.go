@@ -620,6 +620,7 @@ func TestIdleChannelsClose(t *testing.T) {
 }
 
 // A session that nobody uses is closed, and nobody notices who comes later. One with a file open is used.
+// Holds row 61 of the requirements.
 func TestUnusedSessionCloses(t *testing.T) {
 	server := servers.NewSSHD(t, servers.SSHOptions{})
 	b := connect(t, server, Options{SocketTimeout: stopTimeout, IdleTimeout: time.Nanosecond})

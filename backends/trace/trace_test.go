@@ -34,6 +34,7 @@ func TestRingIsBounded(t *testing.T) {
 }
 
 // What a session was shown is in no line, whoever says it; without a ring nothing happens.
+// Holds row 105 of the requirements.
 func TestSecretsAreHidden(t *testing.T) {
 	var r Ring
 	s := r.Session("h:21")

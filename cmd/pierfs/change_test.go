@@ -15,6 +15,7 @@ import (
 const canary = "c4nary-Pa55"
 
 // Row 5: a name is available, taken or invalid, with statuses 0, 1 and 2, without a daemon and without creating anything.
+// Holds rows 3, 4 and 5 of the requirements.
 func TestNameCheck(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "connections"), 0o700); err != nil {

@@ -118,6 +118,7 @@ func TestFileName(t *testing.T) {
 }
 
 // Row 96: another product's definitions, bare or in a list, with milliseconds and null passwords; what is left out is told.
+// Holds rows 96, 121, 124 and 125 of the requirements.
 func TestDefinitionsOfAnotherProduct(t *testing.T) {
 	one := `{"type":"ftp","name":"Production_FTP","description":"d","host":"h.example","port":990,"username":"u","password":null,"workingDir":"/in","protocol":"FTPS",
 	"timeout":30000,"retryCount":3,"useImplicit":true,"useExplicit":false,"sslProtocol":"TLSv1.2","enabled":true,"deployToWorker":true}`
@@ -315,6 +316,7 @@ func TestSizeIsBounded(t *testing.T) {
 	}
 }
 
+// Holds row 88 of the requirements.
 func FuzzRead(f *testing.F) {
 	f.Add(packed(f, "a", "p/b"))
 	for _, bad := range hostile(f) {

@@ -109,6 +109,7 @@ func TestHostileEncryptionIsRefused(t *testing.T) {
 }
 
 // Whatever comes, Decrypt returns, within its bounds.
+// Holds row 94 of the requirements.
 func FuzzDecrypt(f *testing.F) {
 	phrase := conncfg.NewSecret("p")
 	good, err := encrypt([]byte("PK\x03\x04"), phrase, 1)

@@ -298,6 +298,7 @@ func TestFTPServerIsFull(t *testing.T) {
 
 // TestNoPasswordInTheClear is the ninth row of the threat table: whoever stands between cannot talk us out of TLS, and no
 // certificate but the right one is shown a password.
+// Holds rows 71, 72, 118 and 119 of the requirements.
 func TestNoPasswordInTheClear(t *testing.T) {
 	t.Parallel()
 	p := newPrivate(t)
@@ -355,6 +356,7 @@ func injects(text string) FTPRule {
 
 // TestNoDataInTheClear: a server that refuses PROT P gets neither a listing nor a file, and content goes to nobody but to
 // who has shown the certificate.
+// Holds rows 71, 72, 118 and 119 of the requirements.
 func TestNoDataInTheClear(t *testing.T) {
 	t.Parallel()
 	p := newPrivate(t)

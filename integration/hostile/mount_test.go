@@ -268,6 +268,7 @@ func TestDaemonUnderAttack(t *testing.T) {
 }
 
 // TestMountNames is the first row through the mount, and the twentieth: what `pierfs ls` prints cannot move the cursor.
+// Holds rows 24 and 77 of the requirements.
 func TestMountNames(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -374,6 +375,7 @@ func TestWordsOfTheServer(t *testing.T) {
 }
 
 // TestMountLinks is the second row through the mount, where the kernel follows links: it must get nowhere.
+// Holds rows 24 and 77 of the requirements.
 func TestMountLinks(t *testing.T) {
 	t.Parallel()
 	local, err := os.ReadFile("/etc/passwd")
@@ -643,6 +645,7 @@ func TestMountKinds(t *testing.T) {
 
 // TestMountHostKeyChange is the tenth row through the mount: a stranger gets no password, programs get an errno, and the
 // operator is told by `pierfs test`.
+// Holds row 70 of the requirements.
 func TestMountHostKeyChange(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)

@@ -131,6 +131,7 @@ var onName = []struct {
 
 // TestLinks is the second row: a link from the server that leads out of the working directory is EPERM, or is passed on
 // as one that stays inside; and nothing that lies outside is read through one.
+// Holds rows 24 and 77 of the requirements.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	s := New(t, Manner{})

@@ -164,6 +164,7 @@ func TestDoctorSeesItsNamespace(t *testing.T) {
 
 // TestUntestedIsTold: rows 60 and 113 of the requirements. A connection that was changed since it last passed a test is told to be untested, until it
 // passes one again; one that fails tells where its records are.
+// Holds rows 15, 60 and 113 of the requirements.
 func TestUntestedIsTold(t *testing.T) {
 	t.Parallel()
 	programs, err := built()

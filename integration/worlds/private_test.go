@@ -15,6 +15,7 @@ import (
 
 // TestWithoutADaemon: a definition that nobody has saved is tried on a machine on which no daemon runs, by a user who may not
 // mount, and nothing is left behind. Rows 55 and 57 of the requirements.
+// Holds rows 55, 56 and 57 of the requirements.
 func TestWithoutADaemon(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})

@@ -405,6 +405,7 @@ func FuzzName(f *testing.F) {
 }
 
 // Every verb needs a role, and the table of them names no verb that is not there.
+// Holds row 102 of the requirements.
 func TestEveryVerbNeedsARole(t *testing.T) {
 	for _, v := range control.All() {
 		if _, ok := control.NeedOf(v.Name); !ok {

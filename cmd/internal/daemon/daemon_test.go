@@ -20,6 +20,7 @@ import (
 	"pierfs/cmd/internal/control"
 )
 
+// Holds rows 1 and 54 of the requirements.
 func TestMountsWhatIsDefined(t *testing.T) {
 	s := newStage(t)
 	s.define("one")
@@ -113,6 +114,7 @@ func TestMendedWithoutAWord(t *testing.T) {
 	s.wantState("one", control.StateReady)
 }
 
+// Holds row 62 of the requirements.
 func TestChangedFilesAreNoticed(t *testing.T) {
 	s := newStage(t)
 	s.start()
@@ -329,6 +331,7 @@ workingDir = "/data"`)
 }
 
 // Between the saving of a file and the daemon's reading of it, no verb shows or asks what was written before.
+// Holds row 1 of the requirements.
 func TestVerbsReadWhatIsWrittenNow(t *testing.T) {
 	s := newStage(t)
 	s.define("one")
@@ -391,6 +394,7 @@ func TestReasonsTellTheWayOut(t *testing.T) {
 }
 
 // A password that is changed at its source counts from the next login on, without a new mount.
+// Holds row 62 of the requirements.
 func TestRotatedSecretCountsAtTheNextLogin(t *testing.T) {
 	s := newStage(t)
 	source := filepath.Join(t.TempDir(), "password")
@@ -440,6 +444,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	s.list()
 }
 
+// Holds row 54 of the requirements.
 func TestEnvironments(t *testing.T) {
 	s := newStage(t)
 	s.write("pierfs.toml", `activeEnvironments = ["Test", "Production"]`)
@@ -472,6 +477,7 @@ func TestNestedMountPointsAreRefused(t *testing.T) {
 	s.wantState("d", control.StateReady)
 }
 
+// Holds row 8 of the requirements.
 func TestEnableAndDisable(t *testing.T) {
 	s := newStage(t)
 	s.define("one", "# a comment that stays")

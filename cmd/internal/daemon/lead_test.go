@@ -61,6 +61,7 @@ func TestEnvUseLeadsMountsElsewhere(t *testing.T) {
 }
 
 // Rows 18, 47: what is owed to a server is not left behind unless somebody says so, and then it stays owed to that server.
+// Holds rows 18, 47 and 83 of the requirements.
 func TestEnvUseSparesWhatIsOwed(t *testing.T) {
 	s := newStage(t)
 	s.write("environments/Production.toml", "[variables]")

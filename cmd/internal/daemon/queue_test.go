@@ -152,6 +152,7 @@ func TestQueueIsHeldExportedAndDropped(t *testing.T) {
 }
 
 // A connection that owes something is taken away by nobody who does not say what becomes of that.
+// Holds row 11 of the requirements.
 func TestWhatOwesIsNotTakenAway(t *testing.T) {
 	s := newStage(t)
 	s.define("one", inBackground)
@@ -286,6 +287,7 @@ func (s *stage) newerJournal() string {
 }
 
 // A definition that leads elsewhere takes nothing along that is owed to where it led.
+// Holds row 83 of the requirements.
 func TestWhatIsOwedGoesNowhereElse(t *testing.T) {
 	s := newStage(t)
 	s.define("one", inBackground, `drainTimeout = "1s"`)

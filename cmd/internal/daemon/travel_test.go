@@ -103,6 +103,7 @@ func TestImportBringsBackWhatWasExported(t *testing.T) {
 }
 
 // Rows 89, 90: a name that is taken is a refusal of its own, and nothing of the package is written; --overwrite and --rename are the ways out.
+// Holds rows 89, 90 and 95 of the requirements.
 func TestImportRefusesAsAWhole(t *testing.T) {
 	s := newStage(t)
 	s.define("a")

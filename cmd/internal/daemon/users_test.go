@@ -11,6 +11,7 @@ import (
 
 // Row 11: before a connection is taken away it is told which processes have files open in its mount, or stand there, and which units want
 // it mounted.
+// Holds rows 11 and 19 of the requirements.
 func TestUsersOfAMountAreTold(t *testing.T) {
 	s := newStage(t)
 	s.define("a")
