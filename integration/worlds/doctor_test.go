@@ -122,7 +122,12 @@ func TestDoctor(t *testing.T) {
 			}
 			c.mends(t)
 			for deadline := time.Now().Add(process.Patience); ; { // the server may have to be asked once more
-				if e = look(); len(e.no()) == 0 {
+				e = look()
+				no := e.no()
+				if fix, ok := no["stale_mounts"]; ok && !strings.Contains(fix, d.MountRoot) { // a mount that this test has not left
+					delete(no, "stale_mounts")
+				}
+				if len(no) == 0 {
 					break
 				}
 				if time.Now().After(deadline) {
