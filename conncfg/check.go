@@ -23,6 +23,7 @@ func (c *Config) Check() []Finding {
 		k.connection(conn)
 	}
 	k.variables()
+	k.ageings()
 	k.mountPoints()
 	k.sameEndpoints()
 	return tidy(k.findings)

@@ -247,6 +247,11 @@ func readSourceTable(t *table, place Finding, report func(Finding)) (*source, *p
 			}
 			s.quiet = marked
 			continue
+		case e.key == rotatedAtKey || e.key == rotateAfterKey:
+			if p := s.rotation.take(e.key, e.value); p != nil {
+				bad(e, p)
+			}
+			continue
 		case !slices.Contains(sourceKeys, e.key):
 			bad(e, &problem{CodeUnknownKey, "there is no such source", didYouMean(e.key, slices.Values(sourceKeys), "use one of "+strings.Join(sourceKeys, ", "))})
 			continue
@@ -264,8 +269,9 @@ func readSourceTable(t *table, place Finding, report func(Finding)) (*source, *p
 	}
 	if failed {
 		s.kind = fromNowhere
+		return s, nil
 	}
-	return s, nil
+	return s, s.rotation.problem()
 }
 
 // take checks and keeps the value of the source's key.
@@ -453,9 +459,9 @@ func (s *source) toml() string {
 		for i, w := range s.argv {
 			words[i] = quote(w)
 		}
-		return "{ command = [" + strings.Join(words, ", ") + "] }"
+		return "{ command = [" + strings.Join(words, ", ") + "]" + s.rotation.toml() + " }"
 	}
-	return "{ " + string(s.kind) + " = " + quote(s.text) + " }"
+	return "{ " + string(s.kind) + " = " + quote(s.text) + s.rotation.toml() + " }"
 }
 
 func quoteKey(key string) string {

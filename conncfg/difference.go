@@ -100,7 +100,7 @@ func (c *Config) written() map[Difference]value {
 			if v.Secret {
 				at.Field = "secrets." + v.Name
 			}
-			all[at] = value{raw: string(v.source.kind) + "\x00" + v.source.text + "\x00" + strings.Join(v.source.argv, "\x00"), shown: cmp.Or(v.Source(), `""`)}
+			all[at] = value{raw: string(v.source.kind) + "\x00" + v.source.text + "\x00" + strings.Join(v.source.argv, "\x00") + v.source.rotation.toml(), shown: cmp.Or(v.Source()+v.source.rotation.String(), `""`)}
 		}
 	}
 	settings := Difference{File: settingsFile}
@@ -116,6 +116,9 @@ func (c *Config) written() map[Difference]value {
 func (s *setting) raw() string {
 	parts := []string{s.text, s.secret.Reveal(), s.duration.String()}
 	s.source.hash(func(more ...string) { parts = append(parts, more...) })
+	if s.source != nil {
+		parts = append(parts, s.source.rotation.toml())
+	}
 	return strings.Join(parts, "\x00")
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -14,8 +15,10 @@ import (
 type FieldChange struct {
 	Environment string // "" for all environments
 	Field       string
-	Value       string // as on the command line; of a secret field a reference such as ${name}
-	Sealed      string // of a secret field: what Key.Seal returned
+	Value       string        // as on the command line; of a secret field a reference such as ${name}
+	Sealed      string        // of a secret field: what Key.Seal returned
+	RotatedAt   time.Time     // of a sealed one: when it was changed; zero if nobody knows
+	RotateAfter time.Duration // and for how long it may stay; 0 is for ever
 	Unset       bool
 }
 
@@ -71,7 +74,7 @@ func (c FieldChange) toml() (string, *problem) {
 	case c.Unset:
 		return "", nil
 	case c.Sealed != "" && f.kind == secret:
-		return "{ sealed = " + quote(c.Sealed) + " }", nil
+		return "{ sealed = " + quote(c.Sealed) + rotation{c.RotatedAt, c.RotateAfter}.toml() + " }", nil
 	case f.kind == secret && !onlyReferences(c.Value):
 		return "", &problem{CodePasswordPublic, "is a secret and stands in the open", "write ${name} and give the variable its value with `pierfs vars set --secret name`, or let yourself be asked for it"}
 	case f.kind == secret && !f.variables:
@@ -267,7 +270,10 @@ type VariableChange struct {
 	Secret bool   // stands below [secrets] if it is new
 	Value  string // of a plain one
 	Sealed string // of a secret one: what Key.Seal returned
-	Unset  bool
+	// RotatedAt is when a secret one was changed, zero if nobody knows; RotateAfter for how long it may stay, 0 for ever.
+	RotatedAt   time.Time
+	RotateAfter time.Duration
+	Unset       bool
 }
 
 // EditVariables returns a file of variables with one change made to it, and every other byte as it was.
@@ -286,7 +292,7 @@ func EditVariables(data []byte, c VariableChange) ([]byte, []Finding) {
 	case c.Unset:
 	case c.Secret:
 		group = "secrets"
-		a.value = "{ sealed = " + quote(c.Sealed) + ", secret = true }"
+		a.value = "{ sealed = " + quote(c.Sealed) + ", secret = true" + rotation{c.RotatedAt, c.RotateAfter}.toml() + " }"
 	default:
 		a.value = quote(c.Value)
 	}

@@ -149,6 +149,7 @@ const (
 	CodeFileMode       Code = "FILE_MODE"    // a key or secret that others may read
 	CodeCertExpires    Code = "CERT_EXPIRES" // in 30 days or less
 	CodeCertExpired    Code = "CERT_EXPIRED"
+	CodeSecretAge      Code = "SECRET_AGE" // a secret that must be changed, soon or long since
 	CodeMountTaken     Code = "MOUNT_TAKEN"
 	CodeMountNested    Code = "MOUNT_NESTED"
 	CodeSameEndpoint   Code = "SAME_ENDPOINT"

@@ -56,13 +56,22 @@ func (f *field) portable(s *setting) any {
 	case f.kind != secret:
 		return s.text
 	case s.source != nil && s.source.kind == fromCommand:
-		return map[string]any{string(fromCommand): s.source.argv}
+		return s.source.portable(s.source.argv)
 	case s.source != nil && s.source.toml() != "" && s.source.kind != fromSealed:
-		return map[string]any{string(s.source.kind): s.source.text}
+		return s.source.portable(s.source.text)
 	case s.source == nil && onlyReferences(s.secret.Reveal()):
 		return s.secret.Reveal()
 	}
 	return nil
+}
+
+// portable names the source, and says when its secret must be changed.
+func (s *source) portable(where any) map[string]any {
+	object := map[string]any{string(s.kind): where}
+	for key, text := range s.rotation.texts() {
+		object[key] = text
+	}
+	return object
 }
 
 // Blank is a place of an imported definition that says nothing yet, or did not come along, and why.
@@ -255,27 +264,43 @@ func jsonTOML(v any) (string, bool) {
 		i, err := v.Int64()
 		return strconv.FormatInt(i, 10), err == nil
 	case map[string]any:
-		if len(v) != 1 {
-			return "", false
-		}
-		for kind, where := range v {
-			switch where := where.(type) {
-			case string:
-				return "{ " + quoteKey(kind) + " = " + quote(where) + " }", slices.Contains(sourceKeys, kind) && kind != "secret" && kind != "value"
-			case []any:
-				words := make([]string, len(where))
-				for i, w := range where {
-					word, ok := w.(string)
-					if !ok {
-						return "", false
-					}
-					words[i] = quote(word)
-				}
-				return "{ " + string(fromCommand) + " = [" + strings.Join(words, ", ") + "] }", kind == string(fromCommand)
-			}
-		}
+		return sourceTOML(v)
 	}
 	return "", false
+}
+
+// sourceTOML writes the name of a secret's source as TOML, with what is said of its age.
+func sourceTOML(v map[string]any) (string, bool) {
+	s := source{}
+	for key, where := range v {
+		switch {
+		case key == rotatedAtKey || key == rotateAfterKey:
+			if s.rotation.take(key, where) != nil {
+				return "", false
+			}
+			continue
+		case s.kind != fromNowhere || key == "secret" || !slices.Contains(sourceKeys, key):
+			return "", false
+		}
+		s.kind = origin(key)
+		switch where := where.(type) {
+		case string:
+			s.text = where
+		case []any:
+			for _, w := range where {
+				word, ok := w.(string)
+				if !ok {
+					return "", false
+				}
+				s.argv = append(s.argv, word)
+			}
+		}
+		if (s.kind == fromCommand) != (s.argv != nil) {
+			return "", false
+		}
+	}
+	text := s.toml()
+	return text, text != ""
 }
 
 // Dependency is something that a definition needs and that does not travel with it.

@@ -38,6 +38,8 @@ type source struct {
 	text  string   // the value itself, or the name of the variable, file or credential
 	argv  []string // of a command
 	quiet bool     // what the command says on its standard error may be secret too
+
+	rotation rotation // of the secret that is there
 }
 
 // String tells the place, never the value: it is for sources of secrets.
@@ -54,7 +56,7 @@ func (s *source) String() string {
 }
 
 // sourceKeys are the keys of a table that says where a value comes from.
-var sourceKeys = []string{"value", "env", "file", "credential", "command", "sealed", "secret"}
+var sourceKeys = []string{"value", "env", "file", "credential", "command", "sealed", "secret", rotatedAtKey, rotateAfterKey}
 
 // fetch asks the source. Its answer is bounded in time and size, and the errors carry nothing of the value.
 func (s *source) fetch(ctx context.Context) (string, error) {

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"pierfs/cmd/internal/control"
+	"pierfs/conncfg"
 )
 
 // group is a command that only has others below it.
@@ -58,9 +60,17 @@ func (h *hand) printVars(all []control.Variable) error {
 		if v.Secret {
 			kind = "secret"
 		}
-		rows[i] = []string{v.Name, scopeOf(v), kind, v.Source, v.File + ":" + strconv.Itoa(v.Line), usedBy(v)}
+		rows[i] = []string{v.Name, scopeOf(v), kind, v.Source, dateOr(v.RotatedAt, "-"), dateOr(v.RotateBy, "-"), v.File + ":" + strconv.Itoa(v.Line), usedBy(v)}
 	}
-	return table(h.out, []string{"NAME", "ENVIRONMENT", "KIND", "SOURCE", "PLACE", "USED BY"}, rows)
+	return table(h.out, []string{"NAME", "ENVIRONMENT", "KIND", "SOURCE", "CHANGED", "CHANGE BY", "PLACE", "USED BY"}, rows)
+}
+
+// dateOr is the day of t, or none where nobody knows it.
+func dateOr(t time.Time, none string) string {
+	if t.IsZero() {
+		return none
+	}
+	return t.Format(time.DateOnly)
 }
 
 func scopeOf(v control.Variable) string {
@@ -87,10 +97,17 @@ func usedBy(v control.Variable) string {
 func (h *hand) varsSetCommand() *cobra.Command {
 	var f changeFlags
 	var secret bool
-	var file, yes string
+	var file, yes, after string
 	cmd := &cobra.Command{Use: "set NAME [VALUE]", Short: "Give a variable a value, in one environment with --env, else in all", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := control.SetVarRequest{Name: args[0], Environment: h.environment, Secret: secret, ChangeOptions: f.options}
+			if cmd.Flags().Changed("rotate-after") {
+				days, err := rotateAfter(after, secret)
+				if err != nil {
+					return err
+				}
+				q.RotateAfter = &days
+			}
 			switch {
 			case secret && len(args) == 2:
 				return usageError{errors.New("a secret on the command line could be read by everybody on this machine: leave it out to be asked, or give --value-file FILE")}
@@ -112,8 +129,23 @@ func (h *hand) varsSetCommand() *cobra.Command {
 	set := cmd.Flags()
 	set.BoolVar(&secret, "secret", false, "its value is stored encrypted and never shown; without --value-file it is asked for")
 	set.StringVar(&file, "value-file", "", "read the value from this file's first line; - reads it from standard input")
+	set.StringVar(&after, "rotate-after", "", "a secret must be changed after so many days, such as 90d, and warnings say so; 0 is never, and without this it stays as it was")
 	set.StringVar(&yes, "yes", "", "the name once more, where connections need the variable and nobody can be asked")
 	return cmd
+}
+
+// rotateAfter is how many days a secret may stay; 0 is for ever.
+func rotateAfter(text string, secret bool) (int, error) {
+	after, ok := conncfg.ParseDays(text)
+	switch {
+	case !secret:
+		return 0, usageError{errors.New("--rotate-after is for secrets: give --secret as well")}
+	case text == "0":
+		return 0, nil
+	case !ok:
+		return 0, usageError{fmt.Errorf("--rotate-after %q is no number of days from 1 to 3650: write 90d, or 0 for never", text)}
+	}
+	return int(after / (24 * time.Hour)), nil
 }
 
 // setVar tells whom a change of a variable affects, and wants the name once more if anybody is.

@@ -145,13 +145,16 @@ type VarsAnswer struct {
 
 // Variable is one variable as it is written, without the value of a secret.
 type Variable struct {
-	Name        string        `json:"name"`
-	Environment string        `json:"environment"` // "" for a global one
-	Secret      bool          `json:"secret"`
-	Source      string        `json:"source"`
-	File        string        `json:"file"`
-	Line        int           `json:"line"`
-	UsedBy      []conncfg.Use `json:"usedBy"` // where this one is what counts
+	Name        string `json:"name"`
+	Environment string `json:"environment"` // "" for a global one
+	Secret      bool   `json:"secret"`
+	Source      string `json:"source"`
+	// RotatedAt is when its value was changed last, where that is written, and RotateBy when it must be.
+	RotatedAt time.Time     `json:"rotatedAt,omitzero"`
+	RotateBy  time.Time     `json:"rotateBy,omitzero"`
+	File      string        `json:"file"`
+	Line      int           `json:"line"`
+	UsedBy    []conncfg.Use `json:"usedBy"` // where this one is what counts
 }
 
 // SetVarRequest gives a variable a value, or removes it.
@@ -161,6 +164,8 @@ type SetVarRequest struct {
 	Secret      bool   `json:"secret,omitempty"`
 	Value       Sealed `json:"value,omitzero"`
 	Unset       bool   `json:"unset,omitempty"`
+	// RotateAfter is for how many days a secret may stay; nil leaves that as it is, and 0 is for ever.
+	RotateAfter *int `json:"rotateAfter,omitempty"`
 	ChangeOptions
 }
 

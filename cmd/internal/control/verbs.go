@@ -82,7 +82,9 @@ type Connection struct {
 	// Tested is when it last passed a test, in whatever form it had then; Untested says that it has not in the one that it has now.
 	Tested   time.Time `json:"tested,omitzero"`
 	Untested bool      `json:"untested,omitempty"`
-	// Findings is what keeps its definition from being used.
+	// RotateBy is when the first of the secrets that it logs in with must be changed; zero if none must.
+	RotateBy time.Time `json:"rotateBy,omitzero"`
+	// Findings is what keeps its definition from being used, and what will.
 	Findings []conncfg.Finding `json:"findings,omitempty"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/registry"
@@ -456,8 +457,16 @@ func (c *draft) write(ctx context.Context, name string, text []byte, set []contr
 	if err != nil {
 		return control.ChangeAnswer{}, err
 	}
-	for _, change := range changes {
+	was := c.was.Connection(name)
+	for i, change := range changes {
 		c.justSealed[change.Sealed] = true
+		if change.Sealed == "" {
+			continue
+		}
+		changes[i].RotatedAt = time.Now().Truncate(time.Second)
+		if was != nil {
+			changes[i].RotateAfter = was.RotateAfter(change.Environment, change.Field)
+		}
 	}
 	text, findings := conncfg.Edit(text, changes)
 	for i := range findings {
@@ -630,8 +639,9 @@ func (d *Daemon) vars(_ context.Context, q control.VarsRequest) (control.VarsAns
 			continue
 		}
 		used := slices.DeleteFunc(uses[v], func(u conncfg.Use) bool { return q.Environment != "" && u.Environment != q.Environment })
+		at, due := v.Rotation()
 		a.Variables = append(a.Variables, control.Variable{Name: v.Name, Environment: v.Environment, Secret: v.Secret, Source: v.Source(),
-			File: v.File, Line: v.Line, UsedBy: nonNil(used)})
+			RotatedAt: at, RotateBy: due, File: v.File, Line: v.Line, UsedBy: nonNil(used)})
 	}
 	return a, nil
 }
@@ -665,6 +675,13 @@ func (d *Daemon) setVar(ctx context.Context, q control.SetVarRequest) (control.C
 	case q.Secret:
 		if change.Sealed, err = d.seal(q.Value.Open(), q.DryRun); err != nil {
 			return control.ChangeAnswer{}, err
+		}
+		change.RotatedAt = time.Now().Truncate(time.Second)
+		if was != nil {
+			change.RotateAfter = was.RotateAfter()
+		}
+		if q.RotateAfter != nil {
+			change.RotateAfter = time.Duration(*q.RotateAfter) * 24 * time.Hour
 		}
 	default:
 		change.Value = q.Value.Open()

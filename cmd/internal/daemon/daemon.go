@@ -131,6 +131,7 @@ type Daemon struct {
 	quit    chan struct{} // closed when everything is to stop
 
 	certificates certificates
+	oldSecrets   oldSecrets
 	tests        tests
 	events       *events.Bus
 	deployments  *deployments.Log // nil if it cannot be kept
@@ -238,6 +239,7 @@ func (d *Daemon) live(ctx context.Context, reload <-chan os.Signal, changes <-ch
 			return nil
 		case <-round.C:
 			d.lookAtCertificates()
+			d.lookAtSecrets()
 		case <-owing.C:
 			if d.mayGoOn() {
 				d.reload(ctx, "nothing is owed any more")

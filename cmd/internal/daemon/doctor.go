@@ -48,6 +48,9 @@ func (d *Daemon) doctorAlone(ctx context.Context, q control.DoctorRequest) (cont
 			return answer, err
 		}
 		answer.Checks = append(answer.Checks, x.definition(ctx), x.enabled(), x.active())
+		if c, ok := x.secretAge(); ok {
+			answer.Checks = append(answer.Checks, c)
+		}
 	}
 	answer.Checks = append(answer.Checks, d.o.Machine.look()...)
 	return answer, nil
@@ -113,6 +116,9 @@ func (d *Daemon) examine(ctx context.Context, q control.DoctorRequest) ([]contro
 		return nil, err
 	}
 	checks = append(checks, x.definition(ctx), x.enabled(), x.active(), x.applied(), x.mounted())
+	if c, ok := x.secretAge(); ok {
+		checks = append(checks, c)
+	}
 	return append(checks, x.standing(ctx)...), nil
 }
 

@@ -71,6 +71,9 @@ func (d *Daemon) lookAt(b debtor) metrics.Connection {
 		c.Mounted, c.State, c.Since = true, status.State, status.Since
 		c.OpenFiles, c.Quarantined, c.Conflicts = m.openFiles(), now.Quarantined, now.Conflicts
 		c.Certificate = d.certificates.end(m.reach().Address())
+		if all := d.ageings(b.name, b.environment); len(all) > 0 {
+			c.RotateBy = all[0].Due
+		}
 	}
 	if b.tree != nil {
 		r := b.tree.Reading()

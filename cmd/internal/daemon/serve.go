@@ -96,7 +96,7 @@ func (d *Daemon) connections() []control.Connection {
 func (d *Daemon) standing(w Want) control.Connection {
 	m, held := d.at(w.key())
 	if m != nil {
-		return m.status()
+		return d.aged(m.status())
 	}
 	c := control.Connection{Name: w.Name, Environment: w.Environment, State: control.StateDisabled, Since: d.started, Dir: w.Dir}
 	switch {
@@ -110,7 +110,7 @@ func (d *Daemon) standing(w Want) control.Connection {
 	default:
 		c.State = control.StateStarting // apply comes to it at once
 	}
-	return d.tests.mark(c, w.Revision)
+	return d.aged(d.tests.mark(c, w.Revision))
 }
 
 func (d *Daemon) environments() []control.Environment {

@@ -43,6 +43,7 @@ type Connection struct {
 	Quarantined int
 	Conflicts   int
 	Certificate time.Time // when that which its server has shown ends; zero if it has shown none
+	RotateBy    time.Time // when the first of its secrets must be changed; zero if none must
 	Reads       Reads
 
 	// Damaged says that its journal could not be read: the figures below are not known.

@@ -25,7 +25,7 @@ func full() *Set {
 		return Look{
 			Connections: []Connection{
 				{Name: "bank", Environment: "Test", Mounted: true, State: control.StateOffline, Since: time.Now().Add(-time.Minute), OpenFiles: 2,
-					Certificate: time.Unix(2e9, 0), Owed: 3, OwedBytes: 10, OwedOldest: time.Minute},
+					Certificate: time.Unix(2e9, 0), RotateBy: time.Unix(2e9, 0), Owed: 3, OwedBytes: 10, OwedOldest: time.Minute},
 				{Name: "torn", Environment: "Test", Damaged: true},
 			},
 			Findings: map[string]int{"error": 1}, Kept: Kept{1, 2, 3}, Events: 7, StateFree: 9,
@@ -64,6 +64,7 @@ func TestFigures(t *testing.T) {
 		`pierfs_call_duration_seconds_count{connection="bank",environment="Test",kind="read"} 1`,
 		`pierfs_deployments_total{cause="auth_failed",connection="bank",environment="Test",phase="auth"} 1`,
 		`pierfs_certificate_expiry_timestamp_seconds{connection="bank",environment="Test"} 2e+09`,
+		`pierfs_secret_rotation_timestamp_seconds{connection="bank",environment="Test"} 2e+09`,
 		`pierfs_definition_findings{severity="error"} 1`, "pierfs_state_free_bytes 9", "process_resident_memory_bytes", "go_goroutines",
 		"# TYPE pierfs_conflicts_total counter",
 	} {

@@ -58,6 +58,8 @@ var figures = []figure{
 		mounted(func(c Connection) float64 { return float64(c.Conflicts) })),
 	gauge("pierfs_certificate_expiry_timestamp_seconds", "When the certificate ends that the server has shown at its last login, as Unix time.",
 		func(c Connection) (float64, bool) { return float64(c.Certificate.Unix()), !c.Certificate.IsZero() }),
+	gauge("pierfs_secret_rotation_timestamp_seconds", "When the first of the secrets that the connection logs in with must be changed, as Unix time.",
+		func(c Connection) (float64, bool) { return float64(c.RotateBy.Unix()), !c.RotateBy.IsZero() }),
 
 	gauge("pierfs_journal_damaged", "1 if nobody can tell what is owed, for the journal cannot be read; the figures of what is owed are missing then.",
 		func(c Connection) (float64, bool) { return truth(c.Damaged), true }),
