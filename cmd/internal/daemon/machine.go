@@ -225,16 +225,26 @@ func (m Machine) propagation(mounts []fs.MountPoint) control.Examined {
 		"the daemon has a mount namespace of its own, and nobody outside of it sees what it mounts below %s", m.Dirs.MountRoot)
 }
 
+// stale finds mounts of ours that nobody answers for. One outside of the mount root may be another daemon's, a demo's say: it is told, and
+// hinders nothing here.
 func (m Machine) stale(mounts []fs.MountPoint) control.Examined {
 	const check = "stale_mounts"
-	var dead []string
+	var dead, elsewhere []string
 	for _, p := range mounts {
-		if p.Ours && m.Answers(p.Dir) != nil {
+		switch {
+		case !p.Ours || m.Answers(p.Dir) == nil:
+		case within(p.Dir, m.Dirs.MountRoot):
 			dead = append(dead, p.Dir)
+		default:
+			elsewhere = append(elsewhere, p.Dir)
 		}
 	}
-	if len(dead) > 0 {
-		return bad(check, "start the daemon that it was of, or: umount -l "+dead[0], "what is mounted at %s has no living daemon", strings.Join(dead, ", "))
+	const fix, found = "start the daemon that it was of, or: umount -l ", "what is mounted at %s has no living daemon"
+	switch all := slices.Concat(dead, elsewhere); {
+	case len(dead) > 0:
+		return bad(check, fix+dead[0], found, strings.Join(all, ", "))
+	case len(elsewhere) > 0:
+		return advice(bad(check, fix+elsewhere[0], found, strings.Join(all, ", ")))
 	}
 	return good(check, "every mount answers")
 }

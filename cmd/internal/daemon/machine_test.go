@@ -94,10 +94,14 @@ func TestMachineIsLookedAt(t *testing.T) {
 		"namespace of its own":            {mounts("122 1 0:20 / / rw master:1 - ext4 /dev/sda rw\n"), "mount_propagation", "PrivateMounts", false},
 		"namespace that passes mounts on": {mounts("122 1 0:20 / / rw shared:1 - ext4 /dev/sda rw\n"), "", "", false},
 		"dead mount":                      {func(_ *testing.T, m *Machine) { m.Answers = func(string) error { return unix.ENOTCONN } }, "stale_mounts", "umount -l /srv/pierfs/Test/bank", false},
-		"mount upon it":                   {everywhere(root + bank + "60 50 0:41 / /srv/pierfs/Test/bank rw - tmpfs none rw\n"), "hidden_mounts", "umount /srv/pierfs/Test/bank", false},
-		"mount above it":                  {everywhere(root + bank + "60 22 0:41 / /srv rw - tmpfs none rw\n"), "hidden_mounts", "umount /srv", false},
-		"mount inside of it":              {everywhere(root + bank + "60 50 0:41 / /srv/pierfs/Test/bank/sub rw - tmpfs none rw\n"), "", "", false},
-		"mount before it":                 {everywhere(root + "40 22 0:41 / /srv rw - tmpfs none rw\n" + strings.Replace(bank, "50 22", "50 40", 1)), "", "", false},
+		"dead mount of another daemon": {func(t *testing.T, m *Machine) {
+			everywhere(root+"51 22 0:41 / /tmp/demo/bank rw - fuse.pierfs sftp://x rw\n")(t, m)
+			m.Answers = func(string) error { return unix.ENOTCONN }
+		}, "stale_mounts", "umount -l /tmp/demo/bank", true},
+		"mount upon it":      {everywhere(root + bank + "60 50 0:41 / /srv/pierfs/Test/bank rw - tmpfs none rw\n"), "hidden_mounts", "umount /srv/pierfs/Test/bank", false},
+		"mount above it":     {everywhere(root + bank + "60 22 0:41 / /srv rw - tmpfs none rw\n"), "hidden_mounts", "umount /srv", false},
+		"mount inside of it": {everywhere(root + bank + "60 50 0:41 / /srv/pierfs/Test/bank/sub rw - tmpfs none rw\n"), "", "", false},
+		"mount before it":    {everywhere(root + "40 22 0:41 / /srv rw - tmpfs none rw\n" + strings.Replace(bank, "50 22", "50 40", 1)), "", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := wellMachine(t)
