@@ -14,7 +14,7 @@ import (
 // unseen. Whether it does is asked in the flight before the renaming, so that what remains of the race is one round trip.
 
 // builds reports whether j holds something of what the server had.
-func (f *File) builds(j *job) bool { return j.base.Known != 0 && !j.cut && !j.unsure }
+func (f *File) builds(j *job) bool { return j.base.Known != 0 && !j.cut && !j.isBlind() }
 
 // mayReplace sees to it that j replaces only what it may: at its Commit where it gathers under a temporary name, else now.
 func (f *File) mayReplace(ctx context.Context, j *job) error {
@@ -24,7 +24,7 @@ func (f *File) mayReplace(ctx context.Context, j *job) error {
 	}
 	before := func(now backends.Info, err error) error {
 		switch absent := errors.Is(err, os.ErrNotExist); {
-		case j.unsure: // it may be what an attempt before this one has brought there
+		case j.isBlind(): // it may be what an attempt before this one has brought there
 			return nil
 		case absent && !j.doubt:
 			return nil

@@ -1,11 +1,8 @@
 package cache
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"slices"
 	"syscall"
@@ -355,11 +352,14 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 		return info, err
 	}
 	listening, heard := f.tree.listen(ctx)
+	if mode == backends.Replace && f.tree.options.Conflict != Overwrite {
+		listening = f.tree.replacingOnly(listening, j.name, j.base)
+	}
 	err := f.tree.backend.Rename(listening, temp, j.name, mode)
 	if err == nil {
 		j.heard = heard
 	}
-	if errors.Is(err, os.ErrExist) || mode == backends.NoReplace && errors.Is(err, syscall.EISDIR) {
+	if errors.Is(err, changedElsewhere) || errors.Is(err, os.ErrExist) || mode == backends.NoReplace && errors.Is(err, syscall.EISDIR) {
 		return f.placeBeside(ctx, j, temp, info)
 	}
 	j.refused = err != nil && backends.ClassOf(err) == backends.Final
@@ -504,21 +504,7 @@ func (t *Tree) same(ctx context.Context, name string, now backends.Info, staged 
 		return false, err
 	}
 	defer r.Close()
-	theirs, mine := make([]byte, min(size, uploadChunk)), make([]byte, min(size, uploadChunk))
-	for off := int64(0); off < size; off += int64(len(theirs)) {
-		n := min(size-off, int64(len(theirs)))
-		theirs, mine = theirs[:n], mine[:n]
-		if got, err := r.ReadAt(ctx, theirs, off); err != nil && err != io.EOF || int64(got) < n {
-			return false, cmp.Or(err, error(&backends.Error{Op: "read", Name: name, Code: syscall.EAGAIN, Class: backends.Transient}))
-		}
-		if _, err := staged.ReadAt(mine, off); err != nil && err != io.EOF {
-			return false, err
-		}
-		if !bytes.Equal(theirs, mine) {
-			return false, nil
-		}
-	}
-	return true, nil
+	return backends.SameContent(ctx, r, staged, size)
 }
 
 // complete gives a content that is there already the attributes that it lacks.

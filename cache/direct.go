@@ -121,7 +121,7 @@ func (f *File) replaceDirectly(ctx context.Context, j *job, refused error) (back
 	if err != nil {
 		return backends.Info{}, eitherRefusal(refused, err)
 	}
-	j.unsure = true
+	j.unsure, j.sent = true, nil
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx)
 	j.heard, j.place = heard, 0

@@ -61,6 +61,7 @@ type File struct {
 	reclaim  bool            // the name must be new on the server, and is held no more
 	tried    bool            // a publication failed that may have happened
 	unheard  bool            // what bears the name may be what a publication without an answer has brought there
+	sent     []sent          // that, as far as it can be told from another's; see unheard.go
 	doubtful bool            // the server may have renamed it, which nobody was told
 	placed   bool            // something was written to a place that a program chose, and not appended
 	logs     bool            // whoever opened it only appends

@@ -104,7 +104,7 @@ func (t *Tree) removeNow(ctx context.Context, name string) error {
 	}
 	f := t.live(name)
 	if f == nil {
-		return t.removed(ctx, name, t.backend.Remove)
+		return t.removed(ctx, name, t.removeKnown)
 	}
 	f.stopSending()
 	if err := f.turn.take(ctx); err != nil {
@@ -116,13 +116,13 @@ func (t *Tree) removeNow(ctx context.Context, name string) error {
 	}
 	defer f.owing.sealing.give()
 	if n, ok := f.Name(); !ok || n != name {
-		return t.removed(ctx, name, t.backend.Remove) // renamed while we waited, or one of several names
+		return t.removed(ctx, name, t.removeKnown) // renamed while we waited, or one of several names
 	}
 	if err := f.hold(ctx); err != nil {
 		return err
 	}
 	if f.onServer() {
-		err := t.removed(ctx, name, t.backend.Remove)
+		err := t.removed(ctx, name, t.removeKnown)
 		if err != nil && !(f.unsure() && errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
@@ -257,7 +257,7 @@ func (t *Tree) renameNow(ctx context.Context, from, to string, mode backends.Ren
 	t.tidy(ctx, to)
 	nothingMoved := t.foreseeMove(from, to)
 	listening, heard := t.listen(ctx)
-	err = t.backend.Rename(listening, from, to, mode)
+	err = t.renameOnce(listening, from, to, mode, t.wasAt(from))
 	t.dropRenamed(from, to)
 	if err != nil {
 		t.attrs.Forget(from)

@@ -94,7 +94,7 @@ func (f *File) patchUp(ctx context.Context, j *job) (info backends.Info, err err
 		if err != nil {
 			return err
 		}
-		j.inPlace, j.unsure = true, true
+		j.inPlace, j.unsure, j.sent = true, true, nil
 		info, err = send(ctx, w, j, j.sendable(t.Caps()), j.patch.within(j.size))
 		return err
 	})

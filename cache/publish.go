@@ -51,6 +51,7 @@ type job struct {
 	cut     bool   // all of it was written anew: nothing of the base is in it
 	clash   bool   // what bears the name is not what the content may replace; see clash.go
 	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
+	sent    []sent // what it may be then; nil if nobody can tell
 	before  func(backends.Info, error) error
 	patch   patch  // what differs from the base
 	early   *early // what is on its way already; nil if nothing is
@@ -148,7 +149,7 @@ func (f *File) begin() (*job, error) {
 	j := &job{
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
 		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending, begun: f.begun, claim: f.reclaim,
-		assumed: f.assumed && f.base.Known == 0 && !f.tried, doubt: f.doubtful && f.base.Known != 0,
+		assumed: f.assumed && f.base.Known == 0 && (!f.unheard || f.sent != nil), doubt: f.doubtful && f.base.Known != 0,
 	}
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
@@ -158,7 +159,7 @@ func (f *File) begin() (*job, error) {
 	j.early = f.stopEarly()
 	j.cut, j.placed = f.cut, f.placed
 	f.tail, f.pending, f.cut, f.placed = math.MaxInt64, backends.Attr{}, false, false
-	j.unsure = f.unheard
+	j.unsure, j.sent = f.unheard, f.sent
 	j.patch, f.patch = f.patch, patch{}
 	j.patch.lost = j.patch.lost || f.stored || f.lent
 	return j, nil
@@ -189,7 +190,10 @@ func (f *File) end(j *job, info backends.Info, err error) (again bool) {
 	defer f.mu.Unlock()
 	f.begun, f.reclaim = j.begun, j.claim
 	f.tried = err != nil && (f.tried || backends.ClassOf(err) != backends.Final)
-	f.unheard = err != nil && j.unsure
+	f.unheard, f.sent = err != nil && j.unsure, nil
+	if f.unheard {
+		f.sent = j.sent
+	}
 	f.tree.options.Spool.Drop(j.name) // a program may give the new content the size and time of the old one
 	if err != nil {
 		f.tail = min(f.tail, j.tail)
@@ -326,30 +330,43 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 		}
 		return info, err
 	}
-	if err := f.mayReplace(ctx, j); err != nil {
+	err = f.recognise(ctx, j)
+	if err == nil {
+		err = f.mayReplace(ctx, j)
+	}
+	if err != nil {
+		f.abort(j)
 		if j.clash {
 			err = f.clashed(ctx, j, err)
 		}
 		return info, err
 	}
 	if j.linked {
-		j.unsure = true // until it has ended well: readers see each byte as it comes
+		j.unsure, j.sent = true, nil // until it has ended well: readers see each byte as it comes
 		return f.rewrite(ctx, j)
 	}
 	err = f.tree.untilItMatches(ctx, j.name, func(ctx context.Context) error {
+		if err := f.recognise(ctx, j); err != nil {
+			return err
+		}
 		info, err = f.replace(ctx, j)
 		if wayRefused(err, j.base) && !f.tree.direct(j.name) {
 			info, err = f.replaceDirectly(ctx, j, err)
 		}
-		j.unsure = j.unsure || backends.ClassOf(err) == backends.Lost || f.tree.direct(j.name)
+		if f.tree.direct(j.name) {
+			j.unsure, j.sent = true, nil
+		} else if backends.ClassOf(err) == backends.Lost {
+			f.unheardOf(j)
+		}
 		return err
 	})
 	if j.clash {
 		return info, f.clashed(ctx, j, err)
 	}
 	if err == nil {
-		err = f.tree.tellDone(ctx, j.name)
-		j.unsure = j.unsure || err != nil // what bears the name is ours
+		if err = f.tree.tellDone(ctx, j.name); err != nil {
+			f.unheardOf(j) // what bears the name is ours
+		}
 	}
 	return info, err
 }

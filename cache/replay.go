@@ -100,7 +100,7 @@ func (t *Tree) removeIfOurs(ctx context.Context, c *change) error {
 	if !ours || now.IsDir() {
 		return &forgone{"somebody else has changed it meanwhile"}
 	}
-	err = t.backend.Remove(ctx, name)
+	err = t.removeOnce(ctx, name, now)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

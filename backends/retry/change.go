@@ -13,16 +13,34 @@ import (
 // error that is Final says that somebody else's doing is in the way.
 type settle func(context.Context) (done bool, err error)
 
+// A Recheck tells whether a Rename or a Remove that failed may be made again: what it was meant for may be somebody else's by
+// then. It asks by stat, which waits no longer than the attempt may; lost says that the change may have come to pass. done says that the change has come to pass, or is not to any more.
+type Recheck func(ctx context.Context, lost bool, stat func(context.Context, string) (backends.Info, error)) (done bool, err error)
+
+type recheckKey struct{}
+
+// WithRecheck returns ctx for one change that is not made again before check has allowed it. An error of check ends the change.
+func WithRecheck(ctx context.Context, check Recheck) context.Context {
+	return context.WithValue(ctx, recheckKey{}, check)
+}
+
 // change repeats a change that must not happen twice. Once a reply was lost, no repetition is sent before the server has
 // told its state, and no refusal is believed before that: it may be the echo of our own success.
 func (b *Backend) change(ctx context.Context, op, name string, do func(context.Context) error, settle settle) error {
-	unsure := false
+	unsure, again := false, false
+	check, _ := ctx.Value(recheckKey{}).(Recheck)
 	return b.run(ctx, op, name, nothing, func(ctx context.Context) error {
 		if unsure {
 			if done, err := settle(ctx); done || err != nil {
 				return err
 			}
 		}
+		if again && check != nil {
+			if done, err := check(ctx, unsure, b.Backend.Stat); done || err != nil {
+				return err
+			}
+		}
+		again = true
 		err := do(ctx)
 		switch class := backends.ClassOf(err); {
 		case err != nil && (class == backends.Lost || ctx.Err() != nil):

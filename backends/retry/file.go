@@ -340,8 +340,8 @@ func (w *writer) note(ctx context.Context, err error) error {
 	return err
 }
 
-// Commit asks, after a lost reply, for the temporary name: it was renamed if it is gone and the name has the size. Then
-// that is the success; and if it is still there, nothing has happened, and the error is Transient.
+// Commit asks, after a lost reply, for the temporary name: it was renamed if it is gone and the name has the size, and the
+// content where that is known. Then that is the success; and if it is still there, nothing has happened, and the error is Transient.
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, error) {
 	info, err := w.Writer.Commit(ctx, c)
 	if err == nil {
@@ -361,7 +361,22 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	if failed != nil || info.Size != c.Size || !info.Mode.IsRegular() {
 		return backends.Info{}, err
 	}
+	if c.Content != nil { // somebody else may have replaced it since by his own
+		if same, failed := w.isThere(ctx, c); failed != nil || !same {
+			return backends.Info{}, err
+		}
+	}
 	return info, nil
+}
+
+// isThere reports whether what bears the name is c.
+func (w *writer) isThere(ctx context.Context, c backends.Commit) (bool, error) {
+	r, err := w.backend.Open(ctx, w.name)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	return backends.SameContent(ctx, r, c.Content, c.Size)
 }
 
 // notDone returns the Lost err as Transient, since the server said that nothing happened.
