@@ -51,6 +51,20 @@ func (t *Tree) recallKnown() *memory {
 	return m
 }
 
+// keepStamps forgets which changes are among what is known, but for those that are owed still. It is written down before another change
+// can bear the number of one of the former, as in a journal that was begun anew: that one would not be shown by the next daemon.
+func (t *Tree) keepStamps(m *memory) {
+	owed := map[uint64]bool{}
+	if t.journal != nil {
+		for _, e := range t.journal.Owed() {
+			owed[e.Seq] = true
+		}
+	}
+	if t.attrs.KeepStamps(owed) {
+		t.warn("remembering names", t.writeKnown(m))
+	}
+}
+
 var errDamaged = errors.New("it is damaged")
 
 // load reads the file, and leaves it open to be appended to, if it is whole.

@@ -85,6 +85,42 @@ func TestLastKnownAnswersOutliveTheDaemon(t *testing.T) {
 	}
 }
 
+// TestRememberedChangeHidesNoOther has a daemon remember a change that arrives later, and die before it has noted that. The journal is begun
+// anew then, as after damage, so that another change bears the same number: it must be seen although the next daemon dies at once.
+func TestRememberedChangeHidesNoOther(t *testing.T) {
+	d := &dying{at: 1 << 30, dead: make(chan struct{})}
+	w := newKnowing(t, d)
+	ctx := t.Context()
+	w.give("first", "1")
+	w.give("second", "2")
+	w.sees()
+	w.away(true)
+	w.must(w.tree.Remove(ctx, "first"))
+	const stamped = "\x06\x00\x01" // that the change of number 1 is among what is known
+	w.await("the change is remembered", func() bool {
+		text, _ := os.ReadFile(w.options.Known)
+		return bytes.Contains(text, []byte(stamped))
+	})
+	remembered, err := os.ReadFile(w.options.Known)
+	w.must(err)
+	w.away(false)
+	w.must(w.tree.Drain(ctx))
+	w.must(w.tree.Close(ctx))
+	w.must(os.Remove(filepath.Join(w.options.Staging, "journal")))
+	w.must(os.WriteFile(w.options.Known, remembered, 0o600))
+	w.away(true)
+	w.next()
+	first, err := os.ReadFile(w.options.Known) // all that it has written when it takes the first change
+	w.must(err)
+	w.must(w.tree.Remove(ctx, "second"))
+	w.options.Known += "again"
+	w.must(os.WriteFile(w.options.Known, first, 0o600))
+	w.crash(d)
+	if _, err := w.tree.Stat(ctx, "second"); backends.Errno(err) != syscall.ENOENT {
+		t.Errorf("stat of a file whose removal is owed: %v, want ENOENT", err)
+	}
+}
+
 // TestDamagedMemoryIsThrownAway: what is known may be cut, changed, or another target's, and nothing of that is believed.
 func TestDamagedMemoryIsThrownAway(t *testing.T) {
 	for what, harm := range map[string]func(text []byte) []byte{

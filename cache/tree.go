@@ -195,11 +195,17 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.leftovers = newLeftovers(o.TempName)
-	if m := t.recallKnown(); m != nil {
-		t.work.Add(1)
-		go t.keepKnown(m, t.attrs.Note()) // ends with the Tree
+	m := t.recallKnown()
+	var news <-chan struct{}
+	if m != nil {
+		news = t.attrs.Note()
+		t.keepStamps(m)
 	}
 	t.resume()
+	if m != nil {
+		t.work.Add(1)
+		go t.keepKnown(m, news) // ends with the Tree
+	}
 	t.sweep() // what a former daemon has left, as soon as the server answers
 	if t.journal != nil {
 		t.work.Add(2)

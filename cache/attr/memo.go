@@ -41,6 +41,7 @@ const (
 	noteForgetIn                     // and nothing of what is below it
 	noteMove                         // what was known below name is known below to
 	noteStamp                        // what number means to the caller is among what is known
+	noteUnstamp                      // number means nothing any more
 )
 
 // notes are what a Store has noted. The zero value notes nothing.
@@ -96,7 +97,28 @@ func (s *Store) stamp(number uint64) {
 func (s *Store) Unstamp(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.notes.stamps, number)
+	s.unstamp(number)
+}
+
+func (s *Store) unstamp(number uint64) {
+	if s.notes.stamps[number] {
+		s.note(note{kind: noteUnstamp, number: number})
+		delete(s.notes.stamps, number)
+	}
+}
+
+// KeepStamps undoes all stamps but those of numbers, and reports whether there were any: a recalled one may have been undone when
+// nobody lived to write that down, and its number may come to mean something else.
+func (s *Store) KeepStamps(numbers map[uint64]bool) (undone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number := range s.notes.stamps {
+		if !numbers[number] {
+			s.unstamp(number)
+			undone = true
+		}
+	}
+	return undone
 }
 
 // Stamped reports whether number was stamped.
@@ -198,7 +220,7 @@ func (n note) append(b []byte) []byte {
 		b = n.fact.append(b, n.id)
 	case noteMove:
 		b = appendText(b, n.to)
-	case noteStamp:
+	case noteStamp, noteUnstamp:
 		b = binary.AppendUvarint(b, n.number)
 	case noteList:
 		complete := byte(0)
@@ -282,6 +304,8 @@ func (s *Store) recall(n note) {
 		s.move(n.name, n.to)
 	case noteStamp:
 		s.stamp(n.number)
+	case noteUnstamp:
+		s.unstamp(n.number)
 	}
 }
 
@@ -313,7 +337,7 @@ func (r *reader) note() (n note) {
 	case noteForget, noteForgetIn:
 	case noteMove:
 		n.to = r.text()
-	case noteStamp:
+	case noteStamp, noteUnstamp:
 		n.number = r.number()
 	case noteList:
 		n.complete, n.list = r.byte() == 1, new(List)

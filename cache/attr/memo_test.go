@@ -136,6 +136,37 @@ func TestOldNotesGoBeforeTheBound(t *testing.T) {
 	}
 }
 
+// TestStampsEndWithTheirNumbers: what was undone is not recalled, neither from notes nor from all of them.
+func TestStampsEndWithTheirNumbers(t *testing.T) {
+	s := attr.New(100)
+	s.Note()
+	for number := range uint64(4) {
+		s.Stamp(number)
+	}
+	early, _ := s.Memo()
+	s.Unstamp(1)
+	s.Unstamp(7) // which never was
+	late, _ := s.Memo()
+	if !s.KeepStamps(map[uint64]bool{2: true, 3: true, 9: true}) {
+		t.Error("number 0 is undone, and nobody is told")
+	}
+	last, _ := s.Memo()
+	if s.KeepStamps(map[uint64]bool{2: true, 3: true}) {
+		t.Error("nothing is undone, and it is told")
+	}
+	for what, text := range map[string][]byte{"notes": slices.Concat(early, late, last), "all": s.WholeMemo(1 << 20)} {
+		other := attr.New(100)
+		if err := other.Recall(text); err != nil {
+			t.Fatal(err)
+		}
+		for number, want := range []bool{false, false, true, true, false, false, false, false, false, false} {
+			if got := other.Stamped(uint64(number)); got != want {
+				t.Errorf("recalled from %s, number %d is stamped: %v", what, number, got)
+			}
+		}
+	}
+}
+
 func FuzzRecall(f *testing.F) {
 	s := attr.New(100)
 	s.AnswerList("d", list(info("f", 1)), time.Now(), s.Mark(), true, false)
