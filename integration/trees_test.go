@@ -529,3 +529,68 @@ func TestManyUsersOfOneConnection(t *testing.T) {
 		}
 	}
 }
+
+// TestDryRunsOfFiles: every verb of files tells with --dry-run what it would do, and does nothing on either side.
+func TestDryRunsOfFiles(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servers.SSHOptions{}, fresh)
+	h := newHand(t, s.daemon)
+	from := filepath.Join(h.local, "from")
+	makeTree(t, from, false)
+	if err := os.CopyFS(filepath.Join(s.behind, "d"), os.DirFS(filepath.Join(from, "sub"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.behind, "plain"), []byte("there before"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := listed(t, h.local) + listed(t, s.behind)
+	at := func(name string) string { return connection + ":/" + name }
+	for _, c := range []struct {
+		status int
+		want   string
+		args   []string
+	}{
+		{0, "would be put: /plain, 1 B, in place of a file of 12 B", []string{"put", "from/plain", at("")}},
+		{73, "exists", []string{"put", "-n", "from/plain", at("plain")}},
+		{66, "no such", []string{"put", "from/plain", at("nowhere/plain")}},
+		{0, "would be put: /new/sub/deep/er/f, 1 B", []string{"put", "-r", "from", at("new")}},
+		{0, "would be got: /plain to from/plain, 12 B, in place of a file of 1 B", []string{"get", at("plain"), "from"}},
+		{0, "would be got: /d/deep/er/f to to/deep/er/f, 1 B", []string{"get", "-r", at("d"), "to"}},
+		{0, "would be removed: /d/deep/er/f, 1 B", []string{"rm", "-r", at("d")}},
+		{64, "is a directory", []string{"rm", at("d")}},
+		{73, "not empty", []string{"rm", "-d", at("d")}},
+		{0, "would be renamed: /plain to /d/plain", []string{"mv", at("plain"), at("d")}},
+		{66, "no such", []string{"mv", at("none"), at("d")}},
+		{73, "exists", []string{"mv", "-n", at("plain"), at("plain")}},
+		{0, "would be made: /e/f/", []string{"mkdir", "-p", at("e/f")}},
+		{73, "exists", []string{"mkdir", at("d")}},
+		{66, "no such", []string{"mkdir", at("e/f")}},
+	} {
+		args := append(c.args, "--dry-run")
+		r := h.run(c.status, args...)
+		if !strings.Contains(r.Stdout+r.Stderr, c.want) {
+			t.Errorf("pierfs %s says\n%s%s; want %q", strings.Join(args, " "), r.Stdout, r.Stderr, c.want)
+		}
+		if c.status == 0 {
+			var told struct{ Would []struct{ Do string } }
+			if r := h.run(0, append(args, "--json")...); json.Unmarshal([]byte(r.Stdout), &told) != nil || len(told.Would) == 0 {
+				t.Errorf("pierfs %s --json says %s", strings.Join(args, " "), r.Stdout)
+			}
+		}
+		if after := listed(t, h.local) + listed(t, s.behind); after != before {
+			t.Fatalf("after pierfs %s there is\n%s\nand there was\n%s", strings.Join(args, " "), after, before)
+		}
+	}
+}
+
+// listed is a directory's names, kinds, sizes and times.
+func listed(t *testing.T, dir string) string {
+	t.Helper()
+	out, err := exec.Command("find", dir, "-printf", "%P %y %s %T@\\n").CombinedOutput()
+	if err != nil {
+		t.Fatalf("find %s: %v\n%s", dir, err, out)
+	}
+	lines := strings.Split(string(out), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}

@@ -302,6 +302,10 @@ func walkReadme(t *testing.T, d *daemon.Daemon, definition string) {
 	if !strings.Contains(shown, server.Fingerprint(t)) || !strings.Contains(shown, "pierfs trust partner SHA256:") {
 		t.Errorf("pierfs test shows neither the server's host key nor the command that trusts it:\n%s", shown)
 	}
+	if dry := run(0, "trust", "partner", server.Fingerprint(t), "--dry-run"); !strings.Contains(dry, "would be trusted") || !strings.Contains(dry, "affects partner") {
+		t.Errorf("pierfs trust --dry-run does not tell what it would trust, and whom that affects:\n%s", dry)
+	}
+	run(77, "test", "partner")
 	run(0, "trust", "partner", server.Fingerprint(t))
 	run(0, "test", "partner")
 	if names := sh(t, d.Mount("partner"), `ls`); names != "f\n" {

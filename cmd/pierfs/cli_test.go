@@ -43,7 +43,7 @@ func TestPageShowsTheShapes(t *testing.T) {
 			Environments []control.Environment `json:"environments"`
 		}](), "history": reflect.TypeFor[control.HistoryAnswer](), "audit_verify": reflect.TypeFor[control.VerifyAnswer](),
 		"export": reflect.TypeFor[packed](), "import": reflect.TypeFor[control.ImportAnswer](),
-		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[control.Done](),
+		"stat": reflect.TypeFor[control.File](), "get": reflect.TypeFor[transferred](), "rm": reflect.TypeFor[removed](), "mv": reflect.TypeFor[control.Done](), "dry_run": reflect.TypeFor[planned](),
 	}
 	examples := regexp.MustCompile("(?s)```json (\\w+)\n(.*?)```").FindAllStringSubmatch(page(t), -1)
 	seen := map[string]bool{}

@@ -397,9 +397,10 @@ func (h *hand) switched(name string, on bool, a control.ChangeAnswer, offlineOK 
 }
 
 func (h *hand) trustCommand() *cobra.Command {
-	return &cobra.Command{Use: "trust NAME [FINGERPRINT]", Short: "Trust the server's host key or certificate, if it is the one with this fingerprint", Args: args(cobra.RangeArgs(1, 2)),
+	var dry bool
+	cmd := &cobra.Command{Use: "trust NAME [FINGERPRINT]", Short: "Trust the server's host key or certificate, if it is the one with this fingerprint", Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := control.TrustRequest{Name: args[0], Environment: h.environment}
+			q := control.TrustRequest{Name: args[0], Environment: h.environment, DryRun: dry}
 			if len(args) > 1 {
 				q.Fingerprint = args[1]
 			}
@@ -410,15 +411,35 @@ func (h *hand) trustCommand() *cobra.Command {
 			if h.asJSON {
 				return h.json(a)
 			}
+			if dry {
+				return h.printWouldTrust(a)
+			}
 			return h.printTrusted(a)
 		}}
+	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "ask the server, tell what would be trusted and forgotten and whom that affects, and trust nothing")
+	return cmd
+}
+
+// printWouldTrust prints what trust would do.
+func (h *hand) printWouldTrust(a control.TrustAnswer) error {
+	if err := h.printTrust(a, "would be trusted", "would be forgotten"); err != nil {
+		return err
+	}
+	if len(a.Affects) > 0 {
+		fmt.Fprintf(h.out, "affects %s\n", terminal.Quote(strings.Join(a.Affects, ", ")))
+	}
+	_, err := fmt.Fprintln(h.out, "this was a dry run, and nothing was changed")
+	return err
 }
 
 func (h *hand) printTrusted(a control.TrustAnswer) error {
+	return h.printTrust(a, "trusted", "forgotten")
+}
+
+func (h *hand) printTrust(a control.TrustAnswer, word, forgotten string) error {
 	for _, old := range a.Forgotten {
-		fmt.Fprintf(h.out, "forgotten: %s, %s\n", terminal.Quote(a.Address), terminal.Quote(old))
+		fmt.Fprintf(h.out, "%s: %s, %s\n", forgotten, terminal.Quote(a.Address), terminal.Quote(old))
 	}
-	word := "trusted"
 	if a.Already {
 		word = "trusted already"
 	}

@@ -125,10 +125,10 @@ the server's file read again and compared.
 alone: the same command goes on where it was interrupted.`,
 			[]string{"pierfs put -r ./report partner:/inbox/report --verify", "pierfs put report.csv partner:/inbox/", "date | pierfs put - partner:/inbox/date", "pierfs put -n report.csv partner:/inbox/today.csv"}}
 	case "rm":
-		return help{"Links are removed, never followed.", []string{"pierfs rm partner:/old.csv", "pierfs rm -r partner:/old"}}
+		return help{"Links are removed, never followed. What cannot be removed is told, and the rest goes all the same.", []string{"pierfs rm partner:/old.csv", "pierfs rm -r --dry-run partner:/old", "pierfs rm -r partner:/old"}}
 	case "mv":
 		return help{"What has the new name is replaced, unless -n. If it is a directory the file goes into it.",
-			[]string{"pierfs mv partner:/in/a.csv partner:/done/", "pierfs mv -n partner:/a partner:/b"}}
+			[]string{"pierfs mv partner:/in/a.csv partner:/done/", "pierfs mv -n partner:/a partner:/b", "pierfs mv --dry-run partner:/a partner:/b"}}
 	case "mkdir":
 		return help{"", []string{"pierfs mkdir partner:/inbox", "pierfs mkdir -p partner:/2026/11"}}
 	case "queue":

@@ -16,6 +16,7 @@ import (
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/terminal"
+	"pierfs/cmd/internal/transfer"
 	"pierfs/conncfg"
 )
 
@@ -313,7 +314,8 @@ type exported struct {
 }
 
 func (h *hand) queueExportCommand() *cobra.Command {
-	return &cobra.Command{Use: "export NAME DIR [ID...]", Short: "Copy contents that are owed into a directory here; they stay owed", Args: args(cobra.MinimumNArgs(2)),
+	var dry bool
+	cmd := &cobra.Command{Use: "export NAME DIR [ID...]", Short: "Copy contents that are owed into a directory here; they stay owed", Args: args(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := h.change(append(args[:1:1], args[2:]...))
 			if err != nil {
@@ -322,6 +324,9 @@ func (h *hand) queueExportCommand() *cobra.Command {
 			all, err := h.askQueue(cmd, args[:1])
 			if err != nil {
 				return err
+			}
+			if dry {
+				return h.wouldExport(chosen(all.Owed, q.IDs), args[1])
 			}
 			into, err := os.OpenRoot(args[1])
 			if err != nil {
@@ -346,6 +351,18 @@ func (h *hand) queueExportCommand() *cobra.Command {
 			_, err = fmt.Fprintf(h.out, "exported: %s, %s\n", counted(e.Files, "1 file", "files"), inBytes(e.Bytes))
 			return err
 		}}
+	dryFlag(cmd, &dry)
+	return cmd
+}
+
+// wouldExport tells what queue export would write.
+func (h *hand) wouldExport(some []control.Due, dir string) error {
+	p := h.plan()
+	for _, d := range some {
+		to := control.Name(filepath.Join(dir, strings.TrimLeft(string(d.Path), "/")))
+		p.take(transfer.Effect{Do: "export", Path: d.Path, Type: "file", Size: d.Size, To: &to})
+	}
+	return p.end()
 }
 
 // chosen returns the contents among all that have one of these IDs; without any, all contents.

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pierfs/cmd/internal/control"
-	"pierfs/cmd/internal/terminal"
 	"pierfs/cmd/internal/transfer"
 )
 
@@ -34,9 +33,9 @@ type moved struct {
 
 // treeFlags are the flags of get and put that are about whole directories.
 type treeFlags struct {
-	recursive, verify, resume, noLinks, newOnly bool
-	workers                                     int
-	state, format                               string
+	recursive, verify, resume, noLinks, newOnly, dry bool
+	workers                                          int
+	state, format                                    string
 }
 
 func (f *treeFlags) add(cmd *cobra.Command) {
@@ -45,6 +44,7 @@ func (f *treeFlags) add(cmd *cobra.Command) {
 	set.BoolVar(&f.verify, "verify", false, "read both sides again and compare their SHA-256")
 	set.IntVarP(&f.workers, "jobs", "j", 4, "with -r: how many files at a time")
 	set.BoolVar(&f.noLinks, "no-links", false, "with -r: leave symbolic links out")
+	set.BoolVar(&f.dry, "dry-run", false, dryHelp)
 	set.StringVar(&f.state, "state", "", "where it is remembered what is done; in the state directory of the user without it")
 }
 
@@ -57,6 +57,9 @@ func (h *hand) ledger(kind string, f treeFlags, remote control.FileRequest, loca
 			return nil, err
 		}
 		name = transfer.LedgerName(h.dirs.State, kind, remote, local)
+	}
+	if _, err := os.Stat(name); f.dry && errors.Is(err, os.ErrNotExist) {
+		return nil, nil // nothing is remembered, and a dry run makes no file
 	}
 	return transfer.OpenLedger(name)
 }
@@ -87,6 +90,8 @@ func (h *hand) getCommand() *cobra.Command {
 			o := transfer.Options{Client: c, Remote: q, Local: local, Verify: flags.verify, Workers: flags.workers, Filter: filter, First: filters.first,
 				NewOnly: flags.newOnly, NoLinks: flags.noLinks, Mask: umask()}
 			switch {
+			case flags.format != "" && flags.dry:
+				return usageError{errors.New("--output makes one value of all files that fit; `pierfs ls` with the same filter tells which they are")}
 			case flags.format != "":
 				return h.getPacked(cmd.Context(), o, flags, len(args) == 2)
 			case flags.recursive || flags.newOnly || !filter.IsZero():
@@ -100,6 +105,9 @@ func (h *hand) getCommand() *cobra.Command {
 			if len(args) == 2 {
 				o.Local = localName(local, base)
 			}
+			if flags.dry {
+				return h.wouldGet(cmd.Context(), o)
+			}
 			return h.getOne(cmd.Context(), o, flags)
 		}}
 	flags.add(cmd)
@@ -108,6 +116,25 @@ func (h *hand) getCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&flags.newOnly, "new-only", false, "only files that this command has not got before, here or elsewhere since: it remembers them")
 	cmd.Flags().StringVarP(&flags.format, "output", "o", "", "raw, JSON_BASE64 or ZIP: all files that fit, as one value")
 	return cmd
+}
+
+// wouldGet tells what getOne would do.
+func (h *hand) wouldGet(ctx context.Context, o transfer.Options) error {
+	f, err := control.Stat.Call(ctx, o.Client, o.Remote)
+	switch {
+	case err != nil:
+		return err
+	case f.Type == "directory":
+		return control.Errorf(control.Usage, "%q is a directory", o.Remote.Path).WithHint("`pierfs get -r` brings all of it")
+	}
+	to := control.Name(o.Local)
+	e := transfer.Effect{Do: "get", Path: o.Remote.Path, Type: "file", Size: f.Size, To: &to}
+	if info, err := os.Stat(o.Local); err == nil && o.Local != "-" {
+		e.Replaces = &control.File{Name: to, Type: "file", Size: info.Size(), Time: info.ModTime()}
+	}
+	p := h.plan()
+	p.take(e)
+	return p.end()
 }
 
 // getOne brings one file here.
@@ -164,11 +191,28 @@ func (h *hand) getTree(ctx context.Context, o transfer.Options, flags treeFlags)
 		}
 		defer func() { err = errors.Join(err, o.Done.Close()) }()
 	}
+	if flags.dry {
+		return h.dryTree(ctx, o, transfer.GetTree)
+	}
 	show, end := h.warming("get " + string(o.Remote.Path))
 	o.Show = func(t transfer.Totals) { show(asWarming(t)) }
 	totals, err := transfer.GetTree(ctx, o)
 	end()
 	return h.movedTree(ctx, o, totals, err)
+}
+
+// dryTree tells what a transfer of a whole directory would do.
+func (h *hand) dryTree(ctx context.Context, o transfer.Options, move func(context.Context, transfer.Options) (transfer.Totals, error)) error {
+	p := h.plan()
+	o.Would = p.take
+	t, err := move(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, f := range t.Failures {
+		p.take(transfer.Effect{Do: "get", Path: f.Path, Error: f.Error})
+	}
+	return p.end()
 }
 
 // asWarming is t as the bar takes it.
@@ -206,10 +250,7 @@ func (h *hand) printMoved(t transfer.Totals) error {
 	if t.Verified > 0 {
 		parts = append(parts, strconv.Itoa(t.Verified)+" verified")
 	}
-	for _, f := range t.Failures {
-		fmt.Fprintf(h.err, "pierfs: %s: %s\n", terminal.Quote(string(f.Path)), terminal.Quote(f.Error.Text))
-		h.wayOut(h.err, nil, f.Error.Hint)
-	}
+	h.tellFailures(t.Failures)
 	if t.Failed > 0 {
 		fmt.Fprintf(h.err, "pierfs: %s; the same command tries them again\n", counted(t.Failed, "1 has failed", "have failed"))
 	}
@@ -246,6 +287,9 @@ func (h *hand) putCommand() *cobra.Command {
 
 func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutRequest, local string, flags treeFlags) error {
 	if local == "-" {
+		if flags.dry {
+			return h.wouldPut(ctx, c, q, 0)
+		}
 		if flags.verify {
 			return usageError{errors.New("what standard input had cannot be read again: put a file, and --verify it")}
 		}
@@ -260,12 +304,18 @@ func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutReque
 		return err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil {
+	info, err := file.Stat()
+	if err != nil {
 		return err
-	} else if info.IsDir() {
+	}
+	if info.IsDir() {
 		return usageError{fmt.Errorf("%s is a directory; -r puts directories", local)}
 	}
+	size := info.Size()
 	q.Into = control.Name(filepath.Base(local))
+	if flags.dry {
+		return h.wouldPut(ctx, c, q, size)
+	}
 	f, sum, err := transfer.Put(ctx, c, q, file, func(r io.Reader, size int64) io.Reader { return h.progress(r, "put "+local, size) })
 	if err != nil {
 		return h.cutOff(ctx, err, "the server has what it had before, unless the file had just got its name; the same command begins anew")
@@ -280,6 +330,17 @@ func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutReque
 		}
 	}
 	return h.putDone(f)
+}
+
+// wouldPut tells what putOne would do.
+func (h *hand) wouldPut(ctx context.Context, c *control.Client, q control.PutRequest, size int64) error {
+	d, err := control.PutPlan.Call(ctx, c, q)
+	if err != nil {
+		return err
+	}
+	p := h.plan()
+	p.take(transfer.Effect{Do: "put", Path: d.Path, Type: "file", Size: size, Replaces: d.Replaces})
+	return p.end()
 }
 
 func (h *hand) putDone(f control.File) error {
@@ -299,6 +360,9 @@ func (h *hand) putTree(ctx context.Context, o transfer.Options, flags treeFlags)
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Done.Close()) }()
+	if flags.dry {
+		return h.dryTree(ctx, o, transfer.PutTree)
+	}
 	show, end := h.warming("put " + o.Local)
 	o.Show = func(t transfer.Totals) { show(asWarming(t)) }
 	totals, err := transfer.PutTree(ctx, o)

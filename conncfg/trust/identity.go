@@ -39,6 +39,18 @@ func (i Identity) Fingerprint() string {
 // the first sight of a server: fresh is false if i is believed already, and a server of which anything else is believed is
 // an *OtherError.
 func (s *Store) Pin(address string, i Identity) (fresh bool, err error) {
+	fresh, err = s.Stranger(address, i)
+	switch {
+	case !fresh:
+		return false, err
+	case i.Certificate != nil:
+		return true, s.PinCertificate(address, i.Certificate)
+	}
+	return true, s.PinHostKey(address, i.Key)
+}
+
+// Stranger reports what Pin would answer, and believes nothing.
+func (s *Store) Stranger(address string, i Identity) (fresh bool, err error) {
 	known, err := s.Believed(address, i)
 	switch {
 	case err != nil:
@@ -47,10 +59,8 @@ func (s *Store) Pin(address string, i Identity) (fresh bool, err error) {
 		return false, nil
 	case len(known) > 0:
 		return false, &OtherError{Address: address, Believed: known[0], Shown: i}
-	case i.Certificate != nil:
-		return true, s.PinCertificate(address, i.Certificate)
 	}
-	return true, s.PinHostKey(address, i.Key)
+	return true, nil
 }
 
 // Replace believes i for address from now on, and nothing else of its kind: the fingerprints that it returns are forgotten.

@@ -31,7 +31,7 @@ var needs = map[string]Need{
 
 	"apply": {conncfg.Operator, Whole}, "enable": {conncfg.Operator, Named}, "test": {conncfg.Operator, Named}, "mount": {conncfg.Operator, Named},
 	"mount-url": {conncfg.Operator, Whole}, "umount": {conncfg.Operator, Named}, "env-use": {conncfg.Operator, Whole},
-	"ls": {conncfg.Operator, Named}, "stat": {conncfg.Operator, Named}, "get": {conncfg.Operator, Named}, "put": {conncfg.Operator, Named},
+	"ls": {conncfg.Operator, Named}, "stat": {conncfg.Operator, Named}, "get": {conncfg.Operator, Named}, "put": {conncfg.Operator, Named}, "put-plan": {conncfg.Operator, Named},
 	"rm": {conncfg.Operator, Named}, "mv": {conncfg.Operator, Named}, "mkdir": {conncfg.Operator, Named}, "sum": {conncfg.Operator, Named}, "symlink": {conncfg.Operator, Named},
 	"queue-retry": {conncfg.Operator, Named}, "queue-hold": {conncfg.Operator, Named}, "queue-drop": {conncfg.Operator, Named}, "queue-export": {conncfg.Operator, Named},
 	"log": {conncfg.Operator, Named}, "cache-drop": {conncfg.Operator, Named}, "cache-warm": {conncfg.Operator, Named},

@@ -24,7 +24,8 @@ var (
 	Stat     = Verb[FileRequest, File]{Name: "stat"}
 	Get      = Download[GetRequest, Got]{Name: "get"}
 	Put      = Upload[PutRequest, File]{Name: "put"}
-	Rm       = Verb[RmRequest, Done]{Name: "rm", Within: time.Hour}
+	PutPlan  = Verb[PutRequest, Done]{Name: "put-plan"}
+	Rm       = Feed[RmRequest, Removal]{Name: "rm", Live: true}
 	Mv       = Verb[MvRequest, Done]{Name: "mv"}
 	Mkdir    = Verb[MkdirRequest, File]{Name: "mkdir"}
 	Trust    = Verb[TrustRequest, TrustAnswer]{Name: "trust"}
@@ -46,7 +47,7 @@ var (
 func All() []Description {
 	return append([]Description{Apply.Describe(), List.Describe(), Status.Describe(), Show.Describe(), Enable.Describe(),
 		Test.Describe(), Doctor.Describe(), Mount.Describe(), MountURL.Describe(), Umount.Describe(), Ls.Describe(), Stat.Describe(),
-		Get.Describe(), Put.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
+		Get.Describe(), Put.Describe(), PutPlan.Describe(), Rm.Describe(), Mv.Describe(), Mkdir.Describe(), Trust.Describe(),
 		Queue.Describe(), QueueRetry.Describe(), QueueHold.Describe(), QueueDrop.Describe(), QueueExport.Describe(), Metrics.Describe(),
 		CacheStatus.Describe(), CacheDrop.Describe(), CacheWarm.Describe()}, slices.Concat(transferring(), observing(), changes())...)
 }
@@ -326,6 +327,16 @@ type RmRequest struct {
 	FileRequest
 	Dir       bool `json:"dir,omitempty"`
 	Recursive bool `json:"recursive,omitempty"`
+	DryRun    bool `json:"dryRun,omitempty"` // tell what would be removed, and remove nothing
+}
+
+// Removal is one name that was removed, or with DryRun would be; what lies in a directory comes before it.
+type Removal struct {
+	Path  Name   `json:"path"`
+	Type  string `json:"type,omitempty"`  // where it is known
+	Size  int64  `json:"size"`            // 0 of what is no file
+	Found int    `json:"found"`           // how many names were seen so far: all that is left are at least the rest of them
+	Error *Error `json:"error,omitempty"` // why it is still there, where the rest goes on all the same
 }
 
 // MvRequest renames within one connection.
@@ -333,6 +344,7 @@ type MvRequest struct {
 	FileRequest
 	To        Name `json:"to"`
 	NoReplace bool `json:"noReplace,omitempty"`
+	DryRun    bool `json:"dryRun,omitempty"` // tell what would be renamed, and rename nothing
 }
 
 // MkdirRequest makes a directory, with Parents also those above it.
@@ -340,11 +352,14 @@ type MkdirRequest struct {
 	FileRequest
 	Mode    uint32 `json:"mode,omitempty"` // permission bits; 0 is 0755
 	Parents bool   `json:"parents,omitempty"`
+	DryRun  bool   `json:"dryRun,omitempty"` // answer with what is there, or would be, and make nothing
 }
 
-// Done is the answer where there is nothing to tell but success.
+// Done is the answer where there is little to tell but success.
 type Done struct {
 	Path Name `json:"path"` // what was done to it is what was asked
+	// Replaces is what has the name now; only where nothing was done, but asked what would be.
+	Replaces *File `json:"replaces,omitempty"`
 }
 
 // TrustRequest trusts the host key or certificate that has this fingerprint, if the server shows it, and forgets any other of
@@ -353,6 +368,7 @@ type TrustRequest struct {
 	Name        string `json:"name"`
 	Environment string `json:"environment,omitempty"`
 	Fingerprint string `json:"fingerprint,omitempty"` // "SHA256:...", or as openssl prints it
+	DryRun      bool   `json:"dryRun,omitempty"`      // ask the server, tell what would be trusted, and trust nothing
 }
 
 // TrustAnswer is a host key or certificate that is trusted now.
@@ -366,6 +382,8 @@ type TrustAnswer struct {
 	Forgotten []string `json:"forgotten,omitempty"`
 	// Already says that it was trusted before, and nothing changed.
 	Already bool `json:"already,omitempty"`
+	// Affects are the mounts that log in to that server, where nothing was done, but asked what would be.
+	Affects []string `json:"affects,omitempty"`
 }
 
 // What is "ssh-ed25519 key" and the like, or "certificate", for sentences.

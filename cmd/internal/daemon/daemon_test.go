@@ -566,7 +566,11 @@ func TestFileVerbs(t *testing.T) {
 	wantCode(t, "a name above the working directory", err, control.NotFound)
 	_, err = control.Stat.Call(ctx, s.client, at("a\x00b"))
 	wantCode(t, "a name with NUL", err, control.Usage)
-	rm := func(q control.RmRequest) error { _, err := control.Rm.Call(ctx, s.client, q); return err }
+	rm := func(q control.RmRequest) (err error) {
+		for _, err = range control.Rm.Call(ctx, s.client, q) {
+		}
+		return err
+	}
 	wantCode(t, "rm of a directory", rm(control.RmRequest{FileRequest: at("a")}), control.Usage)
 	wantCode(t, "rm -d of a full directory", rm(control.RmRequest{FileRequest: at("a"), Dir: true}), control.NotEmpty)
 	wantCode(t, "rm -r of the working directory", rm(control.RmRequest{FileRequest: at("/"), Recursive: true}), control.Usage)

@@ -241,71 +241,6 @@ func fill(ctx context.Context, file *cache.File, gathered *os.File) error {
 	}
 }
 
-func (d *Daemon) rm(ctx context.Context, q control.RmRequest) (control.Done, error) {
-	p, err := d.find(ctx, q.FileRequest)
-	if err != nil {
-		return control.Done{}, err
-	}
-	if p.name == "" {
-		return control.Done{}, control.Errorf(control.Usage, "the working directory itself cannot be removed")
-	}
-	switch {
-	case q.Recursive:
-		err = p.removeAll(ctx)
-	case q.Dir:
-		err = p.tree.Rmdir(ctx, p.name)
-		if errors.Is(err, syscall.ENOTDIR) {
-			err = p.tree.Remove(ctx, p.name)
-		}
-	default:
-		err = p.tree.Remove(ctx, p.name)
-		if errors.Is(err, syscall.EISDIR) {
-			return control.Done{}, control.Errorf(control.Usage, "%q is a directory", q.Path).WithHint("rm -d removes an empty one, rm -r all of it")
-		}
-	}
-	return control.Done{Path: q.Path}, p.told(err)
-}
-
-// removeAll removes what p names and all below it. Links are removed, never followed.
-func (p place) removeAll(ctx context.Context) error {
-	entry, err := p.tree.Stat(ctx, p.name)
-	if err != nil {
-		return err
-	}
-	if !entry.IsDir() {
-		return p.tree.Remove(ctx, p.name)
-	}
-	names, err := p.names(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := p.at(path.Join(p.name, name)).removeAll(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return p.tree.Rmdir(ctx, p.name)
-}
-
-func (p place) names(ctx context.Context) ([]string, error) {
-	listing, err := p.tree.List(ctx, p.name)
-	if err != nil {
-		return nil, err
-	}
-	defer listing.Close()
-	var names []string
-	for i := 0; ; i++ {
-		entry, err := listing.At(ctx, i)
-		if err == io.EOF {
-			return names, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, entry.Name)
-	}
-}
-
 func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, error) {
 	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
@@ -313,11 +248,14 @@ func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, err
 	}
 	to := serverName(q.To)
 	if p.name == "" || to == "" {
-		return control.Done{}, control.Errorf(control.Usage, "the working directory itself cannot be renamed")
+		return control.Done{}, control.Errorf(control.Usage, "the working directory itself cannot be renamed").WithHint("name what is in it: `pierfs ls %s` lists that", p.called)
 	}
 	// As mv(1): into a directory that is there, under the old name.
 	if entry, err := p.tree.Stat(ctx, to); err == nil && entry.IsDir() {
 		to = path.Join(to, path.Base(p.name))
+	}
+	if q.DryRun {
+		return p.wouldMove(ctx, to, q.NoReplace)
 	}
 	mode := backends.Replace
 	if q.NoReplace {
@@ -334,6 +272,9 @@ func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.Fil
 	perm := os.FileMode(q.Mode) & os.ModePerm
 	if perm == 0 {
 		perm = 0o755
+	}
+	if q.DryRun {
+		return p.wouldMake(ctx, q.Parents)
 	}
 	if q.Parents {
 		if err := p.makeParents(ctx, perm); err != nil {

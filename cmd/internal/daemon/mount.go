@@ -47,6 +47,8 @@ type Floor struct {
 	// Pin trusts the host key or certificate that t's server shows: the one with this fingerprint, in place of any other, or
 	// with none given whatever it shows, if nothing is trusted of the server yet.
 	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
+	// Look asks the same and tells what Pin would do, and does not do it.
+	Look func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
 }
 
 // Link is what a Backend and its mount tell each other.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"pierfs/backends"
 	"pierfs/backends/dial"
@@ -41,6 +42,7 @@ func Real(d dirs.Dirs) (Floor, error) {
 		Clean: fs.Clean,
 		Test:  r.test,
 		Pin:   r.pin,
+		Look:  r.look,
 	}, nil
 }
 
@@ -156,10 +158,37 @@ func stepOf(s dial.Step) control.Step {
 //
 // Of several hosts it is the first that shows the fingerprint, or the first of which nothing was believed.
 func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
+	return r.pinIn(ctx, r.store, t, fingerprint)
+}
+
+// look is pin that believes nothing.
+func (r real) look(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
+	return r.pinIn(ctx, onlooker{r.store}, t, fingerprint)
+}
+
+// believer is where it is written down who is believed.
+type believer interface {
+	Pin(address string, i trust.Identity) (fresh bool, err error)
+	Replace(address string, i trust.Identity) (forgotten []string, err error)
+}
+
+// onlooker tells what a Store would do.
+type onlooker struct{ store *trust.Store }
+
+func (o onlooker) Pin(address string, i trust.Identity) (fresh bool, err error) {
+	return o.store.Stranger(address, i)
+}
+
+func (o onlooker) Replace(address string, i trust.Identity) (forgotten []string, err error) {
+	known, err := o.store.Believed(address, i)
+	return slices.DeleteFunc(known, func(print string) bool { return print == i.Fingerprint() }), err
+}
+
+func (r real) pinIn(ctx context.Context, store believer, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
 	var answer *control.TrustAnswer
 	var first error
 	for _, host := range t.Hosts() {
-		pinned, err := r.pinHost(ctx, host, fingerprint)
+		pinned, err := r.pinHost(ctx, store, host, fingerprint)
 		if err == nil && (fingerprint != "" || !pinned.Already) {
 			return pinned, nil
 		}
@@ -171,7 +200,7 @@ func (r real) pin(ctx context.Context, t conncfg.Target, fingerprint string) (*c
 	return answer, nil
 }
 
-func (r real) pinHost(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
+func (r real) pinHost(ctx context.Context, store believer, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error) {
 	shown, err := dial.Find(ctx, t, r.options(slog.New(slog.DiscardHandler)), fingerprint)
 	if err != nil {
 		return nil, err
@@ -179,9 +208,9 @@ func (r real) pinHost(ctx context.Context, t conncfg.Target, fingerprint string)
 	answer := &control.TrustAnswer{Address: shown.Address, KeyType: shown.Kind(), Fingerprint: shown.Fingerprint(), Certificate: certificateOf(shown.Identity)}
 	switch fingerprint {
 	case "":
-		return r.pinNew(answer, shown.Identity)
+		return pinNew(store, answer, shown.Identity)
 	case shown.Fingerprint():
-		answer.Forgotten, err = r.store.Replace(shown.Address, shown.Identity)
+		answer.Forgotten, err = store.Replace(shown.Address, shown.Identity)
 		return answer, err
 	}
 	return nil, control.Errorf(changed(shown.Identity), "%s shows the %s %s, and none that is %s", shown.Address, shown.What(), shown.Fingerprint(), fingerprint).
@@ -189,8 +218,8 @@ func (r real) pinHost(ctx context.Context, t conncfg.Target, fingerprint string)
 }
 
 // pinNew believes what a server shows of which nothing is known.
-func (r real) pinNew(answer *control.TrustAnswer, shown trust.Identity) (*control.TrustAnswer, error) {
-	fresh, err := r.store.Pin(answer.Address, shown)
+func pinNew(store believer, answer *control.TrustAnswer, shown trust.Identity) (*control.TrustAnswer, error) {
+	fresh, err := store.Pin(answer.Address, shown)
 	if other, ok := errors.AsType[*trust.OtherError](err); ok {
 		return nil, control.Errorf(changed(shown), "%v", other).
 			WithHint("the server was installed anew, or somebody stands in between: ask its operator for the fingerprint")

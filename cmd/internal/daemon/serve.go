@@ -67,6 +67,7 @@ func (d *Daemon) serveFiles(s *control.Server) {
 	control.Get.Serve(s, d.get)
 	control.Sum.Serve(s, d.sum)
 	control.Put.Serve(s, d.put)
+	control.PutPlan.Serve(s, d.putPlan)
 	control.Rm.Serve(s, d.rm)
 	control.Mv.Serve(s, d.mv)
 	control.Mkdir.Serve(s, d.mkdir)
@@ -631,9 +632,19 @@ func (d *Daemon) trust(ctx context.Context, q control.TrustRequest) (control.Tru
 	if err := pinnedByDefinition(q.Name, target); err != nil {
 		return control.TrustAnswer{}, err
 	}
-	pinned, err := d.o.Floor.Pin(ctx, target, fingerprint)
+	pin := d.o.Floor.Pin
+	if q.DryRun {
+		pin = d.o.Floor.Look
+	}
+	pinned, err := pin(ctx, target, fingerprint)
 	if err != nil {
 		return control.TrustAnswer{}, toldOf(d.called(Want{Name: q.Name, Environment: target.Environment}), err)
+	}
+	if q.DryRun {
+		for _, m := range d.towards(pinned.Address) {
+			pinned.Affects = append(pinned.Affects, d.called(m.want))
+		}
+		return *pinned, nil
 	}
 	if !pinned.Already {
 		d.logTrusted(ctx, q.Name, *pinned)

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,20 +28,53 @@ func GetTree(ctx context.Context, o Options) (Totals, error) {
 	if err := o.Filter.Check(); err != nil {
 		return Totals{}, err
 	}
-	if err := os.MkdirAll(o.Local, 0o777); err != nil {
-		return Totals{}, err
-	}
-	root, err := os.OpenRoot(o.Local)
+	r := newRun(o)
+	root, err := r.openLocal()
 	if err != nil {
 		return Totals{}, err
 	}
 	defer root.Close()
-	r := newRun(o)
 	err = r.getDir(ctx, root, "")
 	if errors.Is(err, errEnough) {
 		err = nil
 	}
 	return r.end(ctx, err)
+}
+
+// openLocal opens the directory that all goes to. In a dry run one that is missing is as an empty one.
+func (r *run) openLocal() (*os.Root, error) {
+	if r.o.Would == nil {
+		if err := os.MkdirAll(r.o.Local, 0o777); err != nil {
+			return nil, err
+		}
+		return os.OpenRoot(r.o.Local)
+	}
+	root, err := os.OpenRoot(r.o.Local)
+	if !errors.Is(err, os.ErrNotExist) {
+		return root, err
+	}
+	empty, err := os.MkdirTemp("", "pierfs-")
+	if err != nil {
+		return nil, err
+	}
+	root, err = os.OpenRoot(empty)
+	return root, errors.Join(err, os.Remove(empty)) // what is open stays, and is empty for good
+}
+
+// here is a name of this machine for a dry run.
+func (r *run) here(rel string) *control.Name {
+	name := control.Name(filepath.Join(r.o.Local, rel))
+	return &name
+}
+
+// localFile is what has a name here, for a dry run.
+func localFile(root *os.Root, name string) *control.File {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return nil
+	}
+	kinds := map[os.FileMode]string{0: "file", os.ModeDir: "directory", os.ModeSymlink: "symlink"}
+	return &control.File{Name: control.Name(name), Type: cmp.Or(kinds[info.Mode().Type()], "other"), Size: info.Size(), Mode: fmt.Sprintf("%04o", info.Mode().Perm()), Time: info.ModTime()}
 }
 
 // getDir gets one directory. Its error is that it could not be listed.
@@ -61,7 +95,7 @@ func (r *run) getDir(ctx context.Context, root *os.Root, rel string) error {
 		case path.Base(name) != name || !filepath.IsLocal(name): // no server may name another place
 			r.failed(ctx, to, control.Errorf(control.BadData, "%q is no name for a file", name))
 		case f.Type == "directory":
-			if err := makeDir(root, to); err != nil {
+			if err := r.makeHere(root, to); err != nil {
 				r.failed(ctx, to, err)
 				continue
 			}
@@ -98,8 +132,13 @@ func (r *run) getDir(ctx context.Context, root *os.Root, rel string) error {
 	return nil
 }
 
-// makeDir makes a directory, if it is not there.
-func makeDir(root *os.Root, name string) error {
+// makeHere makes a directory, if it is not there.
+func (r *run) makeHere(root *os.Root, name string) error {
+	if info, err := root.Lstat(name); err != nil && r.dry(Effect{Do: "mkdir", Path: r.at(name).Path, Type: "directory", To: r.here(name)}) {
+		return nil
+	} else if err == nil && !info.IsDir() {
+		return inTheWay(name)
+	}
 	err := root.Mkdir(name, 0o777)
 	if !errors.Is(err, os.ErrExist) {
 		return err
@@ -119,6 +158,9 @@ func (r *run) getLink(ctx context.Context, root *os.Root, to string, f control.F
 	target := string(*f.Target)
 	if now, err := root.Readlink(to); err == nil && now == target {
 		r.add(func(t *Totals) { t.Links++ })
+		return
+	}
+	if r.dry(Effect{Do: "link", Path: r.at(to).Path, Type: "symlink", To: r.here(to), Replaces: localFile(root, to)}) {
 		return
 	}
 	temp := path.Join(path.Dir(to), partOf(to, control.Version{}))
@@ -156,6 +198,9 @@ func (r *run) getFile(ctx context.Context, root *os.Root, to string, f control.F
 				return nil
 			}
 		}
+	}
+	if r.dry(Effect{Do: "get", Path: r.at(to).Path, Type: "file", Size: f.Size, To: r.here(to), Replaces: localFile(root, to)}) {
+		return nil
 	}
 	one := &fetch{client: r.o.Client, remote: r.at(to), root: root, name: to, resume: cut, keep: true, verify: r.o.Verify, time: f.Time, mask: r.o.Mask}
 	got, err := one.run(ctx)

@@ -22,11 +22,15 @@ func PutTree(ctx context.Context, o Options) (Totals, error) {
 		return Totals{}, err
 	}
 	defer root.Close()
-	q := control.MkdirRequest{FileRequest: o.Remote, Parents: true}
-	if _, err := control.Mkdir.Call(ctx, o.Client, q); err != nil {
+	r := newRun(o)
+	q := control.MkdirRequest{FileRequest: o.Remote, Parents: true, DryRun: o.Would != nil}
+	made, err := control.Mkdir.Call(ctx, o.Client, q)
+	if err != nil {
 		return Totals{}, err
 	}
-	r := newRun(o)
+	if made.Mode == "" { // it would be
+		r.dry(Effect{Do: "mkdir", Path: o.Remote.Path, Type: "directory"})
+	}
 	return r.end(ctx, r.putDir(ctx, root, ""))
 }
 
@@ -91,10 +95,13 @@ func (r *run) putDir(ctx context.Context, root *os.Root, rel string) error {
 // versions returns what the server has in a directory, where somebody remembers something to compare it with.
 func (r *run) versions(ctx context.Context, rel string) (map[string]control.Version, error) {
 	there := map[string]control.Version{}
-	if r.o.Done.empty() {
+	if r.o.Done.empty() && r.o.Would == nil {
 		return there, nil
 	}
 	files, err := list(ctx, r.o.Client, r.at(rel), false)
+	if r.o.Would != nil && control.CodeOf(err) == control.NotFound { // it would be made
+		return there, nil
+	}
 	for _, f := range files {
 		if f.Type == "file" {
 			there[string(f.Name)] = f.Version()
@@ -105,7 +112,11 @@ func (r *run) versions(ctx context.Context, rel string) (map[string]control.Vers
 
 // makeThere makes a directory at the server, if it is not there.
 func (r *run) makeThere(ctx context.Context, at string) error {
-	_, err := control.Mkdir.Call(ctx, r.o.Client, control.MkdirRequest{FileRequest: r.at(at)})
+	made, err := control.Mkdir.Call(ctx, r.o.Client, control.MkdirRequest{FileRequest: r.at(at), DryRun: r.o.Would != nil})
+	if r.o.Would != nil && (err == nil || control.CodeOf(err) == control.NotFound) && made.Mode == "" { // of one in a directory that would be made
+		r.dry(Effect{Do: "mkdir", Path: r.at(at).Path, Type: "directory"})
+		return nil
+	}
 	if control.CodeOf(err) != control.Exists {
 		return err
 	}
@@ -117,6 +128,13 @@ func (r *run) makeThere(ctx context.Context, at string) error {
 
 func (r *run) putLink(ctx context.Context, root *os.Root, at string) {
 	target, err := root.Readlink(at)
+	if err == nil && r.o.Would != nil {
+		now, _ := control.Stat.Call(ctx, r.o.Client, r.at(at)) // what is there, if anything
+		if now.Target == nil || string(*now.Target) != target {
+			r.dry(Effect{Do: "link", Path: r.at(at).Path, Type: "symlink", To: (*control.Name)(&target)})
+		}
+		return
+	}
 	if err == nil {
 		_, err = control.Symlink.Call(ctx, r.o.Client, control.SymlinkRequest{FileRequest: r.at(at), Target: control.Name(target)})
 	}
@@ -147,6 +165,13 @@ func (r *run) putFile(ctx context.Context, root *os.Root, at string, there map[s
 	r.found(info.Size())
 	if now, ok := there[path.Base(at)]; ok && r.o.Done.has(putKey(at, info, now)) {
 		r.did(info.Size(), true, false)
+		return nil
+	}
+	would := Effect{Do: "put", Path: r.at(at).Path, Type: "file", Size: info.Size()}
+	if now, ok := there[path.Base(at)]; ok {
+		would.Replaces = &control.File{Name: control.Name(path.Base(at)), Type: "file", Size: now.Size, Time: now.Time}
+	}
+	if r.dry(would) {
 		return nil
 	}
 	f, sum, err := Put(ctx, r.o.Client, control.PutRequest{FileRequest: r.at(at)}, file, nil)

@@ -36,7 +36,21 @@ type Options struct {
 	Mask    os.FileMode    // of the caller: bits that no new file gets
 	NoLinks bool           // leave symbolic links out
 
+	// Would makes it a dry run: it is told what would be done, one call at a time, and nothing is.
+	Would func(Effect)
+
 	Show func(Totals) // told now and then how far it has come; nil if nobody looks
+}
+
+// Effect is one thing that a dry run tells of.
+type Effect struct {
+	Do       string         `json:"do"`   // mkdir, rm, mv, put, get, link or export
+	Path     control.Name   `json:"path"` // at the server
+	Type     string         `json:"type,omitempty"`
+	Size     int64          `json:"size"`
+	To       *control.Name  `json:"to,omitempty"`       // the new name, or the one here
+	Replaces *control.File  `json:"replaces,omitempty"` // what would be gone
+	Error    *control.Error `json:"error,omitempty"`    // why it cannot be done
 }
 
 // Totals is how far a transfer of a tree has come, and at its end what it did.
@@ -100,6 +114,17 @@ func (r *run) add(change func(*Totals)) {
 	if r.o.Show != nil {
 		r.o.Show(now)
 	}
+}
+
+// dry tells what would be done, and reports whether that is all that is to happen.
+func (r *run) dry(e Effect) bool {
+	if r.o.Would == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.o.Would(e)
+	return true
 }
 
 // found counts one more file to be moved.
