@@ -82,7 +82,7 @@ func TestLogins(t *testing.T) {
 					t.Errorf("pierfs test: %+v, want it well", step)
 				}
 			}
-			want := []string{"resolve", "tcp", "ssh", "auth", "workingDir", "list"}
+			want := []string{"resolve", "tcp", "ssh", "auth", "workingDir", "list", "roundTrip"}
 			if login.fields["host"] != nil { // a name, and not an address
 				want = slices.Insert(want, 1, "dns")
 			}

@@ -65,7 +65,7 @@ type Options struct {
 
 // Step is one step of a login or of Test, ended.
 type Step struct {
-	Name   string // "dns", "tcp", "ssh" or "banner" and "tls", "auth", "features", "workingDir", "passive", "data", "list"
+	Name   string // "dns", "tcp", "ssh" or "banner" and "tls", "auth", "features", "workingDir", "passive", "data", "list", "roundTrip"
 	Took   time.Duration
 	Detail string // what was found, for people
 	Err    error  // *backends.Error with Cause and Hint; nil if it went well
@@ -74,6 +74,9 @@ type Step struct {
 	Privilege string   // of a step "privilege": what was tried, as the tries of Privileges are called
 	May       May      // and whether the login is allowed it
 	Left      []string // names of ours that may be left in the working directory
+
+	Trips    backends.Trips // of a step "roundTrip": what a small question cost, several times
+	Proposed Timeouts       // and which timeouts go with it
 }
 
 // protocol is what the Backend of each protocol offers to this package beyond the seam.
@@ -212,20 +215,23 @@ func Try(ctx context.Context, t conncfg.Target, o Options, tries Tries, report f
 	return first
 }
 
-// fewTrips is how many round trips a timeout should be worth at the least.
-const fewTrips = 10
-
 func tryHost(ctx context.Context, t conncfg.Target, o Options, tries Tries, report func(Step)) error {
 	n, err := namesOf(t)
 	if err != nil {
 		return err
 	}
+	p := patience{of: t}
 	w := watch{report: report, told: func(s Step) Step {
 		if s.Name == "workingDir" {
 			s.Detail = n.decode(s.Detail)
 			s.Err = hintNearest(ctx, t, n, o, s.Err)
 		}
 		s.Err = hintVersion(ctx, t, o, s.Err)
+		if s.Name == "roundTrip" {
+			s = p.judge(s)
+		} else {
+			p.slowest = max(p.slowest, s.Took)
+		}
 		if least := fewTrips * s.Took; s.Name == "tcp" && s.Err == nil && t.ConnectTimeout < least {
 			s.Warning = fmt.Sprintf("timeout is %s, and one round trip took %s: %s would be ten of them", t.ConnectTimeout, s.Took.Round(time.Millisecond), least.Round(time.Second))
 		}

@@ -57,7 +57,7 @@ func (b *protocolFTP) Probe(ctx context.Context) error {
 }
 
 func stepFTP(t conncfg.Target, s ftp.Step) Step {
-	step := Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: hintPorts(t, s.Err)}
+	step := Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: hintPorts(t, s.Err), Trips: s.Trips}
 	if port := int(s.Passive.Port()); port != 0 && !t.FTP.PassivePorts.Has(port) {
 		step.Detail += fmt.Sprintf("; port %d is outside of passivePorts, %s", port, t.FTP.PassivePorts)
 	}

@@ -67,17 +67,17 @@ func tested(t *testing.T, place conncfg.Target, o dial.Options) (steps []string,
 
 func TestTestReportsEachStepOfFTP(t *testing.T) {
 	for mode, want := range map[servers.TLSMode]string{
-		servers.Plain:    "tcp banner auth features workingDir passive data list",
-		servers.Explicit: "tcp banner tls auth features workingDir passive data list",
-		servers.Implicit: "tcp tls banner auth features workingDir passive data list",
+		servers.Plain:    "tcp banner auth features workingDir passive data list roundTrip",
+		servers.Explicit: "tcp banner tls auth features workingDir passive data list roundTrip",
+		servers.Implicit: "tcp tls banner auth features workingDir passive data list roundTrip",
 	} {
 		s := servers.NewFTP(t, servers.FTPOptions{TLS: mode})
 		steps, last, err := tested(t, targetFTP(t, s, mode, "data"), dial.Options{})
 		if got := strings.Join(steps, " "); got != want || err != nil {
 			t.Errorf("%v: steps %q, %v; want %q", mode, got, err, want)
 		}
-		if last.Detail != "0 entries" {
-			t.Errorf("%v: the last step found %q, want 0 entries", mode, last.Detail)
+		if trips := last.Trips; len(trips) < 3 || trips.Min() <= 0 || trips.Median() < trips.Min() || trips.Max() < trips.Median() || last.Proposed.Connect < 30*time.Second {
+			t.Errorf("%v: the last step measured %+v, want three or more round trips", mode, last)
 		}
 	}
 }

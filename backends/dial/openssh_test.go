@@ -108,7 +108,7 @@ func TestTestReportsEachStep(t *testing.T) {
 		steps []string
 		cause backends.Cause
 	}{
-		{"good", good, []string{"tcp", "ssh", "auth", "workingDir", "list"}, ""},
+		{"good", good, []string{"tcp", "ssh", "auth", "workingDir", "list", "roundTrip"}, ""},
 		{"wrong password", wrong, []string{"tcp", "ssh", "auth"}, backends.CauseAuth},
 		{"unknown host key", stranger, []string{"tcp", "ssh"}, backends.CauseHostKeyUnknown},
 		{"no directory", nowhere, []string{"tcp", "ssh", "auth", "workingDir"}, backends.CauseWorkingDir},

@@ -19,7 +19,9 @@ func connectSFTP(t conncfg.Target, o Options, step func(Step)) (protocol, error)
 		step = o.Login
 	}
 	if step != nil {
-		options.Step = func(s sftp.Step) { step(Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: s.Err}) }
+		options.Step = func(s sftp.Step) {
+			step(Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: s.Err, Trips: s.Trips})
+		}
 	}
 	b, err := sftp.New(options)
 	if err != nil {

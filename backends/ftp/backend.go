@@ -68,12 +68,13 @@ type Options struct {
 
 // Step is one step of Probe, ended.
 type Step struct {
-	Name    string // "dns", "tcp", "banner", "tls", "auth", "features", "workingDir", "passive", "data", "list"
+	Name    string // "dns", "tcp", "banner", "tls", "auth", "features", "workingDir", "passive", "data", "list", "roundTrip"
 	Took    time.Duration
 	Detail  string         // what was found, for people
 	Err     error          // *backends.Error; nil if it went well
 	Passive netip.AddrPort // what the server told of a data connection, in the step "passive"; the address is invalid where it tells none
 	Used    netip.AddrPort // and where it was connected to
+	Trips   backends.Trips // of "roundTrip"
 }
 
 // Backend is one working directory of one FTP server.

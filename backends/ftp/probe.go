@@ -146,7 +146,23 @@ func (b *Backend) Probe(ctx context.Context) error {
 	if err := b.probePassive(ctx, s); err != nil {
 		return err
 	}
-	return b.probeList(ctx, s)
+	if err := b.probeList(ctx, s); err != nil {
+		return err
+	}
+	b.probeTrips(ctx, s)
+	return nil
+}
+
+// probeTrips measures what one question costs. A server that goes away now has shown that the connection works all the same.
+func (b *Backend) probeTrips(ctx context.Context, s *wire.Session) {
+	began := time.Now()
+	trips := backends.MeasureTrips(ctx, func(ctx context.Context) error {
+		_, err := s.Do(ctx, "NOOP") // any reply will do
+		return err
+	})
+	if b.o.Step != nil && len(trips) > 0 {
+		b.o.Step(Step{Name: "roundTrip", Took: time.Since(began), Trips: trips})
+	}
 }
 
 func (b *Backend) settleRoot(root string) {

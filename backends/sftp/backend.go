@@ -95,10 +95,11 @@ type Options struct {
 
 // Step is one step of a login or of Probe, ended.
 type Step struct {
-	Name   string // "dns", "tcp", "ssh", "auth", "workingDir", "list"
+	Name   string // "dns", "tcp", "ssh", "auth", "workingDir", "list", "roundTrip"
 	Took   time.Duration
-	Detail string // what was found, for people
-	Err    error  // *backends.Error; nil if it went well
+	Detail string         // what was found, for people
+	Err    error          // *backends.Error; nil if it went well
+	Trips  backends.Trips // of "roundTrip"
 }
 
 // TrustedKey is a host key that somebody has chosen to believe.
@@ -328,7 +329,22 @@ func (b *Backend) Probe(ctx context.Context) error {
 		failure.Hint = "let the login read the working directory, or name another one as workingDir"
 	}
 	b.o.step(Step{Name: "list", Took: time.Since(begun), Detail: plural(n, "entry", "entries"), Err: e})
+	if e == nil {
+		b.probeTrips(ctx, s)
+	}
 	return e
+}
+
+// probeTrips measures what one question costs. A server that goes away now has shown that the connection works all the same.
+func (b *Backend) probeTrips(ctx context.Context, s *session) {
+	begun := time.Now()
+	trips := backends.MeasureTrips(ctx, func(ctx context.Context) error {
+		_, err := s.lstat(ctx, "")
+		return err
+	})
+	if len(trips) > 0 {
+		b.o.step(Step{Name: "roundTrip", Took: time.Since(begun), Trips: trips})
+	}
 }
 
 // specialsKept bounds how many names of pipes and devices are remembered.

@@ -428,7 +428,7 @@ func TestProbeTellsEveryStep(t *testing.T) {
 	}}
 	b := connect(t, s, o)
 	ok(t, b.Probe(t.Context()))
-	if want := []string{"tcp", "ssh", "auth", "workingDir", "list"}; !slices.Equal(steps, want) {
+	if want := []string{"tcp", "ssh", "auth", "workingDir", "list", "roundTrip"}; !slices.Equal(steps, want) {
 		t.Errorf("steps %q, want %q", steps, want)
 	}
 }
@@ -439,7 +439,7 @@ func TestProbeOfServerWithSeveralKeys(t *testing.T) {
 	var steps []Step
 	o := Options{Step: func(s Step) { steps = append(steps, s) }, HostKey: s.Fingerprint(t)} // that of the RSA key
 	ok(t, connect(t, s, o).Probe(t.Context()))
-	if len(steps) != 5 || slices.ContainsFunc(steps, func(s Step) bool { return s.Err != nil }) {
+	if len(steps) != 6 || slices.ContainsFunc(steps, func(s Step) bool { return s.Err != nil }) {
 		t.Errorf("steps %+v", steps)
 	}
 	steps, o.HostKey = nil, "SHA256:"+strings.Repeat("A", 43)

@@ -50,7 +50,7 @@ func TestProbesLeaveNothing(t *testing.T) {
 			}
 			steps += " " + s.Step
 		}
-		if !got.OK || !strings.Contains(steps, "list create write rename replace verify remove privileges") && !strings.Contains(steps, "promises create write rename replace verify remove privileges") {
+		if !got.OK || !strings.Contains(steps, "roundTrip create write rename replace verify remove privileges") && !strings.Contains(steps, "promises create write rename replace verify remove privileges") {
 			t.Errorf("%s: exit %d after%s\n%s", protocol, got.status, steps, got.raw)
 		}
 		for _, privilege := range []string{"list", "read", "create", "overwrite", "append", "rename", "delete", "mkdir", "rmdir", "chmod", "utimes"} {

@@ -237,7 +237,7 @@ type TestRequest struct {
 
 // Step is one step of a test.
 type Step struct {
-	// Step is resolve, dns, tcp, ssh or banner and tls, auth, features, workingDir, passive, data, list; of a WriteProbe create, write,
+	// Step is resolve, dns, tcp, ssh or banner and tls, auth, features, workingDir, passive, data, list, roundTrip; of a WriteProbe create, write,
 	// rename, replace, verify, remove; of Privileges privilege for each, and privileges; clear if something had to be removed behind.
 	Step   string  `json:"step"`
 	OK     bool    `json:"ok"`
@@ -251,7 +251,19 @@ type Step struct {
 	May       string   `json:"may,omitempty"`       // and whether the login is allowed it: yes, no or unknown
 	Left      []string `json:"left,omitempty"`      // names of ours that may be left in the working directory
 
+	RoundTrip *RoundTrip `json:"roundTrip,omitempty"` // of a step roundTrip
+
 	Trace []TraceLine `json:"trace,omitempty"` // what was said before it failed
+}
+
+// RoundTrip is what a small question to the server cost, in milliseconds, and the timeouts that go with a server so far away.
+type RoundTrip struct {
+	Asked          int     `json:"asked"` // so often
+	Min            float64 `json:"minMs"`
+	Median         float64 `json:"medianMs"`
+	Max            float64 `json:"maxMs"`
+	ConnectTimeout string  `json:"connectTimeout"`
+	SocketTimeout  string  `json:"socketTimeout"`
 }
 
 // MountRequest mounts a defined connection that was unmounted by hand or has failed.

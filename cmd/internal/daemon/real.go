@@ -144,6 +144,10 @@ func (r real) test(ctx context.Context, t conncfg.Target, tries dial.Tries, log 
 func stepOf(s dial.Step) control.Step {
 	step := control.Step{Step: s.Name, OK: s.Err == nil, Millis: millis(s.Took), Detail: s.Detail,
 		Warning: s.Warning, Privilege: s.Privilege, May: string(s.May), Left: s.Left}
+	if len(s.Trips) > 0 {
+		step.RoundTrip = &control.RoundTrip{Asked: len(s.Trips), Min: millis(s.Trips.Min()), Median: millis(s.Trips.Median()), Max: millis(s.Trips.Max()),
+			ConnectTimeout: s.Proposed.Connect.String(), SocketTimeout: s.Proposed.Socket.String()}
+	}
 	if s.Err == nil {
 		return step
 	}
