@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
 )
 
 // TestListingFromBeforeAnOwedRenamingIsNotBelieved has directories listed ahead of who looks at their names, while a renaming that
 // the former daemon promised is not made yet.
 func TestListingFromBeforeAnOwedRenamingIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newRemote(t, nil)
+		w := newRemote(t, func(_ *mem.Options, o *cache.Options) { o.Retry.Timeout = time.Minute }) // the renaming waits for as long as we say
 		w.must(w.server.MakeDir("dir"))
 		for _, name := range []string{"dir/a", "dir/b", "dir/c", "dir/d"} {
 			w.give(name, name)
