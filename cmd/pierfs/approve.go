@@ -11,6 +11,7 @@ import (
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/terminal"
+	"pierfs/conncfg"
 )
 
 func (h *hand) pendingCommand() *cobra.Command {
@@ -29,26 +30,36 @@ func (h *hand) pendingCommand() *cobra.Command {
 
 func (h *hand) printPending(all []control.Proposal) error {
 	for _, p := range all {
-		who := p.User
-		if who == "" {
-			who = "uid " + strconv.FormatUint(uint64(p.UID), 10)
-		}
-		line := fmt.Sprintf("%s  %s  %s  %s %s, for %s", p.ID, p.Time.Local().Format(time.DateTime), who, p.Verb, p.Subject, strings.Join(p.Protects, ", "))
-		if p.Reason != "" {
-			line += "  (" + p.Reason + ")"
-		}
-		if _, err := fmt.Fprintln(h.out, terminal.Quote(line)); err != nil {
-			return err
-		}
-		rows := make([][]string, len(p.Changes))
-		for i, c := range p.Changes {
-			rows[i] = []string{"   ", c.File, c.Environment, c.Field, orNone(c.Before) + " -> " + orNone(c.After)}
-		}
-		if err := table(h.out, nil, rows); err != nil {
+		what := fmt.Sprintf("%s %s, for %s", p.Verb, p.Subject, strings.Join(p.Protects, ", "))
+		if err := h.printChanges(p.ID, p.Time, whose(p.User, p.UID), what, p.Reason, p.Changes); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printChanges prints what one change does: a line on who made it when, and below it each field that it changes.
+func (h *hand) printChanges(id string, at time.Time, who, what, reason string, changes []conncfg.Difference) error {
+	line := strings.Join([]string{id, at.Local().Format(time.DateTime), who, strings.TrimRight(what, " ")}, "  ")
+	if reason != "" {
+		line += "  (" + reason + ")"
+	}
+	if _, err := fmt.Fprintln(h.out, terminal.Quote(line)); err != nil {
+		return err
+	}
+	rows := make([][]string, len(changes))
+	for i, c := range changes {
+		rows[i] = []string{"   ", c.File, c.Environment, c.Field, orNone(c.Before) + " -> " + orNone(c.After)}
+	}
+	return table(h.out, nil, rows)
+}
+
+// whose is the name of a user, or the number of one who has none any more.
+func whose(user string, uid uint32) string {
+	if user == "" {
+		return "uid " + strconv.FormatUint(uint64(uid), 10)
+	}
+	return user
 }
 
 func (h *hand) approveCommand() *cobra.Command {

@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,22 +33,12 @@ func (h *hand) historyCommand() *cobra.Command {
 
 func (h *hand) printHistory(all []control.Revision) error {
 	for _, r := range all {
-		who := r.User
-		if who == "" {
-			who = "uid " + strconv.FormatUint(uint64(r.UID), 10)
+		who := whose(r.User, r.UID)
+		if r.ApproverUID != nil {
+			who += ", approved by " + whose(r.Approver, *r.ApproverUID)
 		}
-		line := fmt.Sprintf("%d  %s  %s  %s %s", r.Revision, r.Time.Local().Format(time.DateTime), who, r.Verb, r.Subject)
-		if r.Reason != "" {
-			line += "  (" + r.Reason + ")"
-		}
-		if _, err := fmt.Fprintln(h.out, terminal.Quote(strings.TrimRight(line, " "))); err != nil {
-			return err
-		}
-		rows := make([][]string, len(r.Changes))
-		for i, c := range r.Changes {
-			rows[i] = []string{"   ", c.File, c.Environment, c.Field, orNone(c.Before) + " -> " + orNone(c.After)}
-		}
-		if err := table(h.out, nil, rows); err != nil {
+		id := strconv.FormatUint(r.Revision, 10)
+		if err := h.printChanges(id, r.Time, who, r.Verb+" "+r.Subject, r.Reason, r.Changes); err != nil {
 			return err
 		}
 	}

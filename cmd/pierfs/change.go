@@ -449,7 +449,7 @@ func (h *hand) printImpact(out io.Writer, impact []control.Impact) error {
 		}
 		rows = append(rows, []string{"affects", i.Environment + "/" + i.Name, i.Change, string(i.State), i.Dir, count(i.OpenFiles, "open file"), strconv.Itoa(i.OwedFiles) + " owed"})
 		for _, u := range i.Users {
-			rows = append(rows, []string{"  in use", "process " + strconv.Itoa(u.PID), "uid " + strconv.FormatUint(uint64(u.UID), 10), u.Exe, u.Path})
+			rows = append(rows, []string{"  in use", "process " + strconv.Itoa(u.PID), whose("", u.UID), u.Exe, u.Path})
 		}
 		for _, unit := range i.Units {
 			rows = append(rows, []string{"  wanted by", unit})
