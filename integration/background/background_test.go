@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,16 +13,13 @@ import (
 	"pierfs/integration/servers"
 )
 
-// built are the programs under test, built when the first test asks for them.
-var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build() })
+// The programs under test.
+var (
+	underTest = daemon.Share()
+	built     = underTest.Programs
+)
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if programs, err := built(); err == nil {
-		_ = os.RemoveAll(programs.Dir) // it lies in a directory for such things
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(daemon.Main(m, 0, underTest)) }
 
 const connection = "partner"
 

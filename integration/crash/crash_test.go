@@ -6,25 +6,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"pierfs/integration/daemon"
 )
 
-// built are the programs under test, built when the first test asks for them.
-var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build("-tags", "crash") })
+// The programs under test.
+var (
+	underTest = daemon.Share("-tags", "crash")
+	built     = underTest.Programs
+)
 
 func TestMain(m *testing.M) {
 	if tapping() {
 		return
 	}
-	code := m.Run()
-	if programs, err := built(); err == nil {
-		os.RemoveAll(programs.Dir)
-	}
-	os.Exit(code)
+	os.Exit(daemon.Main(m, 0, underTest))
 }
 
 func programs(t *testing.T) daemon.Programs {

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,15 +22,13 @@ import (
 	"pierfs/integration/servers"
 )
 
-var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build() })
+// The programs under test.
+var (
+	underTest = daemon.Share()
+	built     = underTest.Programs
+)
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if programs, err := built(); err == nil {
-		_ = os.RemoveAll(programs.Dir) // below the system's temporary directory
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(daemon.Main(m, 0, underTest)) }
 
 const (
 	// connection is the name of the one that is mounted.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"pierfs/integration/daemon"
 )
 
 // The processes that do operations are this test's binary once more, told by these variables.
@@ -21,11 +23,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	if programs, err := built(); err == nil {
-		_ = os.RemoveAll(programs.Dir) // below the system's temporary directory
-	}
-	os.Exit(code)
+	os.Exit(daemon.Main(m, 0, underTest))
 }
 
 // serving returns what makes the command of a process, with the named fault between it and the file system, "" for none.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +28,11 @@ var (
 	shrink   = flag.Duration("model.shrink", 30*time.Second, "how long to make a failing trace smaller")
 )
 
-var built = sync.OnceValues(func() (daemon.Programs, error) { return daemon.Build() })
+// The programs under test.
+var (
+	underTest = daemon.Share()
+	built     = underTest.Programs
+)
 
 // connection is the name of the one that is mounted.
 const connection = "files"

@@ -2,7 +2,6 @@ package worlds
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,29 +17,13 @@ import (
 	"pierfs/integration/daemon"
 )
 
-// built are the programs under test, built when the first test asks for them.
-var built = sync.OnceValues(func() (daemon.Programs, error) {
-	programs, err := daemon.Build()
-	programsDir = programs.Dir
-	return programs, err
-})
+// The programs under test.
+var (
+	underTest = daemon.Share()
+	built     = underTest.Programs
+)
 
-// programsDir is to be removed behind the last test; it is written before any test that reads it has ended.
-var programsDir string
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// These tests wait for servers and timeouts more than they work.
-	if err := flag.Set("test.parallel", "24"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := os.RemoveAll(programsDir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(daemon.Main(m, 24, underTest)) }
 
 // machine is one on which no daemon runs, with directories of its own.
 type machine struct {
