@@ -428,6 +428,7 @@ func (h *hand) printChange(a control.ChangeAnswer, dry bool) error {
 	if err != nil || a.Apply == nil {
 		return err
 	}
+	h.checklist(a.Apply.Checklist)
 	return h.standing(a.Apply.Connections)
 }
 

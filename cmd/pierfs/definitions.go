@@ -120,11 +120,38 @@ func (h *hand) applied(a control.ApplyAnswer, offlineOK bool) error {
 		}
 		fmt.Fprintf(h.out, "unchanged: %d\n", a.Unchanged)
 		h.stay(a.Owing)
+		h.checklist(a.Checklist)
 		if err := h.standing(a.Connections); err != nil {
 			return err
 		}
 	}
 	return failedApply(a, offlineOK)
+}
+
+// checklist prints what is to be seen to before connections go into service.
+func (h *hand) checklist(all []control.Checked) {
+	for _, c := range all {
+		name := terminal.Quote(c.Environment + "/" + c.Name)
+		points := []string{"its name is its own", "no required field is missing"}
+		if !c.UniqueName {
+			points[0] = "ITS NAME IS TAKEN"
+		}
+		if len(c.Missing) > 0 {
+			points[1] = "MISSING: " + strings.Join(c.Missing, ", ")
+		}
+		switch {
+		case c.Tested.IsZero():
+			points = append(points, "NEVER TESTED")
+		case c.Untested:
+			points = append(points, fmt.Sprintf("NOT TESTED SINCE IT WAS CHANGED (before: %s ago)", ago(c.Tested)))
+		default:
+			points = append(points, fmt.Sprintf("tested %s ago", ago(c.Tested)))
+		}
+		fmt.Fprintf(h.out, "%s: %s\n", name, terminal.Quote(strings.Join(points, "; ")))
+		if c.Untested {
+			fmt.Fprintf(h.out, "  %s\n", terminal.Quote("pierfs test "+c.Name+" --env "+c.Environment))
+		}
+	}
 }
 
 // failedApply is the status of what came up with errors, or not at all, or stands without its server.

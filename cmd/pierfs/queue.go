@@ -139,6 +139,9 @@ func (h *hand) reasons(all []control.Due) {
 // ago is how long ago t was, as people read it.
 func ago(t time.Time) string {
 	d := time.Since(t)
+	if d > 48*time.Hour {
+		return count(int(d/(24*time.Hour)), "day")
+	}
 	if d > time.Minute {
 		return d.Truncate(time.Second).String()
 	}

@@ -189,12 +189,23 @@ func TestUntestedIsTold(t *testing.T) {
 			t.Errorf("%s: %v, want untested %v\n%s", when, err, want, r.Stdout)
 		}
 	}
+	checklist := func(when, want string) {
+		t.Helper()
+		for _, args := range [][]string{{"apply", "--dry-run"}, {"apply", "--offline-ok"}} {
+			if r := d.Pierfs(t, args...); want == "" && strings.Contains(r.Stdout, "TESTED") || !strings.Contains(r.Stdout, want) {
+				t.Errorf("pierfs %s %s: want %q in the checklist\n%s%s", strings.Join(args, " "), when, want, r.Stdout, r.Stderr)
+			}
+		}
+	}
 	untested(true, "at first")
+	checklist("at first", "its name is its own; no required field is missing; NEVER TESTED\n  pierfs test bank --env Test")
 	d.Pierfs(t, "test", "bank")
 	untested(false, "behind a test")
+	checklist("behind a test", "")
 	d.Define(t, "bank", with(sound, fields{"password": "wrong"}))
 	d.Pierfs(t, "apply", "--offline-ok")
 	untested(true, "behind a change")
+	checklist("behind a change", "NOT TESTED SINCE IT WAS CHANGED (before: ")
 	if r := d.Pierfs(t, "list"); !strings.Contains(r.Stdout, "bank") {
 		t.Errorf("pierfs list: %s", r.Stdout)
 	}

@@ -125,6 +125,20 @@ type ApplyAnswer struct {
 	Owing       []Owing           `json:"owing,omitempty"`
 	Connections []Connection      `json:"connections"`
 	Findings    []conncfg.Finding `json:"findings"`
+	// Checklist is what is to be seen to before a connection goes into service: of those that are added or changed, and of all that were not
+	// tested since they were changed.
+	Checklist []Checked `json:"checklist,omitempty"`
+}
+
+// Checked is the checklist of one connection.
+type Checked struct {
+	Name        string   `json:"name"`
+	Environment string   `json:"environment"`
+	UniqueName  bool     `json:"uniqueName"`
+	Missing     []string `json:"missing,omitempty"` // required fields that are not written
+	// Tested is when it last passed a test, in whatever form it had then; Untested says that it has not in the one that it has now.
+	Tested   time.Time `json:"tested,omitzero"`
+	Untested bool      `json:"untested"`
 }
 
 // Owing is how much a connection owes to its server.

@@ -920,5 +920,6 @@ func (d *Daemon) wouldApply(ctx context.Context) control.ApplyAnswer {
 			a.Removed = append(a.Removed, label(w))
 		}
 	}
+	a.Checklist = d.checklist(plan, a)
 	return a
 }

@@ -400,6 +400,7 @@ func (d *Daemon) apply(ctx context.Context, q control.ApplyRequest) control.Appl
 	for _, m := range touched {
 		answer.Connections = append(answer.Connections, m.status())
 	}
+	answer.Checklist = d.checklist(plan, answer)
 	d.tellApplied(answer)
 	return answer
 }

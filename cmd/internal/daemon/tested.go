@@ -7,12 +7,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"pierfs/cmd/internal/control"
 	"pierfs/cmd/internal/dirs"
+	"pierfs/conncfg"
 )
 
 // tests remembers which revision of which connection passed a test last, beyond the end of the daemon. The zero value knows of none
@@ -74,6 +76,29 @@ func (s *tests) mark(c control.Connection, revision string) control.Connection {
 	p := s.passed[c.Environment+"/"+c.Name]
 	c.Tested, c.Untested = p.At, p.Revision != revision
 	return c
+}
+
+// checklist is what is to be seen to of connections that an apply touches, and of those that were changed since they were tested.
+func (d *Daemon) checklist(plan Plan, a control.ApplyAnswer) (all []control.Checked) {
+	for _, w := range plan.Wants {
+		touched := slices.Contains(a.Added, label(w)) || slices.Contains(a.Changed, label(w))
+		tested := d.tests.mark(control.Connection{Name: w.Name, Environment: w.Environment}, w.Revision)
+		if !w.Enabled || !touched && !tested.Untested {
+			continue
+		}
+		c := control.Checked{Name: w.Name, Environment: w.Environment, UniqueName: true, Tested: tested.Tested, Untested: tested.Untested}
+		for _, f := range plan.Findings {
+			switch {
+			case f.Connection != w.Name || f.Environment != "" && f.Environment != w.Environment:
+			case f.Code == conncfg.CodeMissing && !slices.Contains(c.Missing, f.Field):
+				c.Missing = append(c.Missing, f.Field)
+			case f.Code == conncfg.CodeNameTaken || f.Code == conncfg.CodeNameCase:
+				c.UniqueName = false
+			}
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 // testedAs returns what remembers that the connection of q, as it is written now, has passed a test; nil if it is not a stored one.
