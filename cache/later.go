@@ -133,16 +133,13 @@ func (t *Tree) removeLater(ctx context.Context, name string) error {
 		return err
 	}
 	c := &change{e: journal.Entry{Kind: journal.Remove, Name: journal.Name(name), Base: versionAt(e.Info)}}
+	c.e.Sent = t.marks(f)
 	var also journal.Change
 	known := true
 	if f != nil {
 		known = f.onServer()
 		f.mu.Lock()
 		c.e.Base = versionAt(f.base)
-		for _, s := range f.owing.sent {
-			known = true
-			c.e.Sent = append(c.e.Sent, journal.Content{Size: s.size})
-		}
 		if d := f.owing.debt; d != nil {
 			also.Done = append(also.Done, d.seq)
 		}
@@ -283,6 +280,8 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 		}
 	}
 	c := &change{e: journal.Entry{Kind: journal.Rename, Name: journal.Name(from), To: journal.Name(to), Base: versionAt(was), Over: versionAt(replaced), Show: versionOf(was)}}
+	f := t.live(from)
+	c.e.Sent, c.e.Went, c.e.All = t.marks(f), t.marks(target), f == nil || !f.mayBeUnheard()
 	if err := t.oweRenamed(c, files, target); err != nil {
 		return err
 	}

@@ -578,7 +578,7 @@ func (f *File) held() bool {
 func (f *File) onServer() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.base.Known != 0 || f.tried || f.writer != nil
+	return f.base.Known != 0 || f.tried || f.writer != nil || len(f.owing.sent) > 0
 }
 
 // unsure reports whether a file that was never published may be on the server for all that.

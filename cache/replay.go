@@ -94,8 +94,10 @@ func (t *Tree) removeIfOurs(ctx context.Context, c *change) error {
 		return err
 	}
 	ours := c.e.Base == nil && len(c.e.Sent) == 0 || c.e.Base != nil && now.SameVersion(infoOf(name, *c.e.Base))
-	for _, s := range c.e.Sent { // what was on its way when it was removed
-		ours = ours || now.Mode.IsRegular() && now.Size == s.Size
+	if !ours { // or what was on its way when it was removed
+		if ours, err = t.isOneOf(ctx, name, now, c.e.Sent); err != nil {
+			return err
+		}
 	}
 	if !ours || now.IsDir() {
 		return &forgone{"somebody else has changed it meanwhile"}
@@ -121,21 +123,26 @@ func (t *Tree) renameIfOurs(ctx context.Context, c *change, from, to string) err
 	}
 	base := c.e.Base
 	done := !free && (base == nil || there.SameVersion(infoOf(to, *base)))
+	theirs, mine, err := t.whoseAre(ctx, c, was, there)
 	switch {
+	case err != nil:
+		return err
+	case theirs:
+		return nil // ours never came there, or is at its new name already, where its content follows
 	case gone && (done || base == nil && !infoOf(from, c.e.Show).IsDir()):
 		return nil // before an answer was lost, or it never came there and is sent to its new name
 	case gone:
 		return &forgone{"somebody else has removed it"}
 	case free:
-		return t.backend.Rename(ctx, from, to, backends.NoReplace)
-	case c.e.Over != nil && there.SameVersion(infoOf(to, *c.e.Over)), there.IsDir() && was.IsDir() && t.options.Conflict != Fail:
-		err := t.backend.Rename(ctx, from, to, backends.Replace)
+		return t.renameOnce(ctx, from, to, backends.NoReplace, was)
+	case mine, c.e.Over != nil && there.SameVersion(infoOf(to, *c.e.Over)), there.IsDir() && was.IsDir() && t.options.Conflict != Fail:
+		err := t.renameOnce(ctx, from, to, backends.Replace, was)
 		if there.IsDir() && (backends.Errno(err) == syscall.ENOTEMPTY || errors.Is(err, os.ErrExist)) {
 			return &clash{why: "somebody else has put something into the directory of the new name"}
 		}
 		return err
 	case t.options.Conflict == Overwrite && !there.IsDir():
-		return t.backend.Rename(ctx, from, to, backends.Replace)
+		return t.renameOnce(ctx, from, to, backends.Replace, was)
 	case t.options.Conflict == Fail || was.IsDir():
 		return &clash{why: "somebody else has made something of the new name"}
 	}
@@ -148,4 +155,20 @@ func (t *Tree) renameIfOurs(ctx context.Context, c *change, from, to string) err
 	}
 	t.attrs.Forget(to)
 	return &forgone{"somebody else has made a file of the new name; ours is " + beside}
+}
+
+// whoseAre tells who made what bears the names of the renaming c: was is somebody else's file, where the server had none that ours could
+// be; there is what we had on its way to the new name when ours replaced it. A Known of 0 says that nothing is there.
+func (t *Tree) whoseAre(ctx context.Context, c *change, was, there backends.Info) (theirs, mine bool, err error) {
+	from, to := string(c.e.Name), string(c.e.To)
+	if was.Known != 0 && c.e.All && c.e.Base == nil && !infoOf(from, c.e.Show).IsDir() {
+		ours, err := t.isOneOf(ctx, from, was, c.e.Sent)
+		if err != nil || !ours {
+			return err == nil, false, err
+		}
+	}
+	if there.Known != 0 {
+		mine, err = t.isOneOf(ctx, to, there, c.e.Went)
+	}
+	return false, mine, err
 }

@@ -2,9 +2,7 @@ package cache
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"os"
 	"slices"
 
@@ -18,7 +16,7 @@ import (
 // sent is a whole content that an attempt without an answer may have brought to its name.
 type sent struct {
 	size int64
-	sum  [sha256.Size]byte
+	sum  digest
 }
 
 // unheardOf notes that an attempt to send j as a whole ended without an answer. What a program changed while it was sent cannot be told
@@ -28,7 +26,7 @@ func (f *File) unheardOf(j *job) {
 	if j.unsure = true; blind {
 		return
 	}
-	sum, err := sumOf(j.staged, j.size)
+	sum, err := sumOf(j.staged, spool.Range{End: j.size})
 	f.mu.Lock()
 	f.notice()
 	changed := f.change != j.change || f.stored || f.lent
@@ -44,15 +42,6 @@ func (f *File) unheardOf(j *job) {
 
 // isBlind reports whether what bears j's name may be ours, and nothing tells it from another's.
 func (j *job) isBlind() bool { return j.unsure && j.sent == nil }
-
-func sumOf(staged *spool.File, size int64) (sum [sha256.Size]byte, err error) {
-	h := sha256.New()
-	n, err := io.Copy(h, io.NewSectionReader(staged, 0, size))
-	if err == nil && n < size {
-		err = io.ErrUnexpectedEOF
-	}
-	return [sha256.Size]byte(h.Sum(nil)), err
-}
 
 // recognise finds out whether what bears j's name is what an attempt without an answer has brought there. If so that is what j builds
 // on. It is a conflict if it is neither that nor what j was built on.
@@ -72,7 +61,7 @@ func (f *File) recognise(ctx context.Context, j *job) error {
 		return nil
 	}
 	if now.Mode.IsRegular() && slices.ContainsFunc(j.sent, func(s sent) bool { return s.size == now.Size }) {
-		sum, err := t.sumAt(ctx, j.name, now.Size)
+		sum, err := t.sumAt(ctx, j.name, spool.Range{End: now.Size})
 		if err != nil {
 			return err
 		}
@@ -85,24 +74,4 @@ func (f *File) recognise(ctx context.Context, j *job) error {
 	}
 	j.clash = true
 	return f.fault("publish", changedElsewhere)
-}
-
-// sumAt returns the sum of the first size bytes of what bears name on the server.
-func (t *Tree) sumAt(ctx context.Context, name string, size int64) (sum [sha256.Size]byte, err error) {
-	r, err := t.backend.Open(ctx, name)
-	if err != nil {
-		return sum, err
-	}
-	defer r.Close()
-	h := sha256.New()
-	buf := make([]byte, min(size, uploadChunk))
-	for off := int64(0); off < size; {
-		n, err := r.ReadAt(ctx, buf[:min(size-off, int64(len(buf)))], off)
-		if err != nil && err != io.EOF || n == 0 {
-			return sum, errors.Join(err, io.ErrUnexpectedEOF)
-		}
-		h.Write(buf[:n])
-		off += int64(n)
-	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
 }

@@ -44,6 +44,8 @@ type Entry struct {
 	Attr Attr     `json:"attr,omitzero"`  // what a program set
 
 	Sent []Content `json:"sent,omitempty"` // earlier contents of Name of which nobody knows whether it has them by now
+	Went []Content `json:"went,omitempty"` // of a Rename: the same of To
+	All  bool      `json:"all,omitempty"`  // of a Rename: nothing else of ours can be at Name than Base and Sent; older records do not say so
 
 	// Begun says that the content may be on its way: nobody knows whether Name has it by now.
 	Begun bool `json:"begun,omitempty"`
@@ -57,6 +59,11 @@ type Content struct {
 	Size    int64   `json:"size"`
 	Tail    int64   `json:"tail"`
 	Missing []Range `json:"missing,omitempty"`
+
+	// Sum is the SHA-256 of the part Seen of it, where the content is not kept for as long as somebody must be able to tell it from
+	// another's; nil in older records, which tell it by the size.
+	Sum  []byte `json:"sum,omitempty"`
+	Seen Range  `json:"seen,omitzero"`
 }
 
 // Range is [Off, End).

@@ -57,7 +57,7 @@ func TestWhatIsWrittenIsThereAfterwards(t *testing.T) {
 	full := Entry{
 		Target: "FTP h\xffst", Kind: Put, When: now, Name: "dir/na\xffme \"\n\x00", To: "other", Staged: "1-1.data", Size: 7,
 		Missing: []Range{{1, 2}}, Tail: 3, Base: &Version{Mode: 0o644, Size: 9, ModTime: now, ID: "\xfe", Known: 5},
-		Show: Version{UID: 7}, Attr: Attr{Perm: &perm, ModTime: &now}, Sent: []Content{{"0-1.data", 5, 2, []Range{{0, 1}}}},
+		Show: Version{UID: 7}, Attr: Attr{Perm: &perm, ModTime: &now}, Sent: []Content{{Staged: "0-1.data", Size: 5, Tail: 2, Missing: []Range{{0, 1}}, Sum: []byte{1, 2}, Seen: Range{1, 2}}},
 	}
 	c := write(t, j, Change{Add: []Entry{full, put("a"), put("b")}})
 	write(t, j, Change{Add: []Entry{put("c")}, Done: []uint64{c.Add[1].Seq}})
