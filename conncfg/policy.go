@@ -55,7 +55,7 @@ func readPolicy(t *table, p *Policy, report func(Finding)) {
 // policy holds the connection against what its environment asks.
 func (e *evaluation) policy() {
 	t, p := &e.target, e.rules
-	way := "; or write in exception why it may be so"
+	way := "; or say why it may be so: pierfs edit " + e.c.Name + " --set exception='why'"
 	if e.env == "" {
 		return
 	}
@@ -86,7 +86,7 @@ func (e *evaluation) ownHosts() {
 		for _, owner := range e.x.config.owners()[strings.ToLower(t.Host)] {
 			if owner.env != e.env {
 				e.against("host", CodeSameEndpoint, "is the host of "+owner.c.Name+" in "+owner.env+", which keeps its hosts to itself",
-					"write [environments."+e.env+"] with a host of its own; or write in exception why it may be so", t.Host)
+					"write [environments."+e.env+"] with a host of its own; or say why it may be so: pierfs edit "+e.c.Name+" --set exception='why'", t.Host)
 				return
 			}
 		}

@@ -215,7 +215,7 @@ func (x *expander) undefined(name string) *problem {
 	}
 	known := maps.Keys(x.config.visible(x.env))
 	return &problem{CodeVariableUndefined, fmt.Sprintf("variable %q%s is not defined in environment %q", name, through, x.env),
-		didYouMean(name, known, "define it in environments/"+x.env+".toml or variables.toml, below [variables]")}
+		didYouMean(name, known, "`pierfs vars set "+name+" --env "+x.env+"` defines it, with --secret what nobody may see; so does a line below [variables] in environments/"+x.env+".toml or variables.toml")}
 }
 
 // variable finds name: an environment's secret, its plain one, a global secret, a global plain one.

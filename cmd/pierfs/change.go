@@ -124,7 +124,7 @@ func (h *hand) secret(file string, ask bool, what string) (text string, given bo
 			text, err = firstLine(f)
 		}
 	case ask && !isTerminal(h.in):
-		err = usageError{errors.New("there is no terminal to ask for the " + what + " at: give it in a file")}
+		err = usageError{errors.New("there is no terminal to ask for the " + what + " at: give it with --value-file FILE or --password-file FILE; - is standard input")}
 	case ask:
 		text, err = h.askTwice(what)
 	default:
@@ -162,7 +162,7 @@ func (h *hand) definition(name string) (control.Sealed, error) {
 	case err != nil:
 		return control.Sealed{}, err
 	case len(text) > maxDefinition:
-		return control.Sealed{}, control.Errorf(control.BadData, "%s is too long for a definition", name)
+		return control.Sealed{}, control.Errorf(control.BadData, "%s is too long for a definition", name).WithHint("one connection is one file: `pierfs create NAME FILE` takes them one by one")
 	case strings.TrimSpace(string(text)) == "":
 		return control.Sealed{}, control.Errorf(control.BadData, "the definition is empty").WithHint("docs/DEFINITIONS.md shows one")
 	}
@@ -348,6 +348,9 @@ func (h *hand) confirm(name, yes string, a control.ChangeAnswer) error {
 	case yes != "":
 		return usageError{fmt.Errorf("--yes=%s is not %s, and nothing was done", yes, name)}
 	case !isTerminal(h.in):
+		if err := h.printImpact(h.err, a.Impact); err != nil {
+			return err
+		}
 		return usageError{fmt.Errorf("nobody can be asked whether %s is meant: give --yes=%s", name, name)}
 	}
 	if err := h.printImpact(h.err, a.Impact); err != nil {

@@ -228,7 +228,8 @@ func (h *hand) nothing(ctx context.Context, environments []control.Environment) 
 		return err
 	}
 	_, err = fmt.Fprintf(h.out, "No connection is defined, and nothing is mounted.\n"+
-		"  for good: write %s; docs/DEFINITIONS.md says how, `pierfs check` whether it is right\n"+
+		"  for good: pierfs create NAME -s protocol=SFTP -s host=HOST -s username=USER -s workingDir=/DIR --ask-password\n"+
+		"  by file:  %s; docs/DEFINITIONS.md says how, `pierfs check` whether it is right\n"+
 		"  for now:  pierfs mount sftp://user@host/dir DIR\n", terminal.Quote(filepath.Join(a.ConfigDir, "connections", "NAME.toml")))
 	return err
 }

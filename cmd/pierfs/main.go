@@ -61,9 +61,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	cmd.SetIn(in)
 	cmd.SetOut(out)
 	cmd.SetErr(errOut)
-	err := cmd.ExecuteContext(ctx)
+	meant, err := cmd.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if meant != cmd {
+		err = misused{err, meant.CommandPath()}
 	}
 	h.fail(err)
 	return exitStatus(err)
@@ -78,6 +81,14 @@ func (s silent) Error() string { return string(s.code) }
 type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
+
+// misused is err of a command, by the name that help knows it by.
+type misused struct {
+	error
+	command string
+}
+
+func (m misused) Unwrap() error { return m.error }
 
 func exitStatus(err error) int {
 	if s, ok := errors.AsType[status](err); ok {
@@ -96,24 +107,17 @@ func classified(err error) *control.Error {
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		return e
 	}
-	e := &control.Error{Code: control.Failed, Text: strings.ReplaceAll(err.Error(), "\n", "; ")} // of joined errors
-	path, isPath := errors.AsType[*os.PathError](err)
-	_, isUsage := errors.AsType[usageError](err)
-	switch {
-	case isUsage:
-		e.Code = control.Usage
-	case errors.Is(err, context.Canceled):
-		e.Code, e.Text = control.Cut, "interrupted"
-	case isPath && errors.Is(path, os.ErrNotExist):
-		e.Code = control.NotFound
-	case isPath && errors.Is(path, os.ErrPermission):
-		e.Code = control.PermissionDenied
-	case isPath && errors.Is(path, os.ErrExist):
-		e.Code = control.Exists
-	case errors.Is(err, syscall.ENOSPC):
-		e.Code = control.NoSpace
+	if _, ok := errors.AsType[usageError](err); ok {
+		text, command := strings.ReplaceAll(err.Error(), "\n", "; "), "pierfs help"
+		if m, ok := errors.AsType[misused](err); ok {
+			command = m.command + " --help"
+		}
+		return control.Errorf(control.Usage, "%s", text).WithHint("`%s` shows how it is written", command)
 	}
-	return e
+	if errors.Is(err, context.Canceled) {
+		return control.Errorf(control.Cut, "interrupted").WithHint("the same command begins anew")
+	}
+	return control.LocalError(err)
 }
 
 // fail tells err: as JSON on standard output for scripts, as text on standard error for people.

@@ -64,6 +64,10 @@ func (h *hand) mountCommand() *cobra.Command {
 				a, err := control.Mount.Call(cmd.Context(), h.client(), control.MountRequest{Name: args[0], Environment: h.environment})
 				return h.mounted(a, err, f.offlineOK)
 			}
+			if !isURL {
+				return control.Errorf(control.Usage, "%s is a connection, and is mounted where its definition says", args[0]).
+					WithHint("`pierfs edit %s --set mountPoint=%s` makes that its place; `pierfs mount %s` mounts it", args[0], args[1], args[0])
+			}
 			return usageError{errors.New("it is written: mount NAME, or mount sftp://user@host:port/dir DIR; ftp://, ftpes:// and ftps:// are known too")}
 		},
 	}
@@ -377,7 +381,7 @@ func launch(ctx context.Context, cmd *exec.Cmd, logFile string) (<-chan error, e
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+name)
 	if err := cmd.Start(); err != nil {
-		return nil, control.Errorf(control.NotRunning, "start %s: %v", cmd.Path, err)
+		return nil, control.Errorf(control.NotRunning, "start %s: %v", cmd.Path, err).WithHint("`%s version` tells whether this machine can run it", cmd.Path)
 	}
 	ended := make(chan error, 2) // one for awaitReady, one for the caller
 	go func() {                  // reaps it if it ends at once; else this process ends first

@@ -123,7 +123,7 @@ func (h *hand) testRequest(what string) (control.TestRequest, error) {
 			q.Name, err = realDir(what)
 			return q, err
 		case statErr == nil && info.Size() > maxDefinition:
-			return q, control.Errorf(control.BadData, "%s is too long for a definition", what)
+			return q, control.Errorf(control.BadData, "%s is too long for a definition", what).WithHint("`pierfs test NAME` takes one connection; docs/DEFINITIONS.md shows a definition")
 		}
 		q.Name = strings.TrimSuffix(filepath.Base(what), ".toml")
 		text, err = os.ReadFile(what)
@@ -132,7 +132,7 @@ func (h *hand) testRequest(what string) (control.TestRequest, error) {
 		return q, nil
 	}
 	if err == nil && strings.TrimSpace(string(text)) == "" {
-		err = control.Errorf(control.BadData, "the definition is empty")
+		err = control.Errorf(control.BadData, "the definition is empty").WithHint("`pierfs manual pierfs.toml.5` shows one")
 	}
 	q.Definition = control.Seal(string(text))
 	return q, err

@@ -120,6 +120,9 @@ func (c *Client) upload(ctx context.Context, verb string, q any, body io.Reader)
 	}
 }
 
+// differentVersions is the way out where the two do not understand each other.
+const differentVersions = "pierfs and pierfsd may be of different versions: compare `pierfs version` with `pierfs status`"
+
 // errGivenUp ends the reading of a body that nobody wants any more.
 var errGivenUp = errors.New("given up")
 
@@ -158,7 +161,7 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil || refusal.Error == nil {
 		return nil, Errorf(ProtocolError, "the daemon at %s answered %q", c.socket, resp.Status).
-			WithHint("pierfs and pierfsd may be of different versions: compare `pierfs version`")
+			WithHint("%s", differentVersions)
 	}
 	return nil, refusal.Error
 }
@@ -176,7 +179,7 @@ func (c *Client) explain(err error) error {
 			WithHint("see what it is doing with `pierfs status`, or its log")
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return Errorf(NotRunning, "no daemon answers at %s", c.socket).
-			WithHint("start pierfsd, or name its directory with --runtime-dir or $PIERFS_RUNTIME_DIR")
+			WithHint("start it (`systemctl start pierfsd`, or `pierfsd`), or name its directory with --runtime-dir or $PIERFS_RUNTIME_DIR")
 	case errors.Is(err, os.ErrPermission):
 		return Errorf(NotAllowed, "you may not speak to the daemon at %s", c.socket).
 			WithHint("run pierfs as root or as the daemon's own user")
@@ -205,7 +208,7 @@ func (t *tailed) Read(p []byte) (int, error) {
 	}
 	var failure Error
 	if err := decodeHeader(trailer[0], &failure); err != nil {
-		return n, Errorf(ProtocolError, "understand why the daemon's stream failed: %v", err)
+		return n, Errorf(ProtocolError, "understand why the daemon's stream failed: %v", err).WithHint("%s", differentVersions)
 	}
 	return n, &failure
 }
@@ -224,7 +227,7 @@ func lines(r io.Reader) iter.Seq2[[]byte, error] {
 			case err == io.EOF && len(line) == 0:
 				return
 			case err == io.EOF, errors.Is(err, bufio.ErrBufferFull):
-				err = Errorf(ProtocolError, "the daemon sent a line without end")
+				err = Errorf(ProtocolError, "the daemon sent a line without end").WithHint("%s", differentVersions)
 			}
 			if !yield(line, err) || err != nil {
 				return
@@ -236,7 +239,7 @@ func lines(r io.Reader) iter.Seq2[[]byte, error] {
 func decodeAnswer(r io.Reader, a any) error {
 	if err := json.NewDecoder(r).Decode(a); err != nil {
 		return Errorf(ProtocolError, "understand the daemon's answer: %v", err).
-			WithHint("pierfs and pierfsd may be of different versions: compare `pierfs version`")
+			WithHint("%s", differentVersions)
 	}
 	return nil
 }

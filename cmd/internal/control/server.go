@@ -183,6 +183,9 @@ func (x *exchange) recover() {
 	x.finish(Errorf(Internal, "%s broke in the daemon", x.verb).WithHint("its log has the place; please report it"))
 }
 
+// askAgain is the way out where a hand was cut off.
+const askAgain = "nothing was done with what came: the same command begins anew"
+
 // request reads the JSON body into q.
 func (x *exchange) request(q any) error {
 	if err := x.rc.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -191,9 +194,9 @@ func (x *exchange) request(q any) error {
 	text, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxRequest))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return Errorf(BadData, "a request may not be longer than %d bytes", maxRequest)
+			return Errorf(BadData, "a request may not be longer than %d bytes", maxRequest).WithHint("name fewer things at a time, or let a directory stand for them")
 		}
-		return Errorf(Cut, "read the request: %v", err)
+		return Errorf(Cut, "read the request: %v", err).WithHint("%s", askAgain)
 	}
 	if err := x.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -204,7 +207,7 @@ func (x *exchange) request(q any) error {
 // requestHeader reads an Upload's request.
 func (x *exchange) requestHeader(q any) error {
 	if err := decodeHeader(x.r.Header.Get(headerRequest), q); err != nil {
-		return Errorf(BadData, "understand the request: %v", err)
+		return Errorf(BadData, "understand the request: %v", err).WithHint("%s", differentVersions)
 	}
 	return nil
 }
@@ -215,10 +218,10 @@ func decodeRequest(text []byte, q any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(q); err != nil {
-		return Errorf(BadData, "understand the request: %v", err)
+		return Errorf(BadData, "understand the request: %v", err).WithHint("%s", differentVersions)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return Errorf(BadData, "understand the request: something follows it")
+		return Errorf(BadData, "understand the request: something follows it").WithHint("%s", differentVersions)
 	}
 	return nil
 }
@@ -270,7 +273,7 @@ type uploadStream struct{ x *exchange }
 
 func (u *uploadStream) Read(p []byte) (int, error) {
 	if err := u.x.rc.SetReadDeadline(time.Now().Add(idle)); err != nil {
-		return 0, Errorf(Cut, "the stream broke off: %v", err)
+		return 0, Errorf(Cut, "the stream broke off: %v", err).WithHint("%s", askAgain)
 	}
 	n, err := u.x.r.Body.Read(p)
 	if err == nil {
@@ -278,7 +281,7 @@ func (u *uploadStream) Read(p []byte) (int, error) {
 	}
 	_ = u.x.rc.SetReadDeadline(time.Time{}) // nothing more is read, and publishing may take its time
 	if err != io.EOF {
-		err = Errorf(Cut, "the stream broke off: %v", err)
+		err = Errorf(Cut, "the stream broke off: %v", err).WithHint("%s", askAgain)
 	}
 	return n, err
 }

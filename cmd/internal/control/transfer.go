@@ -59,7 +59,7 @@ func (f Filter) Check() error {
 		return Errorf(Usage, "%q is no way to compare names", f.Match).WithHint("write one of %s", fmt.Sprint(Matches()))
 	}
 	if f.MaxKB < 0 {
-		return Errorf(Usage, "no file is smaller than %d kB", f.MaxKB)
+		return Errorf(Usage, "no file is smaller than %d kB", f.MaxKB).WithHint("leave --max-file-size-kb out, or give it a number above 0")
 	}
 	return nil
 }

@@ -161,7 +161,7 @@ func (v Download[Q, A]) Call(ctx context.Context, c *Client, q Q) (A, io.ReadClo
 	}
 	if err := decodeHeader(resp.Header.Get(headerAnswer), &a); err != nil {
 		resp.Body.Close()
-		return a, nil, Errorf(ProtocolError, "understand the daemon's answer to %s: %v", v.Name, err)
+		return a, nil, Errorf(ProtocolError, "understand the daemon's answer to %s: %v", v.Name, err).WithHint("%s", differentVersions)
 	}
 	return a, &tailed{resp}, nil
 }

@@ -6,7 +6,7 @@ func (c Code) WayOut() string {
 	case Usage:
 		return "`pierfs help` lists the commands, and --help shows how each is written"
 	case BadData:
-		return "look at what was handed over; nothing was changed"
+		return "look at what was handed over; nothing was changed: `pierfs check` judges definitions"
 	case NotFound:
 		return "check the name; `pierfs ls NAME:/` lists what a server has"
 	case UnknownConnection:
@@ -14,7 +14,7 @@ func (c Code) WayOut() string {
 	case UnknownEnvironment:
 		return "`pierfs env list` shows the environments"
 	case NotRunning:
-		return "start pierfsd, or name its directory with --runtime-dir or $PIERFS_RUNTIME_DIR"
+		return "start it (`systemctl start pierfsd`, or `pierfsd`), or name its directory with --runtime-dir or $PIERFS_RUNTIME_DIR"
 	case Disabled:
 		return "`pierfs enable NAME` switches it on"
 	case NotMounted:
@@ -24,17 +24,17 @@ func (c Code) WayOut() string {
 	case System:
 		return "`pierfs doctor` looks at this machine"
 	case Exists:
-		return "choose another name, or take away what bears it"
+		return "choose another name, or take away what bears it: `pierfs ls NAME:/` shows it, `pierfs rm` removes it"
 	case NotEmpty:
 		return "`pierfs rm -r` removes a directory with all that is in it"
 	case NoSpace:
-		return "make room there, and try again"
+		return "make room there, and try again: `pierfs doctor` shows how much there is here"
 	case CannotCreate:
-		return "look at the directory's owner, mode and free space"
+		return "look at the directory's owner, mode and free space: `pierfs doctor DIRECTORY`"
 	case Failed:
-		return "the daemon's log has more; `pierfs test NAME` tries the connection step by step"
+		return "`pierfs trace NAME` shows what was said to the server; `pierfs test NAME` tries the connection step by step"
 	case Cut:
-		return "try again; the daemon's log tells what broke off"
+		return "the same command tries it again; `pierfs events --since 5m` tells what happened"
 	case Stuck:
 		return "`pierfs queue NAME` shows what waits: retry it, or drop it with a backup"
 	case Offline:
@@ -46,15 +46,15 @@ func (c Code) WayOut() string {
 	case StillOwed:
 		return "`pierfs queue` shows what is owed; it is sent by itself, and --wait waits for it"
 	case Stopping:
-		return "try again in a moment"
+		return "try again in a moment: `pierfs status` tells when the next one is there"
 	case NotAllowed:
 		return "run it as root or as the daemon's own user, or have a role given that may do it"
 	case PermissionDenied:
-		return "look at owner and mode; of a file at a server, its operator decides"
+		return "look at owner and mode: of a file here `ls -l`, of one at a server `pierfs stat NAME:/path`"
 	case ReadOnly:
 		return "`pierfs show NAME` tells where readOnly comes from"
 	case AuthFailed:
-		return "check username and password or key; when it is mended: pierfs mount NAME"
+		return "check username and password or key (`pierfs test NAME`); when it is mended: `pierfs mount NAME`"
 	case HostKeyUnknown, HostKeyChanged, CertUnknown, CertChanged, CertInvalid:
 		return "compare the fingerprint with what the server's operator tells, then: pierfs trust NAME FINGERPRINT"
 	case ConfigInvalid:

@@ -30,7 +30,8 @@ func TestEveryFailureEndsInAWayOut(t *testing.T) {
 	}
 }
 
-// Every Error in the programs bears a code of ours, so that the rule above holds for it.
+// Every Error in the programs bears a code of ours, so that the rule above holds for it, and a way out of its own: in the same expression, or
+// added by the function that makes it.
 func TestErrorsAreMadeOfCodes(t *testing.T) {
 	known := map[string]bool{}
 	for _, name := range codeNames(t) {
@@ -53,28 +54,60 @@ func TestErrorsAreMadeOfCodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(tree, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || len(call.Args) == 0 {
-				return true
+		for _, d := range tree.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
 			}
-			f, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || f.Sel.Name != "Errorf" {
-				return true
+			for call, hinted := range errorsMadeIn(f) {
+				made++
+				if code, ok := call.Args[0].(*ast.SelectorExpr); ok && !known[code.Sel.Name] {
+					t.Errorf("%s: control.%s is no code", file, code.Sel.Name)
+				}
+				if !hinted {
+					t.Errorf("%s: %s makes an error without a way out: WithHint adds it", file, f.Name.Name)
+				}
 			}
-			if x, ok := f.X.(*ast.Ident); !ok || x.Name != "control" {
-				return true
-			}
-			made++
-			if code, ok := call.Args[0].(*ast.SelectorExpr); ok && !known[code.Sel.Name] {
-				t.Errorf("%s: control.%s is no code", file, code.Sel.Name)
-			}
-			return true
-		})
+		}
 	}
 	if made < 50 {
 		t.Errorf("only %d errors were found", made)
 	}
+}
+
+// errorsMadeIn returns the calls of Errorf in f, and of each whether a hint is added to it.
+func errorsMadeIn(f *ast.FuncDecl) map[*ast.CallExpr]bool {
+	made, hinted, later := map[*ast.CallExpr]bool{}, map[ast.Expr]bool{}, false
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.AssignStmt:
+			for _, left := range n.Lhs {
+				s, ok := left.(*ast.SelectorExpr)
+				later = later || ok && s.Sel.Name == "Hint"
+			}
+		case *ast.CallExpr:
+			called, ok := n.Fun.(*ast.SelectorExpr)
+			if !ok {
+				if plain, ok := n.Fun.(*ast.Ident); ok && plain.Name == "Errorf" && len(n.Args) > 0 {
+					made[n] = false
+				}
+				return true
+			}
+			on, named := called.X.(*ast.Ident)
+			switch {
+			case called.Sel.Name == "WithHint":
+				hinted[called.X] = true
+				later = later || named
+			case called.Sel.Name == "Errorf" && named && on.Name == "control" && len(n.Args) > 0:
+				made[n] = false
+			}
+		}
+		return true
+	})
+	for call := range made {
+		made[call] = hinted[call] || later
+	}
+	return made
 }
 
 // codeNames are the constants of type Code, each of which Codes must list.

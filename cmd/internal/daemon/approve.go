@@ -94,7 +94,7 @@ func proposalError(err error) error {
 	case errors.Is(err, registry.ErrOutdated), errors.Is(err, conncfg.ErrChanged):
 		return control.Errorf(control.Busy, "%v", err).WithHint("reject it, and have it proposed again")
 	}
-	return control.Errorf(control.Failed, "%v", err)
+	return logUnread(err)
 }
 
 // approve brings a change into force that somebody else has proposed.

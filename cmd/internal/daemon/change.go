@@ -436,7 +436,7 @@ func (d *Daemon) enable(ctx context.Context, q control.EnableRequest) (control.C
 		return control.ChangeAnswer{}, err
 	}
 	if text, err = conncfg.WithEnabled(text, q.Enabled); err != nil {
-		return control.ChangeAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err)
+		return control.ChangeAnswer{}, control.Errorf(control.ConfigInvalid, "change the definition: %v", err).WithHint("`pierfs edit %s` opens it: write enabled there", q.Name)
 	}
 	c.files[conncfg.ConnectionFile(q.Name)] = text
 	if !q.DryRun {
@@ -585,7 +585,7 @@ func (d *Daemon) replace(ctx context.Context, q control.ReplaceRequest) (control
 		return control.ChangeAnswer{}, err
 	}
 	if q.Name == q.To {
-		return control.ChangeAnswer{}, control.Errorf(control.Usage, "%s cannot take its own place", q.Name)
+		return control.ChangeAnswer{}, control.Errorf(control.Usage, "%s cannot take its own place", q.Name).WithHint("`pierfs copy %s NEW` makes one that can, `pierfs edit %s` changes it", q.Name, q.Name)
 	}
 	old, heir := c.was.Connection(q.Name), c.was.Connection(q.To)
 	if old != nil && heir != nil && mountPointOf(heir, "") == "" && mountPointOf(old, "") != "" {
@@ -875,11 +875,16 @@ func (d *Daemon) rollback(ctx context.Context, q control.RollbackRequest) (contr
 	case errors.Is(err, registry.ErrNoRevision):
 		return control.ChangeAnswer{}, control.Errorf(control.NotFound, "%s has no revision %d", q.Subject, q.Revision).WithHint("`pierfs history %s` lists them", q.Subject)
 	case err != nil:
-		return control.ChangeAnswer{}, control.Errorf(control.Failed, "%v", err)
+		return control.ChangeAnswer{}, logUnread(err)
 	}
 	c.guarded = content == nil
 	c.files[file] = content
 	return c.commit(ctx)
+}
+
+// logUnread says that the log of changes cannot be read.
+func logUnread(err error) error {
+	return control.Errorf(control.Failed, "%v", err).WithHint("`pierfs audit verify` tells how far the log of changes is sound; it lies below the state directory")
 }
 
 func (d *Daemon) verify(_ context.Context, q control.VerifyRequest) (control.VerifyAnswer, error) {
@@ -888,7 +893,7 @@ func (d *Daemon) verify(_ context.Context, q control.VerifyRequest) (control.Ver
 	}
 	v, err := d.registry.Verify(q.Head)
 	if err != nil {
-		return control.VerifyAnswer{}, control.Errorf(control.Failed, "%v", err)
+		return control.VerifyAnswer{}, logUnread(err)
 	}
 	return control.VerifyAnswer{OK: v.Broken == "", Entries: v.Entries, Head: v.Head, Broken: v.Broken}, nil
 }

@@ -207,7 +207,7 @@ func (d *Daemon) oneDebtor(name, environment string) (debtor, error) {
 	if _, err := d.wanted(name, environment); err != nil {
 		return debtor{}, err
 	}
-	return debtor{}, control.Errorf(control.NotMounted, "%s is not mounted, and owes nothing", name)
+	return debtor{}, control.Errorf(control.NotMounted, "%s is not mounted, and owes nothing", name).WithHint("`pierfs queue` shows who owes what; `pierfs mount %s` mounts it", name)
 }
 
 // owing tells how much b owes to the place where it leads; false if nothing.

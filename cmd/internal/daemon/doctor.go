@@ -282,7 +282,7 @@ func (m *mount) ask(ctx context.Context) (backends.Info, error) {
 	line := m.line
 	m.mu.Unlock()
 	if line == nil {
-		return backends.Info{}, control.Errorf(control.NotMounted, "%s is not mounted", m.want.Name)
+		return backends.Info{}, control.Errorf(control.NotMounted, "%s is not mounted", m.want.Name).WithHint("`pierfs mount %s` mounts it", m.want.Name)
 	}
 	return line.Stat(ctx, "")
 }

@@ -181,21 +181,21 @@ func codeOfErrno(code syscall.Errno) control.Code {
 func hintOf(code control.Code) string {
 	switch code {
 	case control.NotFound:
-		return "list what is there with `pierfs ls`"
+		return "`pierfs ls NAME` lists what is there"
 	case control.Exists:
-		return "choose another name, or remove what is there"
+		return "choose another name, or remove what is there with `pierfs rm`"
 	case control.NotEmpty:
 		return "remove what is in it first, or use `pierfs rm -r`"
 	case control.NoSpace:
-		return "make room at the server and under the state directory (df)"
+		return "make room at the server and under the state directory: `pierfs doctor NAME` shows how much there is"
 	case control.PermissionDenied:
-		return "ask the server's operator what this login may do there"
+		return "`pierfs test NAME --privileges` tells what this login may do there; the server's operator decides"
 	case control.ReadOnly:
-		return "the definition says readOnly"
+		return "the definition says readOnly: `pierfs edit NAME --set readOnly=false` lets it be changed"
 	case control.Offline, control.Timeout, control.Unreachable:
-		return "see which step fails with `pierfs test NAME`"
+		return "`pierfs test NAME` shows which step fails"
 	case control.Failed, control.Internal:
-		return "the daemon's log tells more"
+		return "`pierfs trace NAME` shows what was said to the server; the daemon's log tells more"
 	}
 	return ""
 }

@@ -172,7 +172,7 @@ func (p place) into(ctx context.Context, q control.PutRequest) (place, error) {
 	switch {
 	case err == nil && entry.IsDir() && q.Into != "":
 		if code := backends.CheckElement(string(q.Into)); code != 0 {
-			return p, control.Errorf(control.Usage, "%q is no name for a file", q.Into)
+			return p, control.Errorf(control.Usage, "%q is no name for a file", q.Into).WithHint("name the file that is to be made: NAME:/path/file")
 		}
 		return p.at(path.Join(p.name, string(q.Into))), nil
 	case err == nil && entry.IsDir():
@@ -209,7 +209,7 @@ func (d *Daemon) gather(body io.Reader, size *int64) (_ *os.File, err error) {
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{file}, body, make([]byte, transferChunk))
 	if errors.Is(err, syscall.ENOSPC) {
-		return nil, control.Errorf(control.NoSpace, "no room under %s to gather the upload", above)
+		return nil, control.Errorf(control.NoSpace, "no room under %s to gather the upload", above).WithHint("make room there; `df -h %s` shows how much there is", above)
 	}
 	if err != nil {
 		return nil, err

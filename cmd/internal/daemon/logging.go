@@ -59,7 +59,7 @@ func (d *Daemon) setLevel(_ context.Context, q control.LogRequest) (control.LogA
 	switch {
 	case q.Level == "":
 	case d.o.LogLevel == nil:
-		return control.LogAnswer{}, control.Errorf(control.System, "this daemon's log has one level for all")
+		return control.LogAnswer{}, control.Errorf(control.System, "this daemon's log has one level for all").WithHint("`pierfsd --log-level debug` sets it at its start")
 	case q.Level == "default":
 		l.own.Store(nil)
 	default:

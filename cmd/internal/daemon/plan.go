@@ -82,7 +82,7 @@ func (p Plan) wanted(name, environment string) (Want, error) {
 	switch {
 	case !defined:
 		return Want{}, control.Errorf(control.UnknownConnection, "there is no connection %q", name).
-			WithHint("`pierfs list` shows them; after adding a file, `pierfs apply`")
+			WithHint("`pierfs list` shows them; `pierfs create %s` defines it; after adding a file, `pierfs apply`", name)
 	case environment == "":
 		return Want{}, control.Errorf(control.NotMounted, "no environment is active on this machine").WithHint(hintNone)
 	case !p.knows(environment):

@@ -282,6 +282,19 @@ func (d *Daemon) check() string {
 	return "pierfs check --config-dir " + d.o.Dirs.Config
 }
 
+// mend is the way out of errors in definitions.
+func (d *Daemon) mend(wrong []conncfg.Finding) string {
+	for _, f := range wrong {
+		if f.File == "" {
+			continue
+		}
+		if _, err := os.Stat(f.File); err != nil { // it is a change that was refused
+			return "nothing was written; the same command with what is named there set right does it"
+		}
+	}
+	return "mend what is named there; `" + d.check() + "` shows everything that is wrong"
+}
+
 // refusal is the errors among findings as one *control.Error; nil if there is none.
 func (d *Daemon) refusal(findings []conncfg.Finding) error {
 	wrong := slices.DeleteFunc(slices.Clone(findings), func(f conncfg.Finding) bool { return f.Severity != conncfg.Error })
@@ -296,7 +309,7 @@ func (d *Daemon) refusal(findings []conncfg.Finding) error {
 	if first.Connection != "" {
 		text = "the definition of " + first.Connection + " cannot be used: " + text
 	}
-	e := control.Errorf(control.ConfigInvalid, "%s", text).WithHint("`%s` shows everything that is wrong", d.check())
+	e := control.Errorf(control.ConfigInvalid, "%s", text).WithHint("%s", d.mend(wrong))
 	e.Findings = wrong
 	return e
 }
@@ -428,7 +441,7 @@ func (d *Daemon) meant(q control.UmountRequest) ([]*mount, error) {
 	if len(all) == 0 {
 		_, err := d.mountOf(q.Name, "")
 		if err == nil {
-			err = control.Errorf(control.NotMounted, "%s is not mounted", q.Name)
+			err = control.Errorf(control.NotMounted, "%s is not mounted", q.Name).WithHint("`pierfs list` shows what is; there is nothing to be done")
 		}
 		return nil, err
 	}
@@ -444,7 +457,7 @@ func (d *Daemon) mountURL(ctx context.Context, q control.MountURLRequest) (_ con
 	}()
 	dir := filepath.Clean(q.Dir)
 	if !filepath.IsAbs(dir) {
-		return control.MountAnswer{}, control.Errorf(control.Usage, "%q is not an absolute path", q.Dir)
+		return control.MountAnswer{}, control.Errorf(control.Usage, "%q is not an absolute path", q.Dir).WithHint("write it from the root: /mnt/partner")
 	}
 	if err := checkOwner(ctx, dir); err != nil {
 		return control.MountAnswer{}, err

@@ -128,7 +128,7 @@ func pour(ctx context.Context, w io.Writer, file *cache.File, off int64) error {
 		n, err := file.ReadAt(ctx, buffer, off)
 		if n > 0 {
 			if _, err := w.Write(buffer[:n]); err != nil {
-				return control.Errorf(control.Cut, "the hand went away: %v", err)
+				return control.Errorf(control.Cut, "the hand went away: %v", err).WithHint("the same command with --resume goes on")
 			}
 			off += int64(n)
 		}

@@ -68,7 +68,7 @@ func (d *Daemon) imports(ctx context.Context, q control.ImportRequest, body io.R
 	var list []control.Imported
 	decoder := json.NewDecoder(io.LimitReader(body, maxImport))
 	if err := decoder.Decode(&list); err != nil {
-		return control.ImportAnswer{}, control.Errorf(control.BadData, "understand the definitions: %v", err)
+		return control.ImportAnswer{}, control.Errorf(control.BadData, "understand the definitions: %v", err).WithHint("`pierfs import FILE` reads archives and JSON; with --from it reads what others keep")
 	}
 	if q.Rename != "" && len(list) != 1 {
 		return control.ImportAnswer{}, control.Errorf(control.Usage, "one name was given for %d connections", len(list)).WithHint("export them one by one to rename them")
@@ -245,9 +245,36 @@ func (c *draft) checkDependencies(arrivals []*arrival, q control.ImportRequest, 
 	}
 	if len(k.Detail) > 0 {
 		k.OK, k.Code = false, control.NotFound
-		k.Hint = "make them first (`pierfs env create`, `pierfs vars set`), give an environment another name with --map-env, or leave them out with --exclude-missing"
+		k.Hint = makeFirst(a.Missing) + "; or give an environment another name with --map-env, or leave out what needs them with --exclude-missing"
 	}
 	return k
+}
+
+// makeFirst names the commands that make what an import needs.
+func makeFirst(missing []conncfg.Dependency) string {
+	var commands []string
+	for _, m := range missing {
+		command := ""
+		switch {
+		case m.Kind == "environment":
+			command = "`pierfs env create " + m.Name + "`"
+		case m.Kind == "variable" && (m.Secret || hidden(m)):
+			command = "`pierfs vars set " + m.Name + " --secret`, or with --env ENV for one environment"
+		case m.Kind == "variable":
+			command = "`pierfs vars set " + m.Name + " VALUE`, or with --env ENV for one environment"
+		default:
+			command = "the " + m.Kind + " " + m.Name
+		}
+		if !slices.Contains(commands, command) {
+			commands = append(commands, command)
+		}
+	}
+	return "make them first: " + strings.Join(commands, "; ")
+}
+
+// hidden reports whether something needs m as a secret.
+func hidden(m conncfg.Dependency) bool {
+	return slices.ContainsFunc(m.UsedBy, func(by string) bool { return slices.Contains(conncfg.Secrets(), by[strings.LastIndexByte(by, '.')+1:]) })
 }
 
 // waiting is where the names of connections are kept that were imported and not yet applied.

@@ -201,7 +201,7 @@ func mounted(ctx context.Context, d dirs.Dirs) (map[string]string, error) {
 	mounts := map[string]string{}
 	for _, c := range answer.Connections {
 		if c.State != control.StateReady {
-			return nil, control.Errorf(control.NotMounted, "the mount of %s is %s: %s", c.Name, c.State, c.Reason)
+			return nil, control.Errorf(control.NotMounted, "the mount of %s is %s: %s", c.Name, c.State, c.Reason).WithHint("`pierfs doctor` tells what this machine lacks")
 		}
 		mounts[c.Name] = c.Dir
 	}

@@ -93,7 +93,7 @@ func (r *run) getDir(ctx context.Context, root *os.Root, rel string) error {
 		to := path.Join(rel, name)
 		switch {
 		case path.Base(name) != name || !filepath.IsLocal(name): // no server may name another place
-			r.failed(ctx, to, control.Errorf(control.BadData, "%q is no name for a file", name))
+			r.failed(ctx, to, control.Errorf(control.BadData, "%q is no name for a file", name).WithHint("it was left out: `pierfs mv` gives it another name at the server"))
 		case f.Type == "directory":
 			if err := r.makeHere(root, to); err != nil {
 				r.failed(ctx, to, err)
@@ -106,7 +106,7 @@ func (r *run) getDir(ctx context.Context, root *os.Root, rel string) error {
 		case f.Type == "symlink":
 			r.getLink(ctx, root, to, f)
 		case f.Type != "file":
-			r.failed(ctx, to, control.Errorf(control.Usage, "%q is neither a file nor a directory nor a link", to))
+			r.failed(ctx, to, control.Errorf(control.Usage, "%q is neither a file nor a directory nor a link", to).WithHint("%s", leftOut))
 		default:
 			if r.o.NewOnly && r.o.Done.has(gotKey(to, f)) {
 				continue
@@ -132,6 +132,9 @@ func (r *run) getDir(ctx context.Context, root *os.Root, rel string) error {
 	return nil
 }
 
+// leftOut is the way out of a thing that no file can be made of.
+const leftOut = "it was left out, and nothing need be done; `pierfs stat` tells what it is"
+
 // makeHere makes a directory, if it is not there.
 func (r *run) makeHere(root *os.Root, name string) error {
 	if info, err := root.Lstat(name); err != nil && r.dry(Effect{Do: "mkdir", Path: r.at(name).Path, Type: "directory", To: r.here(name)}) {
@@ -152,7 +155,7 @@ func (r *run) makeHere(root *os.Root, name string) error {
 // getLink makes a link as it is at the server.
 func (r *run) getLink(ctx context.Context, root *os.Root, to string, f control.File) {
 	if f.Target == nil {
-		r.failed(ctx, to, control.Errorf(control.PermissionDenied, "the link %q leads out of the working directory, or cannot be read", to))
+		r.failed(ctx, to, control.Errorf(control.PermissionDenied, "the link %q leads out of the working directory, or cannot be read", to).WithHint("--no-links leaves links out"))
 		return
 	}
 	target := string(*f.Target)

@@ -71,7 +71,7 @@ func (r *run) putDir(ctx context.Context, root *os.Root, rel string) error {
 					return nil
 				})
 			default:
-				r.failed(ctx, at, control.Errorf(control.Usage, "%q is neither a file nor a directory nor a link", at))
+				r.failed(ctx, at, control.Errorf(control.Usage, "%q is neither a file nor a directory nor a link", at).WithHint("%s", leftOut))
 			}
 		}
 		if err == io.EOF {

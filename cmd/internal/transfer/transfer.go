@@ -164,16 +164,7 @@ func told(err error) *control.Error {
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		return e
 	}
-	code := control.Failed
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		code = control.PermissionDenied
-	case errors.Is(err, os.ErrNotExist):
-		code = control.NotFound
-	case errors.Is(err, os.ErrExist):
-		code = control.Exists
-	}
-	return control.Errorf(code, "%v", err)
+	return control.LocalError(err)
 }
 
 // end waits for what is under way, and returns what was done.
