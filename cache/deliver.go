@@ -192,7 +192,7 @@ func (t *Tree) rebase(f *File, d *debt, over ...uint64) error {
 // bears few transfers at a time it waits for its turn.
 func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info, err error) {
 	t := f.tree
-	done, err := t.takeUpload(ctx, j.size)
+	done, err := t.takeUpload(ctx, j.size, nil)
 	if err != nil {
 		return info, f.fault("publish", err)
 	}

@@ -2,8 +2,10 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math"
+	"time"
 
 	"pierfs/backends"
 	"pierfs/cache/spool"
@@ -11,14 +13,20 @@ import (
 
 // What a program writes onward begins to travel while it still writes, so that close costs the tail and not the file. The bytes
 // gather under the temporary name that the publication then takes over; what was changed behind them is sent again. Nothing of
-// that binds anybody: a beginning that fails, or turns out to be another content's, is thrown away, and all is sent anew. It needs a
-// server that takes writes at any offset, for programs do go back.
+// that binds anybody: a beginning that fails, or turns out to be another content's, is thrown away, and all is sent anew. So is one that a
+// program has gone back into, where the server takes no writes but at the end.
+//
+// There a beginning holds a transfer, and who closes a file waits for one: all but one may be held by beginnings, which end when their
+// programs like, and a program that pauses lets go of it.
 
 const (
 	// earlyStart is how much must be written onward before it begins to travel: the round trips of a smaller file are what it costs.
 	earlyStart = 4 << 20
 	// maxEarly is how many contents of a tree travel early at a time.
 	maxEarly = 4
+	// earlyIdle is how long a transfer waits for a program that pauses: longer than a disk or a pipe makes it, and shorter than servers
+	// and their firewalls bear.
+	earlyIdle = 2 * time.Second
 )
 
 // early is the beginning of a content on its way.
@@ -28,6 +36,8 @@ type early struct {
 	staged *spool.File
 	news   chan struct{} // holds one when there is something to look at
 	done   chan struct{} // closed when nothing is sent any more
+	onward bool          // what was handed to the writer cannot be changed any more
+	turn   turn          // of Tree.uploads, of which it has one until over or adopt; nil where transfers do not count
 
 	// Set by the goroutine that sends, before done is closed.
 	writer  backends.Writer
@@ -43,6 +53,7 @@ type early struct {
 	dropped bool         // and it serves for nothing
 	ended   bool         // nothing is being sent
 	aborted bool
+	through bool // its transfer is another's by now, if it had one
 }
 
 // wrote notes that a program wrote r; the caller holds mu.
@@ -88,7 +99,7 @@ func (f *File) travels() bool {
 	caps := f.tree.Caps()
 	whole := f.base.Known == 0 || f.base.Size == 0 || f.tail < f.base.Size
 	return f.early == nil && f.onward >= earlyStart && whole && f.staged != nil && !f.tree.direct(f.name) &&
-		caps.RandomWrite && caps.Truncate && !f.gone && !f.stale && !f.lent && !f.stored && f.torn == nil && f.shut == 0 &&
+		caps.RandomWrite == caps.Truncate && !f.gone && !f.stale && !f.lent && !f.stored && f.torn == nil && f.shut == 0 &&
 		!f.tree.Background() // what is closed is sent then
 }
 
@@ -101,27 +112,75 @@ func (f *File) sendEarly() {
 	if !travels {
 		return
 	}
-	if t.earlies.Add(1) > maxEarly || !t.begin() {
+	if int(t.earlies.Add(1)) > t.mostEarly() || !t.begin() {
 		t.earlies.Add(-1)
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.travels() {
+	if !f.travels() || !t.uploads.tryTake() {
 		t.earlies.Add(-1)
 		t.work.Done()
 		return
 	}
-	e := &early{file: f, name: f.name, staged: f.staged, end: f.onward, news: make(chan struct{}, 1), done: make(chan struct{})}
+	e := &early{file: f, name: f.name, staged: f.staged, end: f.onward, news: make(chan struct{}, 1), done: make(chan struct{}), onward: !t.Caps().RandomWrite, turn: t.uploads}
 	e.writer, e.temp, e.claimed = f.writer, f.temp, f.writer != nil
 	f.early = e
 	perm := f.info.Mode & permBits
 	go func() { // ends when the file is published or given up, or with the Tree
 		defer t.work.Done()
-		defer t.earlies.Add(-1)
+		if e.turn == nil { // else it counts until the transfer is over
+			defer t.earlies.Add(-1)
+		}
 		e.send(t.ctx, backends.WriteMode{Perm: perm, Size: 4 * earlyStart})
 	}()
 }
+
+// mostEarly is how many contents may travel early at a time.
+func (t *Tree) mostEarly() int {
+	if t.uploads == nil {
+		return maxEarly
+	}
+	return min(maxEarly, cap(t.uploads)-1)
+}
+
+// tryTake takes t if it is free, and reports whether the caller has it; nil is free always.
+func (t turn) tryTake() bool {
+	if t == nil {
+		return true
+	}
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// over lets others have the transfer that e holds. It may be called twice.
+func (e *early) over() {
+	if turn, ok := e.adopt(); ok {
+		turn.give()
+	}
+}
+
+// adopt has the caller give back the transfer that e holds; ok is false if it holds none, or none any more. Nil holds none.
+func (e *early) adopt() (held turn, ok bool) {
+	if e == nil || e.turn == nil {
+		return nil, false
+	}
+	e.file.mu.Lock()
+	defer e.file.mu.Unlock()
+	if e.through {
+		return nil, false
+	}
+	e.through = true
+	e.file.tree.earlies.Add(-1)
+	return e.turn, true
+}
+
+// errPaused ends a beginning whose program has paused.
+var errPaused = errors.New("the program writes no more")
 
 // send sends what is written, as it comes, until there is an end to it.
 func (e *early) send(ctx context.Context, mode backends.WriteMode) {
@@ -133,11 +192,7 @@ func (e *early) send(ctx context.Context, mode backends.WriteMode) {
 			break
 		}
 		if state == earlyWaits {
-			select {
-			case <-e.news:
-			case <-ctx.Done():
-				e.err = ctx.Err()
-			}
+			e.err = e.await(ctx)
 			continue
 		}
 		if _, e.err = e.staged.ReadAt(buf, off); e.err == nil {
@@ -147,13 +202,31 @@ func (e *early) send(ctx context.Context, mode backends.WriteMode) {
 	f := e.file
 	f.mu.Lock()
 	e.ended = true
-	e.aborted = e.err != nil || e.dropped
+	e.aborted = e.err != nil || e.dropped || e.spoiled()
 	abort := e.aborted
 	f.mu.Unlock()
 	if abort {
 		e.abort()
 	}
 	close(e.done)
+}
+
+// await returns when there is something to look at.
+func (e *early) await(ctx context.Context) error {
+	var patience <-chan time.Time
+	if e.onward {
+		timer := time.NewTimer(earlyIdle)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	select {
+	case <-e.news:
+		return nil
+	case <-patience:
+		return errPaused
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // open opens the place where the content gathers, unless the file's claim to its name has one.
@@ -190,7 +263,7 @@ func (e *early) next() (off int64, state earlyState) {
 	e.file.mu.Lock()
 	defer e.file.mu.Unlock()
 	switch {
-	case e.stopped:
+	case e.stopped, e.spoiled():
 		return 0, earlyEnds
 	case e.end-e.sent < uploadChunk:
 		return 0, earlyWaits
@@ -200,8 +273,17 @@ func (e *early) next() (off int64, state earlyState) {
 	return off, earlySends
 }
 
+// spoiled reports whether what was sent holds bytes that are others by now, and that cannot be sent again; the caller holds File.mu.
+func (e *early) spoiled() bool {
+	for range e.again.All() {
+		return e.onward
+	}
+	return false
+}
+
 // abort throws away what has gathered.
 func (e *early) abort() {
+	defer e.over()
 	if e.claimed || e.writer == nil {
 		return
 	}

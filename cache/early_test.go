@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
 	"pierfs/cache"
 )
 
@@ -57,8 +58,19 @@ func (c *wire) hook(_ context.Context, op, _ string) error {
 // early runs f in a bubble, and looks for what is left behind.
 func earlyWorld(t *testing.T, f func(w *world, c *wire)) {
 	t.Helper()
+	earlyWorldOf(t, nil, f)
+}
+
+// streamWorld is earlyWorld with a server that takes writes at the end only, and three transfers at a time.
+func streamWorld(t *testing.T, f func(w *world, c *wire)) {
+	t.Helper()
+	earlyWorldOf(t, func(so *mem.Options, _ *cache.Options) { *so = mem.FTP(func(c *backends.Caps) { c.Streams = 3 }) }, f)
+}
+
+func earlyWorldOf(t *testing.T, change func(*mem.Options, *cache.Options), f func(w *world, c *wire)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w, c := newWorld(t, nil), new(wire)
+		w, c := newWorld(t, change), new(wire)
 		w.server.SetFault(c.hook)
 		f(w, c)
 		w.must(w.tree.Close(w.Context()))
@@ -254,8 +266,12 @@ func TestManyContentsTravel(t *testing.T) {
 
 // Whatever a program does while its bytes travel, the server has in the end what a disk would have.
 func TestAnyWritesWhileBytesTravel(t *testing.T) {
-	for seed := range uint64(12) {
-		earlyWorld(t, func(w *world, c *wire) {
+	for seed := range uint64(16) {
+		server := earlyWorld
+		if seed >= 12 {
+			server = streamWorld
+		}
+		server(t, func(w *world, c *wire) {
 			chance := rand.New(rand.NewPCG(seed, 1))
 			f, disk := w.open("f", creating), []byte{}
 			put := func(p []byte, off int) {
@@ -291,6 +307,91 @@ func TestAnyWritesWhileBytesTravel(t *testing.T) {
 			w.only("f")
 		})
 	}
+}
+
+// A server that takes writes at the end only gets them as they come, too, in one transfer.
+func TestBytesTravelToAServerThatStreams(t *testing.T) {
+	streamWorld(t, func(w *world, c *wire) {
+		content := bytesOf(long, 1)
+		f := w.open("f", creating)
+		w.writeOn(f, content, 0)
+		travelled := c.writes.Load()
+		if travelled < long>>20-1 {
+			t.Errorf("%d MiB of %d travelled while they were written", travelled, long>>20)
+		}
+		w.close(f)
+		if more := c.writes.Load() - travelled; more > 1 {
+			t.Errorf("close sent %d MiB", more)
+		}
+		if n := w.server.Calls()["stor"]; n != 1 {
+			t.Errorf("%d transfers, want 1", n)
+		}
+		w.has("f", string(content))
+		w.only("f")
+	})
+}
+
+// Who goes back into what has travelled, or cuts it, has all sent anew; who pauses lets go of the transfer.
+func TestStreamThatIsNotWrittenOnward(t *testing.T) {
+	for name, change := range map[string]func(w *world, f *cache.File, content []byte) []byte{
+		"header": func(w *world, f *cache.File, content []byte) []byte {
+			copy(content, "header")
+			w.write(f, "header", 0)
+			return content
+		},
+		"cut": func(w *world, f *cache.File, content []byte) []byte {
+			size := int64(2 << 20)
+			_, err := f.SetAttr(w.Context(), backends.Attr{Size: &size})
+			w.must(err)
+			return content[:size]
+		},
+		"pause": func(w *world, f *cache.File, content []byte) []byte {
+			time.Sleep(time.Minute)
+			if names, err := w.server.Names(""); err != nil || len(names) > 0 {
+				w.Errorf("after a minute's pause the server has %q, %v", names, err)
+			}
+			return content
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			streamWorld(t, func(w *world, c *wire) {
+				f := w.open("f", creating)
+				content := bytesOf(long, 1)
+				w.writeOn(f, content, 0)
+				if c.writes.Load() == 0 {
+					t.Error("nothing travels: this test tests nothing")
+				}
+				content = change(w, f, content)
+				w.writeOn(f, append(content, bytesOf(1<<20, 2)...), len(content))
+				w.close(f)
+				w.has("f", string(content)+string(bytesOf(1<<20, 2)))
+				w.only("f")
+			})
+		})
+	}
+}
+
+// TestWhoClosesAFileHasATransfer: however many contents travel early, and however long their programs take, who closes another file need
+// not wait for them.
+func TestWhoClosesAFileHasATransfer(t *testing.T) {
+	streamWorld(t, func(w *world, c *wire) {
+		var open []*cache.File
+		for _, name := range []string{"a", "b", "c"} {
+			f := w.open(name, creating)
+			w.writeOn(f, bytesOf(5<<20, 1), 0)
+			open = append(open, f)
+		}
+		f := w.open("closed", creating)
+		w.writeOn(f, bytesOf(5<<20, 2), 0)
+		w.close(f)
+		w.has("closed", string(bytesOf(5<<20, 2)))
+		for _, f := range open {
+			w.close(f)
+			name, _ := f.Name()
+			w.has(name, string(bytesOf(5<<20, 1)))
+		}
+		w.only("a", "b", "c", "closed")
+	})
 }
 
 // A Tree that is closed while bytes travel publishes what was written.

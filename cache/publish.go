@@ -293,7 +293,7 @@ func merge(older, newer backends.Attr) backends.Attr {
 // upload brings j to the server, as often as the policy allows. Where the server bears few transfers at a time it waits for its
 // turn, as long as that takes: those who have theirs end, for each of them must move.
 func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err error) {
-	done, err := f.tree.takeUpload(ctx, j.size)
+	done, err := f.tree.takeUpload(ctx, j.size, j.early)
 	if err != nil {
 		f.abort(j)
 		return info, fault("publish", j.name, err)
@@ -372,8 +372,11 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 }
 
 // takeUpload waits until a content of size bytes may be sent, where the server bears few transfers at a time. A short one takes no longer
-// than a question, and may have a session that is kept for those.
-func (t *Tree) takeUpload(ctx context.Context, size int64) (done func(), err error) {
+// than a question, and may have a session that is kept for those. What has begun early has its transfer already.
+func (t *Tree) takeUpload(ctx context.Context, size int64, begun *early) (done func(), err error) {
+	if held, ok := begun.adopt(); ok {
+		return held.give, nil
+	}
 	uploads := t.uploads
 	if size <= shortContent {
 		uploads = t.shortUploads

@@ -30,7 +30,6 @@ var unreached = map[protocol]map[string]string{
 	ftp: {
 		"wire.symlink.before": "FTP has no links", "wire.symlink.after": "FTP has no links",
 		"wire.link.before": "FTP has no links", "wire.link.after": "FTP has no links",
-		"wire.abort.before": "nothing of FTP travels before close", "wire.abort.after": "nothing of FTP travels before close",
 	},
 }
 
