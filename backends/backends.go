@@ -310,6 +310,20 @@ func WantsWhole(ctx context.Context) bool { return ctx.Value(wholeKey{}) != nil 
 
 type wholeKey struct{}
 
+// WithSize returns ctx for an Open of a file that was known to have size bytes a moment ago, so that a Backend may make ready for
+// that much while it opens.
+func WithSize(ctx context.Context, size int64) context.Context {
+	return context.WithValue(ctx, sizeKey{}, size)
+}
+
+// SizeTold returns the size that ctx tells by WithSize, 0 if it tells none.
+func SizeTold(ctx context.Context) int64 {
+	size, _ := ctx.Value(sizeKey{}).(int64)
+	return size
+}
+
+type sizeKey struct{}
+
 // Call is one call that crossed the wire, as an Observer is told of it.
 type Call struct {
 	Op    string // the method's name in lower case: "stat", "list", "readat", "commit" ...

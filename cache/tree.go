@@ -685,6 +685,9 @@ func (t *Tree) openAhead(ctx context.Context, name string, mode OpenMode) *ahead
 		return nil
 	}
 	a := &ahead{done: make(chan struct{})}
+	if info, _, state := t.attrs.Get(name); state == attr.Present {
+		ctx = backends.WithSize(ctx, info.Size)
+	}
 	go func() { // ends with the context, or with the Tree, whose backend is closed then
 		defer t.work.Done()
 		defer close(a.done)

@@ -61,6 +61,7 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 }
 
 func (b *Backend) open(ctx context.Context, s *session, name string) (*reader, error) {
+	s.expect(backends.SizeTold(ctx))
 	m, path := s.channel(), s.path(name)
 	opened := false
 	defer func() {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"pierfs/backends"
@@ -55,6 +56,33 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 			}
 			leaves(t, b)
 		})
+	}
+}
+
+// A file that is known to be long has its channels opened beside its own opening, whatever becomes of that.
+func TestChannelsAreOpenedBesideALongFile(t *testing.T) {
+	s := servers.NewSSHD(t, servers.SSHOptions{})
+	ok(t, os.Chmod(s.Dir, 0o777))
+	for size, want := range map[int64]int{0: 0, longFile - 1: 0, longFile: 3} {
+		b := connect(t, s, Options{})
+		_, err := b.Stat(t.Context(), "")
+		ok(t, err)
+		current := inUse(b)
+		current.worth = 3
+		_, err = b.Open(backends.WithSize(t.Context(), size), "missing")
+		if backends.Errno(err) != syscall.ENOENT {
+			t.Errorf("open of a missing file: %v", err)
+		}
+		current.mu.Lock()
+		opening := current.opening
+		current.mu.Unlock()
+		if opening != nil {
+			<-opening // it has the connect timeout
+		}
+		if got := len(current.channels()) - 1; got != want {
+			t.Errorf("%d further channels for a file of %d bytes, want %d", got, size, want)
+		}
+		leaves(t, b)
 	}
 }
 
