@@ -12,8 +12,9 @@ import (
 )
 
 // memoryLimit is what the daemon's heap shall stay below. The collector works harder as it comes near, in place of letting
-// garbage double what a listing of a million names needs. It is soft: what is in use is never refused.
-const memoryLimit = 400 << 20
+// garbage double what a listing of a million names needs: 400 MB may be resident then, of which the program itself, its threads and
+// what is freed but not given back take some 60. It is soft: what is in use is never refused.
+const memoryLimit = 320 << 20
 
 // LimitMemory sets the soft limit of the collector: memoryLimit, or less where the control group allows less. $GOMEMLIMIT
 // counts more.
