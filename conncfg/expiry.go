@@ -61,8 +61,38 @@ func daysLeft(days int) string {
 	return fmt.Sprintf("%d days", days)
 }
 
-// lookAtCertificates judges a file of certificates: our own, which comes first in its file, or authorities, of which one
-// that lasts is enough.
+// FileEnd returns when what a file of certificates is for comes to its end: our own certificate, which comes first in its file, or authorities, of
+// which one that lasts is enough. It is zero where the file cannot be read, is a directory, or holds none.
+func FileEnd(name string, own bool) time.Time {
+	certs, err := readCertificates(name)
+	if err != nil || len(certs) == 0 {
+		return time.Time{}
+	}
+	return lastOf(certs, own)
+}
+
+func lastOf(certs []*x509.Certificate, own bool) time.Time {
+	last := certs[0].NotAfter
+	for _, c := range certs[1:] {
+		if !own && c.NotAfter.After(last) {
+			last = c.NotAfter
+		}
+	}
+	return last
+}
+
+// FileCertificate is the finding about a file of certificates on this machine that ends soon, or has ended. ok is false while there is nothing
+// to say.
+func FileCertificate(field, name string, notAfter, now time.Time) (f Finding, ok bool) {
+	p := expiring("the certificate in it", notAfter, now)
+	if p == nil {
+		return Finding{}, false
+	}
+	p.hint = "have it renewed"
+	return Finding{Severity: Warning, Field: field}.with(p, name), true
+}
+
+// lookAtCertificates judges a file of certificates.
 func lookAtCertificates(name string, own bool, now time.Time) *problem {
 	certs, err := readCertificates(name)
 	switch {
@@ -71,13 +101,7 @@ func lookAtCertificates(name string, own bool, now time.Time) *problem {
 	case len(certs) == 0:
 		return &problem{CodeInvalid, fmt.Sprintf("file %q holds no certificate in PEM form", name), "it begins with -----BEGIN CERTIFICATE-----; openssl x509 -inform der -in FILE writes one"}
 	}
-	last := certs[0].NotAfter
-	for _, c := range certs[1:] {
-		if !own && c.NotAfter.After(last) {
-			last = c.NotAfter
-		}
-	}
-	p := expiring("the certificate in it", last, now)
+	p := expiring("the certificate in it", lastOf(certs, own), now)
 	if p != nil {
 		p.hint = "have it renewed"
 	}

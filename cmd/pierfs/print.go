@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -58,10 +59,29 @@ func (h *hand) overview(all []control.Connection) error {
 		return nil
 	}
 	rows := make([][]string, len(all))
+	header, certified := connectionHeader, slices.ContainsFunc(all, func(c control.Connection) bool { return len(c.Certificates) > 0 })
+	if certified {
+		header = append(slices.Clip(header), "CERTIFICATE")
+	}
 	for i, c := range all {
 		rows[i] = connectionRow(c)
+		if certified {
+			rows[i] = append(rows[i], daysLeft(c))
+		}
 	}
-	return table(h.out, connectionHeader, rows)
+	return table(h.out, header, rows)
+}
+
+// daysLeft is for how many days the first certificate to end is good that c relies on.
+func daysLeft(c control.Connection) string {
+	if len(c.Certificates) == 0 {
+		return "-"
+	}
+	first := slices.MinFunc(c.Certificates, func(a, b control.Ending) int { return a.NotAfter.Compare(b.NotAfter) })
+	if first.DaysLeft < 0 {
+		return "has ended"
+	}
+	return count(first.DaysLeft, "day")
 }
 
 // standing prints how what was mounted stands. What keeps one from being ready is told as a failure is, on standard error.

@@ -83,10 +83,20 @@ type Connection struct {
 	// Tested is when it last passed a test, in whatever form it had then; Untested says that it has not in the one that it has now.
 	Tested   time.Time `json:"tested,omitzero"`
 	Untested bool      `json:"untested,omitempty"`
+	// Certificates are those that it relies on, and when each ends: that which the server has shown, and those in files of this machine.
+	Certificates []Ending `json:"certificates,omitempty"`
 	// RotateBy is when the first of the secrets that it logs in with must be changed; zero if none must.
 	RotateBy time.Time `json:"rotateBy,omitzero"`
 	// Findings is what keeps its definition from being used, and what will.
 	Findings []conncfg.Finding `json:"findings,omitempty"`
+}
+
+// Ending is when a certificate ends.
+type Ending struct {
+	Of       string    `json:"of"`             // "server", "client" (clientCertFile) or "authority" (caFile)
+	File     string    `json:"file,omitempty"` // of this machine
+	NotAfter time.Time `json:"notAfter"`
+	DaysLeft int       `json:"daysLeft"` // whole ones; negative once it has ended
 }
 
 // NotReady is the code of what keeps a connection that shall be mounted from being ready; "" if it is ready, or not meant to be.

@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
+	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 )
 
@@ -13,8 +16,9 @@ const certificateRound = time.Hour
 
 // certificates are those that servers have shown at their last logins, by HOST:PORT. The zero value has seen none.
 type certificates struct {
-	mu   sync.Mutex
-	seen map[string]*certificate
+	mu    sync.Mutex
+	seen  map[string]*certificate
+	files map[string]*certificate // of this machine, by connection and path
 }
 
 type certificate struct {
@@ -34,6 +38,20 @@ func (c *certificates) saw(address, fingerprint string, notAfter, now time.Time)
 		c.seen[address] = &certificate{fingerprint: fingerprint, notAfter: notAfter}
 	}
 	return c.seen[address].due(now)
+}
+
+// news reports whether a stage of the end of a certificate in a file was not told yet.
+func (c *certificates) news(file string, notAfter, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.files == nil {
+		c.files = map[string]*certificate{}
+	}
+	if known := c.files[file]; known == nil || !known.notAfter.Equal(notAfter) {
+		c.files[file] = &certificate{notAfter: notAfter}
+	}
+	_, news := c.files[file].due(now)
+	return news
 }
 
 // due returns the finding of a stage that was not told yet. certificates.mu is held.
@@ -87,8 +105,56 @@ func (d *Daemon) certified(address, fingerprint string, notAfter time.Time) {
 	}
 }
 
+// endings returns when the certificates end that a target relies on: that which its server has shown last, and those in files of this machine.
+func (d *Daemon) endings(t conncfg.Target) (all []control.Ending) {
+	add := func(of, file string, end time.Time) {
+		if !end.IsZero() {
+			all = append(all, control.Ending{Of: of, File: file, NotAfter: end, DaysLeft: int(math.Floor(time.Until(end).Hours() / 24))})
+		}
+	}
+	if t.Protocol != conncfg.FTPS {
+		return nil
+	}
+	add("server", "", d.certificates.end(t.Address()))
+	if t.TLS.CertFile != "" {
+		add("client", t.TLS.CertFile, conncfg.FileEnd(t.TLS.CertFile, true))
+	}
+	if t.TLS.CAFile != "" {
+		add("authority", t.TLS.CAFile, conncfg.FileEnd(t.TLS.CAFile, false))
+	}
+	return all
+}
+
+// fileFinding returns what there is to say of a certificate in a file of this machine.
+func fileFinding(e control.Ending, now time.Time) (conncfg.Finding, bool) {
+	field := map[string]string{"client": "clientCertFile", "authority": "caFile"}[e.Of]
+	if field == "" {
+		return conncfg.Finding{}, false // the server's: certificates.finding tells it
+	}
+	return conncfg.FileCertificate(field, e.File, e.NotAfter, now)
+}
+
+// withEndings tells in c when the certificates of m end, and warns where that is soon.
+func (m *mount) withEndings(c control.Connection) control.Connection {
+	c.Certificates = m.d.endings(m.reach())
+	for _, e := range c.Certificates {
+		if f, ok := fileFinding(e, time.Now()); ok {
+			f.Connection, f.Environment = c.Name, c.Environment
+			c.Findings = append(slices.Clip(c.Findings), f)
+		}
+	}
+	return c
+}
+
 // lookAtCertificates warns of those that have come nearer to their end.
 func (d *Daemon) lookAtCertificates() {
+	for _, m := range d.all() {
+		for _, e := range d.endings(m.reach()) {
+			if f, ok := fileFinding(e, time.Now()); ok && d.certificates.news(label(m.want)+" "+e.File, e.NotAfter, time.Now()) {
+				m.log.Warn("certificate", "file", e.File, "code", f.Code, "field", f.Field, "finding", f.Message, "hint", f.Hint)
+			}
+		}
+	}
 	for address, f := range d.certificates.reached(time.Now()) {
 		d.warnOf(address, f)
 	}

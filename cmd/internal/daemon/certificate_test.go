@@ -1,13 +1,25 @@
 package daemon
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 )
 
+// Holds row 101 of the requirements: each of 30, 14, 7 and 1 days, and the end, is told once.
 func TestEachStageOfACertificatesEndIsToldOnce(t *testing.T) {
 	var c certificates
 	const day = 24 * time.Hour
@@ -67,5 +79,80 @@ func TestCertificateThatEndsIsListedAndLogged(t *testing.T) {
 	}
 	if warned != 1 {
 		t.Errorf("warned %d times in the log, want once:\n%s", warned, s.log)
+	}
+}
+
+// Holds row 101 of the requirements: not only the server's certificate is watched, but also the one that is shown to it and the authorities that
+// are believed: in lists with the days that are left, by doctor, as figures, and once a stage in the log.
+func TestCertificatesInFilesAreTold(t *testing.T) {
+	s := newStage(t)
+	const day = 24 * time.Hour
+	own, authorities := filepath.Join(t.TempDir(), "own.pem"), filepath.Join(t.TempDir(), "ca.pem")
+	certificateUntil(t, own, time.Now().Add(5*day+time.Hour))
+	certificateUntil(t, authorities, time.Now().Add(90*day+time.Hour))
+	s.define("one", `clientCertFile = "`+own+`"`, `clientKeyFile = "`+own+`"`, `caFile = "`+authorities+`"`)
+	file := filepath.Join(s.dirs.Config, "connections/one.toml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.Replace(text, []byte("SFTP"), []byte("FTPS"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.daemon.certified("files.example:21", "SHA256:a", time.Now().Add(200*day+time.Hour))
+	c := s.list()["Test/one"]
+	left := map[string]int{}
+	for _, e := range c.Certificates {
+		left[e.Of] = e.DaysLeft
+	}
+	if !maps.Equal(left, map[string]int{"server": 200, "client": 5, "authority": 90}) {
+		t.Errorf("listed: %+v", c.Certificates)
+	}
+	if len(c.Findings) != 1 || c.Findings[0].Code != conncfg.CodeCertExpires || c.Findings[0].Field != "clientCertFile" {
+		t.Errorf("listed: %+v, want one finding about our own certificate", c.Findings)
+	}
+	a, err := control.Doctor.Call(t.Context(), s.client, control.DoctorRequest{Name: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, c := range a.Checks {
+		if strings.Contains(c.Detail, "days") || c.Advice {
+			found[c.Check] = c.OK
+		}
+	}
+	for check, ok := range map[string]bool{"certificate": true, "client_certificate": false, "authority": true} {
+		if said, there := found[check]; !there || said != ok {
+			t.Errorf("doctor: %s: %v, want %v", check, said, ok)
+		}
+	}
+	m, err := control.Metrics.Call(t.Context(), s.client, control.MetricsRequest{Text: true})
+	for _, name := range []string{"certificate", "client_certificate", "authority"} {
+		if err != nil || !strings.Contains(m.Text, "pierfs_"+name+`_expiry_timestamp_seconds{connection="one",environment="Test"}`) {
+			t.Errorf("no figure of %s: %v", name, err)
+		}
+	}
+	s.daemon.lookAtCertificates()
+	s.daemon.lookAtCertificates()
+	if n := strings.Count(s.log.String(), `"msg":"certificate"`); n != 1 {
+		t.Errorf("warned %d times, want once of our own:\n%s", n, s.log)
+	}
+}
+
+// certificateUntil writes a certificate that ends then.
+func certificateUntil(t *testing.T, file string, end time.Time) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -128,10 +128,7 @@ func (x *patient) standing(ctx context.Context) []control.Examined {
 		return nil
 	}
 	checks := []control.Examined{x.alive(), x.server(ctx), x.sessions(), x.access(), x.room(ctx), x.owed(), x.writable(), x.egress(ctx)}
-	if c, ok := x.certificate(); ok {
-		checks = append(checks, c)
-	}
-	return checks
+	return append(checks, x.certificates()...)
 }
 
 // belongs says to which connection a path belongs.
@@ -353,22 +350,24 @@ func (x *patient) room(ctx context.Context) control.Examined {
 	return x.good(check, "%d MiB are left at the server", space.Avail>>20)
 }
 
-func (x *patient) certificate() (control.Examined, bool) {
-	const check = "certificate"
-	address := x.m.reach().Address()
-	end := x.d.certificates.end(address)
-	if end.IsZero() {
-		return control.Examined{}, false
-	}
-	days := int(time.Until(end).Hours() / 24)
-	if f, ok := x.d.certificates.finding(address, time.Now()); ok {
-		c := x.bad(check, control.CertInvalid, f.Hint, "%s", f.Message)
-		if days >= 0 && time.Now().Before(end) {
+// certificates say when those end that the connection relies on.
+func (x *patient) certificates() (checks []control.Examined) {
+	for _, e := range x.d.endings(x.m.reach()) {
+		check := map[string]string{"server": "certificate", "client": "client_certificate", "authority": "authority"}[e.Of]
+		f, told := fileFinding(e, time.Now())
+		if e.Of == "server" {
+			f, told = conncfg.ServerCertificate(e.NotAfter, time.Now())
+		}
+		c := x.good(check, "it ends in %d days, on %s", e.DaysLeft, e.NotAfter.Format(time.DateOnly))
+		if told {
+			c = x.bad(check, control.CertInvalid, f.Hint, "%s", f.Message)
+		}
+		if told && time.Now().Before(e.NotAfter) {
 			c = advice(c)
 		}
-		return c, true
+		checks = append(checks, c)
 	}
-	return x.good(check, "it ends in %d days, on %s", days, end.Format(time.DateOnly)), true
+	return checks
 }
 
 // egress says from which address this machine goes to the server: what a partner has to let through, where nothing on the way

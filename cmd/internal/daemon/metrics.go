@@ -70,7 +70,16 @@ func (d *Daemon) lookAt(b debtor) metrics.Connection {
 		now, _ := m.holds()
 		c.Mounted, c.State, c.Since = true, status.State, status.Since
 		c.OpenFiles, c.Quarantined, c.Conflicts = m.openFiles(), now.Quarantined, now.Conflicts
-		c.Certificate = d.certificates.end(m.reach().Address())
+		for _, e := range d.endings(m.reach()) {
+			switch e.Of {
+			case "server":
+				c.Certificate = e.NotAfter
+			case "client":
+				c.ClientCertificate = e.NotAfter
+			case "authority":
+				c.Authority = e.NotAfter
+			}
+		}
 		if all := d.ageings(b.name, b.environment); len(all) > 0 {
 			c.RotateBy = all[0].Due
 		}

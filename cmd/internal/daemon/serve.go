@@ -87,7 +87,7 @@ func (d *Daemon) connections() []control.Connection {
 	}
 	for _, m := range d.all() {
 		if !seen[m.want.key()] {
-			all = append(all, m.status())
+			all = append(all, m.withEndings(m.status()))
 		}
 	}
 	return all
@@ -97,7 +97,7 @@ func (d *Daemon) connections() []control.Connection {
 func (d *Daemon) standing(w Want) control.Connection {
 	m, held := d.at(w.key())
 	if m != nil {
-		return d.aged(m.status())
+		return d.aged(m.withEndings(m.status()))
 	}
 	c := control.Connection{Name: w.Name, Environment: w.Environment, State: control.StateDisabled, Since: d.started, Dir: w.Dir}
 	switch {

@@ -43,8 +43,10 @@ type Connection struct {
 	Quarantined int
 	Conflicts   int
 	Certificate time.Time // when that which its server has shown ends; zero if it has shown none
-	RotateBy    time.Time // when the first of its secrets must be changed; zero if none must
-	Reads       Reads
+	// ClientCertificate and Authority are when those in files of this machine end; zero if there are none.
+	ClientCertificate, Authority time.Time
+	RotateBy                     time.Time // when the first of its secrets must be changed; zero if none must
+	Reads                        Reads
 
 	// Damaged says that its journal could not be read: the figures below are not known.
 	Damaged    bool

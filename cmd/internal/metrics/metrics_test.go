@@ -25,7 +25,7 @@ func full() *Set {
 		return Look{
 			Connections: []Connection{
 				{Name: "bank", Environment: "Test", Mounted: true, State: control.StateOffline, Since: time.Now().Add(-time.Minute), OpenFiles: 2,
-					Certificate: time.Unix(2e9, 0), RotateBy: time.Unix(2e9, 0), Owed: 3, OwedBytes: 10, OwedOldest: time.Minute},
+					Certificate: time.Unix(2e9, 0), RotateBy: time.Unix(2e9, 0), ClientCertificate: time.Unix(2e9, 0), Authority: time.Unix(2e9, 0), Owed: 3, OwedBytes: 10, OwedOldest: time.Minute},
 				{Name: "torn", Environment: "Test", Damaged: true},
 			},
 			Findings: map[string]int{"error": 1}, Kept: Kept{1, 2, 3}, Events: 7, StateFree: 9,

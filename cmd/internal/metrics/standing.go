@@ -58,6 +58,12 @@ var figures = []figure{
 		mounted(func(c Connection) float64 { return float64(c.Conflicts) })),
 	gauge("pierfs_certificate_expiry_timestamp_seconds", "When the certificate ends that the server has shown at its last login, as Unix time.",
 		func(c Connection) (float64, bool) { return float64(c.Certificate.Unix()), !c.Certificate.IsZero() }),
+	gauge("pierfs_client_certificate_expiry_timestamp_seconds", "When the certificate ends that is shown to the server, as Unix time.",
+		func(c Connection) (float64, bool) {
+			return float64(c.ClientCertificate.Unix()), !c.ClientCertificate.IsZero()
+		}),
+	gauge("pierfs_authority_expiry_timestamp_seconds", "When the last of the authorities ends that the definition believes, as Unix time.",
+		func(c Connection) (float64, bool) { return float64(c.Authority.Unix()), !c.Authority.IsZero() }),
 	gauge("pierfs_secret_rotation_timestamp_seconds", "When the first of the secrets that the connection logs in with must be changed, as Unix time.",
 		func(c Connection) (float64, bool) { return float64(c.RotateBy.Unix()), !c.RotateBy.IsZero() }),
 
