@@ -172,14 +172,14 @@ func (f *File) keepOwed(d *debt, reason error) (string, error) {
 	t := f.tree
 	name, _ := f.Name()
 	kept := filepath.Join(t.options.Quarantine, filepath.Base(d.staged.Path()))
-	err := os.MkdirAll(t.options.Quarantine, 0o700)
+	err := makeDir(t.options.Quarantine)
 	var copied *spool.File
 	if err == nil {
 		copied, err = d.staged.Clone(kept)
 	}
 	if err == nil {
 		told := note{Name: name, Begun: d.began, Kept: time.Now(), Reason: reason.Error(), Missing: d.staged.Missing(0, d.size)}
-		err = errors.Join(copied.Truncate(d.size), copied.Sync(), copied.Close(), writeNote(noteOf(kept), told), syncDir(t.options.Quarantine))
+		err = errors.Join(copied.Truncate(d.size), copied.Sync(), copied.Close(), keepNote(noteOf(kept), told), syncPath(t.options.Quarantine))
 	}
 	told := fmt.Errorf("%q is kept as %s: %w", name, kept, errors.Join(reason, err))
 	t.lastError.Store(&told)

@@ -2,8 +2,12 @@ package cache
 
 import (
 	"cmp"
+	"errors"
 	"os"
+	"path/filepath"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"pierfs/cache/spool"
 )
@@ -101,16 +105,48 @@ func (n *namesSync) sync(dir string) error {
 	n.mu.Lock()
 	n.next = nil // who comes now has made his name perhaps too late for this one
 	n.mu.Unlock()
-	s.err = syncDir(dir)
+	s.err = syncPath(dir)
 	n.turn.give()
 	close(s.done)
 	return s.err
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// syncPath returns when what is at path is on the disk: a content, or the names in a directory.
+func syncPath(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return cmp.Or(d.Sync(), d.Close())
+	return cmp.Or(f.Sync(), f.Close())
+}
+
+// makeDir makes dir, and what is missing above it, and returns when their names are on the disk.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncAbove(dir)
+}
+
+// syncAbove returns when dir is to be found behind a loss of power: when its name, and those of the directories above it on the same
+// file system, are on the disk.
+func syncAbove(dir string) error {
+	var here, above unix.Stat_t
+	if err := unix.Stat(dir, &here); err != nil {
+		return err
+	}
+	for at := filepath.Clean(dir); filepath.Dir(at) != at; at = filepath.Dir(at) {
+		if err := unix.Stat(filepath.Dir(at), &above); err != nil || above.Dev != here.Dev {
+			return err
+		}
+		if err := syncPath(filepath.Dir(at)); errors.Is(err, os.ErrPermission) {
+			return nil // what may not be read was not made by us either
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }

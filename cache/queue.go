@@ -381,15 +381,15 @@ func intoQuarantine(staging, quarantine string, e journal.Entry, reason error, b
 	for _, r := range e.Missing {
 		told.Missing = append(told.Missing, rangeOf(r))
 	}
-	err = os.MkdirAll(quarantine, 0o700)
+	err = makeDir(quarantine)
 	if err == nil {
-		err = writeNote(noteOf(kept), told)
+		err = keepNote(noteOf(kept), told)
 	}
 	if err == nil {
 		err = bring(filepath.Join(staging, e.Staged), kept)
 	}
 	if err == nil || errors.Is(err, os.ErrExist) { // it was kept before, and the daemon died behind that
-		err = syncDir(quarantine)
+		err = syncPath(quarantine)
 	}
 	return kept, err
 }

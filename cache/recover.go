@@ -19,8 +19,13 @@ const journalFile = "journal"
 // that are owed, which must stay where they are.
 func (t *Tree) openJournal() (owed map[string]bool, err error) {
 	path := filepath.Join(t.options.Staging, journalFile)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !t.options.Background {
-		return nil, nil // nothing was ever owed here
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if !t.options.Background {
+			return nil, nil // nothing was ever owed here
+		}
+		if err := syncAbove(t.options.Staging); err != nil { // once, before anything is acknowledged that lies there
+			return nil, err
+		}
 	}
 	j, found, err := journal.Open(path, journal.Options{Hook: t.options.Hook})
 	if err != nil {

@@ -74,9 +74,9 @@ func (f *File) quarantine(reason error) error {
 	t := f.tree
 	kept := filepath.Join(t.options.Quarantine, filepath.Base(staged.Path()))
 	told := note{Name: name, Kept: time.Now(), Reason: reason.Error(), Missing: staged.Missing(0, staged.Size())}
-	err := os.MkdirAll(t.options.Quarantine, 0o700) // whoever emptied it may have taken it away
+	err := makeDir(t.options.Quarantine) // whoever emptied it may have taken it away
 	if err == nil {
-		err = errors.Join(writeNote(noteOf(kept), told), staged.Keep(kept))
+		err = errors.Join(keepNote(noteOf(kept), told), staged.Keep(kept), syncPath(t.options.Quarantine))
 	}
 	if err == nil {
 		err = os.Remove(noteOf(staged.Path()))
@@ -90,7 +90,7 @@ func (f *File) quarantine(reason error) error {
 // recoverStaging makes the directories and moves what a former daemon left in staging into quarantine.
 func (t *Tree) recoverStaging() error {
 	for _, dir := range []string{t.options.Staging, t.options.Quarantine} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := makeDir(dir); err != nil {
 			return err
 		}
 	}
@@ -148,3 +148,6 @@ func writeNote(path string, n note) error {
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o600)
 }
+
+// keepNote is writeNote that returns when the note is on the disk.
+func keepNote(path string, n note) error { return errors.Join(writeNote(path, n), syncPath(path)) }

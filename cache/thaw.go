@@ -69,7 +69,7 @@ func (f *File) keepUnsealed(reason error) error {
 	copied, err := f.staged.Clone(kept)
 	if err == nil {
 		told := note{Name: f.name, Kept: time.Now(), Reason: reason.Error(), Missing: copied.Missing(0, copied.Size())}
-		err = cmp.Or(writeNote(noteOf(kept), told), copied.Sync(), copied.Close())
+		err = cmp.Or(keepNote(noteOf(kept), told), copied.Sync(), copied.Close())
 	}
 	f.tree.lastError.Store(&reason)
 	f.tree.log.Error("content could not be written down", "name", f.name, "kept", kept, "err", cmp.Or(err, reason))

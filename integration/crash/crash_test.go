@@ -19,7 +19,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if tapping() {
+	if tapping() || isStoring() {
 		return
 	}
 	os.Exit(daemon.Main(m, 0, underTest))

@@ -20,6 +20,7 @@ type figures struct {
 	temps    int            // temporary names that were left by the dead
 	glimpses int            // of these, seen by programs for a moment
 	harms    map[harmKind]int
+	dropped  int // changes that were not on the disk when the power failed
 }
 
 func newFigures() figures {
@@ -35,6 +36,7 @@ func (f *figures) add(g figures) {
 	f.torn += g.torn
 	f.temps += g.temps
 	f.glimpses += g.glimpses
+	f.dropped += g.dropped
 	addAll(f.sites, g.sites)
 	addAll(f.passed, g.passed)
 	addAll(f.harms, g.harms)
@@ -52,10 +54,14 @@ func (f figures) String() string {
 	for _, kind := range []harmKind{lost, half, doubled, risen, strange, left, shown} {
 		harms = append(harms, fmt.Sprintf("%d %s", f.harms[kind], kind))
 	}
-	return fmt.Sprintf("%d kills at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
+	text := fmt.Sprintf("%d kills at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
 		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d, seen by programs for a moment: %d",
 		f.kills, len(f.sites), len(f.passed), f.calls, float64(f.acked)/(1<<20), strings.Join(harms, ", "),
 		f.whole, f.nothing, f.torn, f.temps, f.glimpses)
+	if f.dropped > 0 {
+		text += fmt.Sprintf("; %d changes were dropped with the power", f.dropped)
+	}
+	return text
 }
 
 // table lists each site with how often it was passed, and how often a daemon was killed at it.

@@ -13,7 +13,7 @@ import (
 // gate is what every step of one daemon on the wire passes, one after the other. It counts them, and kills the daemon where
 // it is told to.
 type gate struct {
-	kill func() // returns when the daemon is dead
+	strike func() // after it the daemon does nothing more, though it may take a moment to be gone
 
 	mu       sync.Mutex
 	passed   map[string]int // how often each site
@@ -53,8 +53,8 @@ func (a aim) String() string {
 	return fmt.Sprintf("%v after step %d of %s", a.delay, a.nth, from)
 }
 
-func newGate(a aim, kill func()) *gate {
-	g := &gate{kill: kill, passed: map[string]int{}, aim: a, quiet: make(chan struct{})}
+func newGate(a aim, strike func()) *gate {
+	g := &gate{strike: strike, passed: map[string]int{}, aim: a, quiet: make(chan struct{})}
 	close(g.quiet)
 	return g
 }
@@ -75,7 +75,7 @@ func (g *gate) pass(site string) bool {
 	switch a := g.aim; {
 	case a.fresh != nil && a.fresh(site), a.fresh == nil && a.delay == 0 && a.nth > 0 && a.nth == g.counted:
 		g.at, g.over = site, true
-		g.kill()
+		g.strike()
 		return false
 	case a.fresh == nil && a.nth > 0 && a.nth == g.counted:
 		time.AfterFunc(a.delay, g.killed)
@@ -96,7 +96,7 @@ func (g *gate) killed() {
 	defer g.mu.Unlock()
 	if !g.over {
 		g.over = true
-		g.kill()
+		g.strike()
 	}
 }
 

@@ -33,7 +33,7 @@ func (s *stage) chance() aim {
 // before.
 func (s *stage) survives(t *testing.T, name string, a aim) bool {
 	t.Helper()
-	return t.Run(name, func(t *testing.T) { s.live(t, a, s.rng.IntN(4) > 0) })
+	return t.Run(name, func(t *testing.T) { s.live(t, a, s.disk != nil || s.rng.IntN(4) > 0) })
 }
 
 // live is the life of one daemon, from its start to its death by aim, with programs at work. It begins with looking at what the
@@ -63,7 +63,8 @@ func (s *stage) begin(t *testing.T, a aim) *gate {
 	launched := make(chan struct{})
 	g := newGate(a, func() {
 		<-launched
-		s.daemon.Kill()
+		s.daemon.Strike()
+		s.blackOut()
 	})
 	s.road.set(g)
 	s.daemon.Launch(t)
@@ -76,6 +77,7 @@ func (s *stage) begin(t *testing.T, a aim) *gate {
 func (s *stage) finish(t *testing.T, g *gate) (at string) {
 	t.Helper()
 	g.killed()
+	<-s.daemon.Done()
 	passed, at := g.close()
 	s.sum.kills++
 	addAll(s.sum.passed, passed)
@@ -85,6 +87,7 @@ func (s *stage) finish(t *testing.T, g *gate) (at string) {
 	if err := g.settle(process.Patience); err != nil {
 		t.Fatal(err)
 	}
+	s.powerUp(t)
 	return at
 }
 
@@ -352,6 +355,9 @@ func (s *stage) await(t *testing.T, g *gate, patient bool) (temps []string, harm
 		case len(harms) > 0 && !s.owing():
 			return nil, harms
 		case len(harms) == 0 && (len(temps) == 0 || !patient):
+			return nil, nil
+		case len(harms) == 0 && s.disk != nil:
+			s.clearUp(t, temps)
 			return nil, nil
 		case time.Now().After(deadline):
 			return temps, harms

@@ -9,11 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // recordMark begins the first line of every record that is written. The line is like no other's, so that a record that stands
@@ -661,30 +658,7 @@ func (w *worker) mapped() (did bool, err error) {
 	off := len(recordMark) + 40 + w.rng.IntN(len(old)-99)
 	text = text[:min(len(text), len(old)-off)]
 	copy(content[off:], text)
-	return true, w.step("map "+name, w.now.with(name, content), func() error {
-		f, err := os.OpenFile(w.path(name), os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		return closing(f, store(f, text, off, len(old)))
-	})
-}
-
-// store writes text to f, which is of the given size, by way of a mapping.
-func store(f *os.File, text []byte, off, size int) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if fault := recover(); fault != nil { // the daemon that was to bring the page is dead
-			err = fmt.Errorf("a mapping: %v", fault)
-		}
-	}()
-	pages, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE) // a fault would hold a thread that the gate may need
-	if err != nil {
-		return err
-	}
-	defer unix.Munmap(pages)
-	copy(pages[off:], text)
-	return errors.Join(unix.Msync(pages, unix.MS_SYNC), f.Sync())
+	return true, w.step("map "+name, w.now.with(name, content), func() error { return storing(w.path(name), text, off, len(old)) })
 }
 
 // writeTogether changes a file that all workers write to, at the same place.

@@ -12,7 +12,8 @@
 //
 //	go run ./integration/crash -n 1000
 //
-// kills as often as one likes and prints a line of figures. The same seed has the same programs do the same things and kills after
+// kills as often as one likes and prints a line of figures; with -power everything that the daemon keeps lies on a disk that loses its power
+// with each kill (power.go). The same seed has the same programs do the same things and kills after
 // as many steps; what the kernel, the daemon and the server make of that in between is theirs.
 //
 // Locks: gate.mu is held while a daemon is killed, so that nothing passes after it.
@@ -31,7 +32,7 @@ import (
 )
 
 func main() {
-	if tapping() {
+	if tapping() || isStoring() {
 		return
 	}
 	var o options
@@ -42,6 +43,7 @@ func main() {
 	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
 	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
 	flag.BoolVar(&o.mixed, "mixed", false, "give the connections each value of verify, conflict and update, and not the defaults")
+	flag.BoolVar(&o.power, "power", false, "have the power fail with each kill: what the daemon has not synced is dropped, or chance keeps some of it")
 	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
 }
@@ -55,6 +57,7 @@ type options struct {
 	only   string
 	table  bool
 	mixed  bool
+	power  bool
 
 	programs string
 }
@@ -101,6 +104,9 @@ func byChance(t *testing.T, programs daemon.Programs, o options) figures {
 			t.Run(fmt.Sprintf("%s %d", p, i), func(t *testing.T) {
 				t.Parallel()
 				s := newStage(t, programs, p, o.commit, o.seed+uint64(i), o.fields(i))
+				if o.power {
+					s.powerFails(t)
+				}
 				kills := (o.kills + i) / o.stages
 				for k := 0; k < kills && s.survives(t, fmt.Sprint(k), s.chance()); k++ {
 				}

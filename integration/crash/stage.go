@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pierfs/integration/daemon"
+	"pierfs/integration/power"
 	"pierfs/integration/process"
 	"pierfs/integration/servers"
 )
@@ -35,6 +36,7 @@ type stage struct {
 	log      *logbook // of all workers
 	register *register
 	sum      figures
+	disk     *power.Disk // below the daemon's directories; nil if the power does not fail with it
 
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
 }

@@ -292,6 +292,9 @@ func (d *Daemon) Stop(t testing.TB) int {
 // Kill kills the daemon, as the kernel would for lack of memory.
 func (d *Daemon) Kill() { d.process.Kill() }
 
+// Strike is Kill that does not wait for the end.
+func (d *Daemon) Strike() { d.process.Signal(syscall.SIGKILL) }
+
 // Mounts returns what is mounted below the daemon's directories, as the kernel tells it.
 func (d *Daemon) Mounts(t testing.TB) []string {
 	t.Helper()
