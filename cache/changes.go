@@ -51,7 +51,7 @@ func (c *change) makes() string {
 	switch c.e.Kind {
 	case journal.Rename:
 		return string(c.e.To)
-	case journal.Mkdir:
+	case journal.Mkdir, journal.Symlink:
 		return string(c.e.Name)
 	}
 	return ""
@@ -196,6 +196,24 @@ func (l *changes) find(seq uint64) *change {
 		}
 	}
 	return nil
+}
+
+// linkAt returns what the link name leads to, if it is owed, or else under which name the server has it for now.
+func (l *changes) linkAt(name string) (target, there string) {
+	if l.count.Load() == 0 {
+		return "", name
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range slices.Backward(l.list) {
+		switch to := string(c.e.To); {
+		case c.e.Kind == journal.Symlink && string(c.e.Name) == name:
+			return to, name
+		case c.e.Kind == journal.Rename && isBelow(name, to):
+			name = string(c.e.Name) + name[len(to):]
+		}
+	}
+	return "", name
 }
 
 // rest reports whether nothing more can be done: all that is owed is held, or waits for what is.

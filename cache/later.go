@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,16 +78,8 @@ func (t *Tree) mkdirLater(ctx context.Context, name string, perm os.FileMode) (E
 		return Entry{}, err
 	}
 	defer release()
-	switch _, err := t.lastKnown(name); {
-	case err == nil:
-		return Entry{}, fault("mkdir", name, syscall.EEXIST)
-	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrUnlisted):
+	if err := t.mayMake("mkdir", name); err != nil {
 		return Entry{}, err
-	}
-	if above, err := t.lastKnown(parent(name)); errors.Is(err, os.ErrNotExist) {
-		return Entry{}, fault("mkdir", name, syscall.ENOENT)
-	} else if err == nil && !above.IsDir() {
-		return Entry{}, fault("mkdir", name, syscall.ENOTDIR)
 	}
 	info := t.blank(name, perm)
 	info.Mode = os.ModeDir | perm&permBits
@@ -98,6 +91,70 @@ func (t *Tree) mkdirLater(ctx context.Context, name string, perm os.FileMode) (E
 	t.shown(c)
 	return t.lastKnown(name)
 }
+
+// mayMake returns an error if something is known to bear name, or to forbid that anything does.
+func (t *Tree) mayMake(op, name string) error {
+	switch _, err := t.lastKnown(name); {
+	case err == nil:
+		return fault(op, name, syscall.EEXIST)
+	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrUnlisted):
+		return err
+	}
+	if above, err := t.lastKnown(parent(name)); errors.Is(err, os.ErrNotExist) {
+		return fault(op, name, syscall.ENOENT)
+	} else if err == nil && !above.IsDir() {
+		return fault(op, name, syscall.ENOTDIR)
+	}
+	return nil
+}
+
+// symlinkLater is Symlink while the server cannot be asked. Only a link that leads downward, or upward within the tree, is promised: where
+// any other leads the server must say.
+func (t *Tree) symlinkLater(ctx context.Context, target, name string) (Entry, error) {
+	release, err := t.alone(ctx, name)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer release()
+	if !leadsInside(target, name) {
+		return Entry{}, fault("symlink", name, errors.Join(syscall.EPERM, errors.New("where such a link leads the server must say, which is away")))
+	}
+	if err := t.mayMake("symlink", name); err != nil {
+		return Entry{}, err
+	}
+	info := t.blank(name, 0o777)
+	info.Mode, info.Size = os.ModeSymlink|0o777, int64(len(target))
+	info.Known &^= backends.HasModTime // the server will say when it was made
+	c := &change{e: journal.Entry{Kind: journal.Symlink, Name: journal.Name(name), To: journal.Name(target), Show: versionOf(info)}}
+	if _, err := t.owe(c, journal.Change{}); err != nil {
+		return Entry{}, err
+	}
+	t.attrs.Put(name, info)
+	t.shown(c)
+	return t.lastKnown(name)
+}
+
+// leadsInside reports whether the link name that leads to target stays in the tree, whatever other links lie on its way.
+func leadsInside(target, name string) bool {
+	if target == "" || len(target) > maxTarget || strings.ContainsRune(target, 0) || path.IsAbs(target) {
+		return false
+	}
+	up, down := 0, false
+	for part := range strings.SplitSeq(target, "/") {
+		switch {
+		case part == ".." && down:
+			return false
+		case part == "..":
+			up++
+		case part != "" && part != ".":
+			down = true
+		}
+	}
+	return up <= strings.Count(name, "/")
+}
+
+// maxTarget is the longest content of a link that Linux follows.
+const maxTarget = 4095
 
 // shown notes that what is known is as if c had been made. The next daemon may know it from this one, and then shows only what is not.
 func (t *Tree) shown(c *change) { t.attrs.Stamp(c.e.Seq) }
@@ -224,6 +281,9 @@ func (t *Tree) setLater(name string, a backends.Attr) (backends.Info, error) {
 	e, err := t.lastKnown(name)
 	if err != nil {
 		return e.Info, err
+	}
+	if e.Mode&os.ModeSymlink != 0 {
+		return e.Info, fault("setattr", name, syscall.EOPNOTSUPP) // as while the server is there
 	}
 	info := changedBy(e.Info, a)
 	if a.ModTime != nil {
@@ -430,7 +490,7 @@ func (t *Tree) show(e journal.Entry) {
 		t.attrs.ForgetIn(name)
 	case journal.Rename:
 		t.showRenamed(name, string(e.To), infoOf(name, e.Show))
-	case journal.SetAttr:
+	case journal.SetAttr, journal.Symlink:
 		t.attrs.Put(name, infoOf(name, e.Show))
 	}
 }

@@ -472,3 +472,78 @@ func TestRenamedWhileOpenIsThereAfterACrash(t *testing.T) {
 		}
 	}
 }
+
+// TestSymbolicLinksAreOwed makes, renames and removes links while the server is away, through a crash.
+func TestSymbolicLinksAreOwed(t *testing.T) {
+	d := &dying{at: 1 << 30, dead: make(chan struct{})}
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+	ctx := t.Context()
+	there := context.WithValue(ctx, somebodyElse{}, true)
+	w.give("f", "content")
+	w.must(w.server.Symlink(there, "f", "old"))
+	w.sees()
+	w.away(true)
+	link := func(target, name string) {
+		t.Helper()
+		e, err := w.tree.Symlink(ctx, target, name)
+		if err != nil || e.Mode.Type() != os.ModeSymlink || e.Size != int64(len(target)) {
+			t.Errorf("symlink %s: %v %d, %v", name, e.Mode, e.Size, err)
+		}
+	}
+	leads := func(name, want string) {
+		t.Helper()
+		if got, err := w.tree.Readlink(ctx, name); err != nil || got != want {
+			t.Errorf("%s leads to %q, %v; want %q", name, got, err, want)
+		}
+	}
+	w.mkdir("d")
+	link("../f", "d/up")
+	link("f", "renamed")
+	link("f", "removed")
+	link("f", "taken")
+	link("f", "same")
+	w.must(w.tree.Rename(ctx, "renamed", "d/new", backends.NoReplace))
+	w.must(w.tree.Rename(ctx, "d", "e", backends.NoReplace))
+	w.must(w.tree.Remove(ctx, "removed"))
+	leads("e/up", "../f")
+	leads("e/new", "f")
+	for target, name := range map[string]string{"/etc": "absolute", "../f": "out", "a/../../f": "out2", "f": "f", "": "nowhere"} {
+		if _, err := w.tree.Symlink(ctx, target, name); err == nil {
+			t.Errorf("a link %s to %q is promised", name, target)
+		}
+	}
+	_, err := w.tree.Link(ctx, "f", "further")
+	wantErrno(t, err, syscall.EPERM)
+	_, err = w.tree.SetAttr(ctx, "e/up", backends.Attr{ModTime: new(time.Unix(1e9, 0))})
+	wantErrno(t, err, syscall.EOPNOTSUPP)
+	w.crash(d)
+	leads("e/up", "../f")
+	leads("e/new", "f")
+	w.give("taken", "a file of somebody else")
+	w.must(w.server.Symlink(there, "f", "same"))
+	w.away(false)
+	w.must(w.tree.Drain(ctx))
+	beside := ""
+	names, err := w.server.Names("")
+	w.must(err)
+	for _, name := range names {
+		if strings.HasPrefix(name, "taken.conflict-here-") {
+			beside = name
+		}
+	}
+	for name, want := range map[string]string{"e/up": "../f", "e/new": "f", "same": "f", "old": "f", beside: "f"} {
+		if got, err := w.server.Readlink(there, name); err != nil || got != want {
+			t.Errorf("at the server %s leads to %q, %v; want %q", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"removed", "renamed", "further", "d"} {
+		if _, err := w.server.Stat(there, name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	w.has("taken", "a file of somebody else")
+	leads("e/up", "../f")
+	if owed := w.tree.Owed(); owed.Files != 0 || owed.Conflicts != 1 {
+		t.Errorf("owed %+v, want one conflict", owed)
+	}
+}

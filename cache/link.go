@@ -24,11 +24,18 @@ type names struct {
 	set map[string]struct{}
 }
 
+// errNoLinkNow refuses further names while changes are owed: which of them are one file only the server knows. Programs that are told
+// EPERM copy instead, as on a file system without links.
+var errNoLinkNow = errors.Join(syscall.EPERM, errors.New("no further names are made while the server is away, or behind changes that are owed to it"))
+
 // Link gives the file old the further name name. What is unpublished of it is published first.
 func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
 	t.dropNext(old, name)
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "link", Name: name, Code: syscall.EEXIST}
+	}
+	if t.changes.concern(old, name) {
+		return Entry{}, fault("link", name, errNoLinkNow)
 	}
 	if f := t.live(old); f != nil {
 		if err := f.turn.take(ctx); err != nil {
@@ -42,6 +49,9 @@ func (t *Tree) Link(ctx context.Context, old, name string) (Entry, error) {
 	err := t.backend.Link(ctx, old, name)
 	t.attrs.Forget(name)
 	t.attrs.Forget(old)
+	if t.isAway(ctx, err) {
+		err = fault("link", name, errNoLinkNow)
+	}
 	if err != nil {
 		return Entry{}, err
 	}

@@ -62,8 +62,13 @@ func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) 
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "symlink", Name: name, Code: syscall.EEXIST}
 	}
+	if t.changes.concern(name) {
+		return t.symlinkLater(ctx, target, name)
+	}
 	listening, heard := t.listen(ctx)
-	if err := t.backend.Symlink(listening, target, name); err != nil {
+	if err := t.backend.Symlink(listening, target, name); t.isAway(ctx, err) && t.Caps().Symlink {
+		return t.symlinkLater(ctx, target, name)
+	} else if err != nil {
 		t.attrs.Forget(name)
 		return Entry{}, err
 	}
@@ -72,7 +77,15 @@ func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) 
 
 // Readlink returns what the link name holds.
 func (t *Tree) Readlink(ctx context.Context, name string) (string, error) {
-	return t.backend.Readlink(ctx, name)
+	target, there := t.changes.linkAt(name)
+	if target != "" {
+		return target, nil
+	}
+	target, err := t.backend.Readlink(ctx, there)
+	if there != name && errors.Is(err, os.ErrNotExist) { // it was renamed meanwhile
+		return t.backend.Readlink(ctx, name)
+	}
+	return target, err
 }
 
 // Remove removes a file or link. Who has the file open goes on with it.

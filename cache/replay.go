@@ -39,6 +39,8 @@ func (t *Tree) carryOut(ctx context.Context, c *change) error {
 	switch c.e.Kind {
 	case journal.Mkdir:
 		return t.makeDir(ctx, name, setOf(c.e.Attr))
+	case journal.Symlink:
+		return t.makeLink(ctx, to, name)
 	case journal.Rmdir:
 		t.tidy(ctx, name)
 		err := t.backend.Rmdir(ctx, name)
@@ -81,6 +83,33 @@ func (t *Tree) makeDir(ctx context.Context, name string, a backends.Attr) error 
 		return err
 	}
 	return err
+}
+
+// makeLink makes the link name, or one beside it if somebody else has made something of that name.
+func (t *Tree) makeLink(ctx context.Context, target, name string) error {
+	err := t.backend.Symlink(ctx, target, name)
+	switch code := backends.Errno(err); {
+	case code == syscall.EPERM, code == syscall.EACCES, code == syscall.EOPNOTSUPP:
+		return &clash{why: fmt.Sprintf("the server refuses the link: %v", err)}
+	case !errors.Is(err, os.ErrExist):
+		return err
+	}
+	if there, err := t.backend.Readlink(ctx, name); err == nil && there == target {
+		return nil // before an answer was lost
+	}
+	if t.options.Conflict != KeepBoth {
+		return &clash{why: "somebody else has made something of that name"}
+	}
+	beside, err := t.freeConflictName(ctx, name)
+	if err == nil {
+		err = t.backend.Symlink(ctx, target, beside)
+	}
+	if err != nil {
+		return err
+	}
+	t.attrs.Forget(name)
+	t.attrs.Forget(beside)
+	return &forgone{"somebody else has made something of that name; ours is " + beside}
 }
 
 // removeIfOurs removes what c removes, unless it is another's by now.
