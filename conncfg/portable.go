@@ -305,8 +305,8 @@ func sourceTOML(v map[string]any) (string, bool) {
 
 // Dependency is something that a definition needs and that does not travel with it.
 type Dependency struct {
-	Kind   string   `json:"kind"` // "environment", "variable", "credential", "env" or "file"
-	Name   string   `json:"name"`
+	Kind   string   `json:"kind"`             // "environment", "variable", "credential", "env" or "file"; of what was believed of a server "hostKey" or "certificate"
+	Name   string   `json:"name"`             // of what was believed HOST:PORT, a space and the fingerprint
 	Secret bool     `json:"secret,omitempty"` // of a variable
 	UsedBy []string `json:"usedBy"`           // NAME.field, or NAME.ENV.field
 	Here   bool     `json:"here"`             // it is there on this machine

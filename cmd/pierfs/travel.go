@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,7 +178,7 @@ func (h *hand) importCommand() *cobra.Command {
 				}
 				q.MapEnv[from] = to
 			}
-			list, notes, err := h.arriving(args[0], secret, other)
+			list, notes, err := h.arriving(args[0], secret, other, q)
 			if err != nil {
 				return err
 			}
@@ -212,7 +213,7 @@ type otherFlags struct {
 }
 
 // arriving reads what is to be imported, and what there is to tell of it.
-func (h *hand) arriving(name string, secret passphraseFlags, other otherFlags) (list []control.Imported, notes []string, err error) {
+func (h *hand) arriving(name string, secret passphraseFlags, other otherFlags, q control.ImportRequest) (list []control.Imported, notes []string, err error) {
 	if other.format != "" {
 		return h.foreign(name, other)
 	}
@@ -220,7 +221,17 @@ func (h *hand) arriving(name string, secret passphraseFlags, other otherFlags) (
 	for _, c := range p.Connections {
 		list = append(list, control.Imported{Name: c.Name, Definition: control.Seal(string(c.Foreign.TOML)), Blanks: c.Foreign.Blanks})
 	}
-	return list, p.Notes, err
+	return list, append(p.Notes, toTrust(p, q)...), err
+}
+
+// toTrust tells what was believed of servers where an export comes from, and how to believe it here. An export makes nobody trust anything.
+func toTrust(p archive.Package, q control.ImportRequest) (notes []string) {
+	for _, b := range p.Beliefs() {
+		name, env := cmp.Or(q.Rename, b.Connection), cmp.Or(q.MapEnv[b.Environment], b.Environment)
+		notes = append(notes, fmt.Sprintf("%s: where it comes from, the %s %s of %s was trusted: compare it with what the server's operator says, then `pierfs trust %s %s --env %s`",
+			b.Connection, map[string]string{"hostKey": "host key", "certificate": "certificate"}[b.Kind], b.Fingerprint, b.Address, name, b.Fingerprint, env))
+	}
+	return notes
 }
 
 // foreign reads what another program keeps, with the caller's rights. Secrets travel apart, and are sealed before they are stored.

@@ -19,8 +19,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +40,8 @@ const (
 	maxEntry    = 1 << 20 // bytes of one definition
 	maxRatio    = 200     // of a content to what it is packed in, above smallEntry
 	smallEntry  = 64 << 10
+
+	maxDependencies = 4 << 20 // bytes of the list of what is needed besides
 )
 
 const (
@@ -278,6 +282,47 @@ func content(f *zip.File) ([]byte, error) {
 	return text, nil
 }
 
+// readDependencies reads what the connections need besides themselves. It is for people: whoever imports looks by himself for what is here.
+func readDependencies(f *zip.File) (all []conncfg.Dependency, err error) {
+	if f.UncompressedSize64 > maxDependencies {
+		return nil, refuse("%q has %d bytes", f.Name, f.UncompressedSize64)
+	}
+	text, err := content(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, refuse("%q: %v", f.Name, err)
+	}
+	for i := range all {
+		all[i].Here = false
+	}
+	return all, nil
+}
+
+// Belief is a server's host key or certificate that somebody trusted where an archive was made.
+type Belief struct{ Connection, Environment, Kind, Address, Fingerprint string }
+
+// Beliefs returns what was trusted of the servers of the connections in the package. None of it counts before somebody here says so.
+func (p Package) Beliefs() (all []Belief) {
+	for _, d := range p.Dependencies {
+		address, print, ok := strings.Cut(d.Name, " ")
+		if host, _, err := net.SplitHostPort(address); !ok || err != nil || host == "" || !fingerprint.MatchString(print) || d.Kind != "hostKey" && d.Kind != "certificate" {
+			continue
+		}
+		for _, by := range d.UsedBy {
+			for _, c := range p.Connections {
+				if env, ok := strings.CutPrefix(by, c.Name+"."); ok && conncfg.CheckName(env) == nil {
+					all = append(all, Belief{c.Name, env, d.Kind, address, print})
+				}
+			}
+		}
+	}
+	return all
+}
+
+var fingerprint = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
+
 func unpack(z *zip.Reader) (Package, error) {
 	p := Package{}
 	named, err := readManifest(z)
@@ -286,6 +331,11 @@ func unpack(z *zip.Reader) (Package, error) {
 	}
 	for _, f := range z.File {
 		switch {
+		case f.Name == dependenciesFile && named != nil:
+			if p.Dependencies, err = readDependencies(f); err != nil {
+				return Package{}, err
+			}
+			continue
 		case strings.HasSuffix(f.Name, "/") || f.Name == manifestFile || f.Name == dependenciesFile:
 			continue
 		case !strings.HasSuffix(strings.ToLower(f.Name), ".json"), named != nil && !strings.HasPrefix(f.Name, folder):

@@ -340,3 +340,31 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// Holds row 86 of the requirements: an archive carries, among what the connections depend on, the host keys and certificates that were trusted of their servers;
+// what is none, or is of nobody in the archive, is not told.
+func TestBeliefsTravel(t *testing.T) {
+	c, _ := conncfg.Parse([]byte(definition), "x", "bank")
+	text, err := c.Portable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := "SHA256:" + strings.Repeat("A", 43)
+	p := Package{Connections: []Connection{{Name: "bank", JSON: text}}, Dependencies: []conncfg.Dependency{
+		{Kind: "certificate", Name: "t.example:2121 " + print, UsedBy: []string{"bank.Test", "other.Test", "bank.$(x)"}},
+		{Kind: "hostKey", Name: "t.example " + print, UsedBy: []string{"bank.Test"}},
+		{Kind: "hostKey", Name: "t.example:22 SHA256:`x`", UsedBy: []string{"bank.Test"}},
+		{Kind: "variable", Name: "t.example:22 " + print, UsedBy: []string{"bank.Test"}},
+	}}
+	var b bytes.Buffer
+	if err := Write(&b, p); err != nil {
+		t.Fatal(err)
+	}
+	back, err := read(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := back.Beliefs(); len(got) != 1 || got[0] != (Belief{"bank", "Test", "certificate", "t.example:2121", print}) {
+		t.Errorf("%+v", got)
+	}
+}

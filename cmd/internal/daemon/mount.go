@@ -49,6 +49,8 @@ type Floor struct {
 	Pin func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
 	// Look asks the same and tells what Pin would do, and does not do it.
 	Look func(ctx context.Context, t conncfg.Target, fingerprint string) (*control.TrustAnswer, error)
+	// Believed returns the fingerprints of the host keys or certificates that somebody has said to trust of a server. Nil knows of none.
+	Believed func(s conncfg.Server) ([]string, error)
 }
 
 // Link is what a Backend and its mount tell each other.

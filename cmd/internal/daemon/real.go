@@ -42,7 +42,13 @@ func Real(d dirs.Dirs) (Floor, error) {
 		Clean: fs.Clean,
 		Test:  r.test,
 		Pin:   r.pin,
-		Look:  r.look,
+		Believed: func(s conncfg.Server) ([]string, error) {
+			if s.Protocol == conncfg.FTPS {
+				return r.store.Certificates(s.Address)
+			}
+			return r.store.Believed(s.Address, trust.Identity{})
+		},
+		Look: r.look,
 	}, nil
 }
 

@@ -38,19 +38,20 @@ type stage struct {
 	reload chan os.Signal
 	told   chan string // what the service manager was told
 
-	mu      sync.Mutex
-	servers map[string]*mem.Backend // by NAME: the latest dialled
-	heard   map[string]func(up bool, reason error)
-	secrets map[string]func() conncfg.Target
-	logins  map[string]func(step string, took time.Duration, err error)
-	mounts  map[string]*fakeMount // by directory: the latest
-	mounted chan string           // directories, as they are mounted
-	testErr error
-	pinErr  error         // of every test of a server once its key is trusted
-	slow    time.Duration // that a server which somebody knocks at takes to be back
-	refuses bool          // that server says what it said before
-	fault   mem.Hook      // of servers dialled from now on
-	dials   int
+	mu       sync.Mutex
+	servers  map[string]*mem.Backend // by NAME: the latest dialled
+	heard    map[string]func(up bool, reason error)
+	secrets  map[string]func() conncfg.Target
+	logins   map[string]func(step string, took time.Duration, err error)
+	mounts   map[string]*fakeMount // by directory: the latest
+	mounted  chan string           // directories, as they are mounted
+	testErr  error
+	believes map[string][]string // fingerprints that are trusted, by address
+	pinErr   error               // of every test of a server once its key is trusted
+	slow     time.Duration       // that a server which somebody knocks at takes to be back
+	refuses  bool                // that server says what it said before
+	fault    mem.Hook            // of servers dialled from now on
+	dials    int
 }
 
 type safeBuffer struct {
@@ -193,6 +194,7 @@ func (s *stage) floor() Floor {
 			report(control.Step{Step: "tcp", OK: err == nil, Millis: 1.5})
 			return err
 		},
+		Believed: func(server conncfg.Server) ([]string, error) { return s.believes[server.Address], nil },
 		Pin: func(_ context.Context, t conncfg.Target, _ string) (*control.TrustAnswer, error) {
 			s.fail(s.pinErr)
 			return &control.TrustAnswer{Address: t.Address(), KeyType: "ssh-ed25519", Fingerprint: fingerprint}, nil

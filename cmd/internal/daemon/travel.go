@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,8 +49,46 @@ func (d *Daemon) export(_ context.Context, q control.ExportRequest) (control.Exp
 		}
 		a.Connections = append(a.Connections, control.Exported{Name: c.Name, Definition: string(text)})
 	}
-	a.Dependencies = nonNil(config.Dependencies(all...))
-	return a, nil
+	believed, err := d.believed(config, all)
+	a.Dependencies = append(nonNil(config.Dependencies(all...)), believed...)
+	return a, err
+}
+
+// believed returns the host keys and certificates that somebody has said to trust of the servers of connections, sorted. Whoever imports them is
+// told, and believes them himself or not.
+func (d *Daemon) believed(config *conncfg.Config, all []*conncfg.Connection) ([]conncfg.Dependency, error) {
+	if d.o.Floor.Believed == nil {
+		return nil, nil
+	}
+	found := map[[2]string]*conncfg.Dependency{}
+	for _, c := range all {
+		for _, server := range config.Servers(c) {
+			prints, err := d.o.Floor.Believed(server)
+			if err != nil {
+				return nil, control.Errorf(control.Failed, "what is trusted of %s: %v", server.Address, err).WithHint("look below %s; nothing was exported", filepath.Join(d.o.Dirs.State, "trust"))
+			}
+			kind := "hostKey"
+			if server.Protocol == conncfg.FTPS {
+				kind = "certificate"
+			}
+			for _, print := range prints {
+				at := [2]string{kind, server.Address + " " + print}
+				if found[at] == nil {
+					found[at] = &conncfg.Dependency{Kind: kind, Name: at[1], Here: true}
+				}
+				found[at].UsedBy = append(found[at].UsedBy, c.Name+"."+server.Environment)
+			}
+		}
+	}
+	out := make([]conncfg.Dependency, 0, len(found))
+	for _, dependency := range found {
+		slices.Sort(dependency.UsedBy)
+		out = append(out, *dependency)
+	}
+	slices.SortFunc(out, func(a, b conncfg.Dependency) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return out, nil
 }
 
 // arrival is one definition on its way in.

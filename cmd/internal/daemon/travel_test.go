@@ -182,3 +182,22 @@ func TestImportNamesNothingOfThisMachine(t *testing.T) {
 		}
 	}
 }
+
+// Holds row 86 of the requirements: what was trusted of the servers of a connection is told with it, in each environment, but for where its definition names the one
+// that counts.
+func TestExportTellsWhatIsTrusted(t *testing.T) {
+	s := newStage(t)
+	s.define("a", "[environments.Production]", `host = "prod.example"`)
+	s.define("named", `hostKey = "`+fingerprint+`"`)
+	s.believes = map[string][]string{"files.example:22": {"SHA256:here"}, "prod.example:22": {"SHA256:there"}, "else.example:22": {"SHA256:x"}}
+	s.start()
+	var got []string
+	for _, d := range s.export().Dependencies {
+		if d.Kind == "hostKey" {
+			got = append(got, d.Name+" for "+strings.Join(d.UsedBy, ","))
+		}
+	}
+	if want := []string{"files.example:22 SHA256:here for a.Test", "prod.example:22 SHA256:there for a.Production"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
