@@ -470,24 +470,32 @@ func (f *File) SetAttr(ctx context.Context, a backends.Attr) (Entry, error) {
 		}
 		a.Size = nil
 	}
+	err := f.setAttr(ctx, a)
+	if err == nil && f.onlyAttrs() { // no close may tell of it any more, though whoever closed the file has not let go of it yet
+		err = f.Publish(ctx)
+	}
+	return f.entry(), err
+}
+
+// setAttr sets a, which names no size, at the server, or notes it for what is published next.
+func (f *File) setAttr(ctx context.Context, a backends.Attr) error {
 	if done, err := f.postpone(a); done || err != nil {
-		return f.entry(), err
+		return err
 	}
 	if err := f.turn.take(ctx); err != nil {
-		return Entry{}, err
+		return err
 	}
 	defer f.turn.give()
 	if done, err := f.postpone(a); done || err != nil {
-		return f.entry(), err
+		return err
 	}
 	name := f.attrChanging()
 	info, err := f.tree.set(ctx, name, a)
 	f.attrChanged(name, a, info, err)
-	if err != nil {
-		return Entry{}, err
+	if err == nil {
+		f.tree.forgetLinks(name)
 	}
-	f.tree.forgetLinks(name)
-	return f.entry(), nil
+	return err
 }
 
 // attrChanging notes that the file's attributes are being changed at the server, under the name that it returns.

@@ -410,7 +410,7 @@ func (t *Tree) SetAttr(ctx context.Context, name string, a backends.Attr) (Entry
 	t.dropNext(name)
 	if f := t.live(name); f != nil && t.join(f) {
 		e, err := f.SetAttr(ctx, a)
-		if err == nil && (a.Size != nil || f.onlyAttrs()) {
+		if err == nil && a.Size != nil {
 			err = f.Publish(ctx)
 			e = f.entry()
 		}

@@ -92,7 +92,7 @@ func (f *File) unsealedLocked() bool {
 func (f *File) onlyAttrs() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	owed := f.owing.debt != nil || f.tree.options.Background && f.published > 0 && f.dirtyLocked() && !f.cut
+	owed := f.owing.debt != nil || f.tree.options.Background && f.published > 0 && f.dirtyLocked()
 	return owed && f.tail == math.MaxInt64
 }
 

@@ -1,11 +1,13 @@
 package cache_test
 
 import (
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/cache"
 )
@@ -51,5 +53,31 @@ func TestNameIsFreeOnlyOnceTheJournalSaysSo(t *testing.T) {
 			t.Error("the name was not removed")
 		}
 		w.must(w.tree.Close(t.Context()))
+	})
+}
+
+// TestAttributesOfWhatIsOwedArePromised: a chmod that returns is written down as long as the content is owed that it belongs to, also while the
+// kernel has not yet released the file that was closed. Nothing else would tell of it before a crash.
+func TestAttributesOfWhatIsOwedArePromised(t *testing.T) {
+	d := &dying{at: 1 << 30, dead: make(chan struct{})}
+	w := newOwing(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+	w.give("f", "old")
+	w.refuse(true)
+	f := w.open("f", cache.OpenMode{Write: true, Truncate: true})
+	w.write(f, "content", 0)
+	w.must(f.Publish(t.Context()))
+	mode := os.FileMode(0o711)
+	_, err := f.SetAttr(t.Context(), backends.Attr{Perm: &mode})
+	w.must(err)
+	w.crash(d)
+	w.shows("f", "content")
+	if e, err := w.tree.Stat(t.Context(), "f"); err != nil || e.Mode.Perm() != mode {
+		t.Errorf("after a crash the mode is %v, %v; want %v", e.Mode, err, mode)
+	}
+	w.refuse(false)
+	w.paid()
+	w.await("the mode is there", func() bool {
+		info, err := w.server.Stat(t.Context(), "f")
+		return err == nil && info.Mode.Perm() == mode
 	})
 }
