@@ -245,7 +245,7 @@ func TestMismatchIsSentAgainAndThenTold(t *testing.T) {
 	}
 }
 
-// TestDoneFileTellsThatAFileIsComplete: it comes after the file has its name, and goes with none but whole files.
+// TestDoneFileTellsThatAFileIsComplete: it comes after the file has its name, and again after something was appended.
 func TestDoneFileTellsThatAFileIsComplete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.DoneFile = "NAME.done" })
@@ -273,7 +273,7 @@ func TestDoneFileTellsThatAFileIsComplete(t *testing.T) {
 		w.close(f)
 		w.close(w.open("d/own.done", cuttingNew))
 		w.server.SetAfter(nil)
-		if want := []string{"d/f", "d/f.done", "d/f", "d/own.done"}; !slices.Equal(order, want) {
+		if want := []string{"d/f", "d/f.done", "d/f", "d/f.done", "d/own.done"}; !slices.Equal(order, want) {
 			t.Errorf("in this order: %q, want %q", order, want)
 		}
 
@@ -291,7 +291,57 @@ func TestDoneFileTellsThatAFileIsComplete(t *testing.T) {
 		w.must(f.Close(w.Context(), false))
 		w.has("d/g", "content")
 		w.has("d/g.done", "")
+
+		// What was appended, and then could not be told, is not appended again.
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op == "create" && strings.HasSuffix(name, ".done") {
+				return &backends.Error{Op: op, Name: name, Code: syscall.EACCES}
+			}
+			return nil
+		})
+		f = w.open("d/g", writing)
+		_, err = f.Append(w.Context(), []byte(", and more"))
+		w.must(err)
+		wantErrno(t, f.Publish(w.Context()), syscall.EACCES)
+		w.server.SetFault(nil)
+		w.must(f.Publish(w.Context()))
+		w.must(f.Close(w.Context(), false))
+		w.has("d/g", "content, and more")
 	})
+}
+
+// TestAppendedBytesAreCompared: what was appended is read back where that is wanted. If it is something else, the program is told and nothing
+// is appended twice.
+func TestAppendedBytesAreCompared(t *testing.T) {
+	for name, damage := range map[string]bool{"sound": false, "damaged": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.CompareEnds = true })
+				w.give("f", "old")
+				f := w.open("f", writing)
+				_, err := f.Append(w.Context(), []byte(", new"))
+				w.must(err)
+				w.server.SetAfter(func(_ context.Context, op, name string) error {
+					if op == "commit" && damage {
+						w.give("f", "old, nEw")
+					}
+					return nil
+				})
+				err = f.Publish(w.Context())
+				w.server.SetAfter(nil)
+				if !damage {
+					w.must(err)
+					w.has("f", "old, new")
+					w.must(f.Close(w.Context(), false))
+					return
+				}
+				wantErrno(t, err, syscall.EIO)
+				wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
+				w.has("f", "old, nEw")
+				w.must(f.Close(w.Context(), true))
+			})
+		})
+	}
 }
 
 // TestSmallChangesGoIntoTheFile: with InPlace the changed bytes alone are sent, and what was never read is not fetched.

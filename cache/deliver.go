@@ -210,7 +210,7 @@ func (f *File) deliver(ctx context.Context, j *job, d *debt) (info backends.Info
 			err = try()
 		}
 	}
-	if err == nil && j.beside == "" && !j.inPlace {
+	if err == nil && j.beside == "" {
 		err = t.tellDone(ctx, j.name)
 	}
 	t.forgetLinks(j.name)

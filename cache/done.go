@@ -43,3 +43,10 @@ func (t *Tree) tellDone(ctx context.Context, name string) error {
 		return err
 	})
 }
+
+// tellGrown is tellDone for j, of which the end was appended. If it fails that end is there all the same, and is not sent again.
+func (f *File) tellGrown(ctx context.Context, j *job) error {
+	err := f.tree.tellDone(ctx, j.name)
+	j.begun = err != nil
+	return err
+}

@@ -302,6 +302,8 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
 		info, err := f.uploadTail(ctx, j)
 		switch {
+		case err == nil:
+			return info, f.tellGrown(ctx, j)
 		case errors.Is(err, os.ErrNotExist) && f.beginAnew(j):
 		case errors.Is(err, changedElsewhere) && f.tree.options.Conflict == Overwrite: // all of ours, if all of it is here
 		case errors.Is(err, changedElsewhere):
@@ -314,6 +316,8 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	if f.patches(j) {
 		info, err := f.patchUp(ctx, j)
 		switch {
+		case err == nil:
+			return info, f.tree.tellDone(ctx, j.name)
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EOPNOTSUPP):
 		case errors.Is(err, changedElsewhere) && f.tree.options.Conflict == Overwrite:
 		case errors.Is(err, changedElsewhere):
@@ -343,7 +347,10 @@ func (f *File) upload(ctx context.Context, j *job) (info backends.Info, err erro
 	}
 	if j.linked {
 		j.unsure, j.sent = true, nil // until it has ended well: readers see each byte as it comes
-		return f.rewrite(ctx, j)
+		if info, err = f.rewrite(ctx, j); err == nil {
+			err = f.tree.tellDone(ctx, j.name)
+		}
+		return info, err
 	}
 	err = f.tree.untilItMatches(ctx, j.name, func(ctx context.Context) error {
 		if err := f.recognise(ctx, j); err != nil {
@@ -507,6 +514,9 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		j.begun = true
 		attr := j.sendable(t.Caps())
 		info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: j.from, End: j.size}))
+		if err == nil {
+			err = f.compareEnd(ctx, j)
+		}
 		return err
 	})
 	if err == nil || j.begun && f.takeBack(ctx, j) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"syscall"
 
 	"pierfs/backends"
 	"pierfs/cache/journal"
@@ -94,4 +95,24 @@ func (t *Tree) isOneOf(ctx context.Context, name string, now backends.Info, cont
 		}
 	}
 	return false, nil
+}
+
+// compareEnd reads back what was appended of j, if that is wanted. A difference cannot be mended in place: nobody knows whose those bytes are.
+func (f *File) compareEnd(ctx context.Context, j *job) error {
+	t := f.tree
+	if !t.options.CompareEnds || j.from == j.size {
+		return nil
+	}
+	end := spool.Range{Off: j.from, End: j.size}
+	theirs, err := t.sumAt(ctx, j.name, end)
+	if err != nil {
+		return err
+	}
+	if ours, err := sumOf(j.staged, end); err != nil || ours == theirs {
+		return err
+	}
+	return &backends.Error{
+		Op: "publish", Name: j.name, Code: syscall.EIO, Cause: backends.CauseMismatch,
+		Err: errors.New("what the server has appended is not what was sent"),
+	}
 }

@@ -60,8 +60,11 @@ type Options struct {
 	TempName string
 
 	// DoneFile is the pattern of the name, with NAME in it, of an empty file that is written after a content has got its name as a
-	// whole, for a program at the server that waits for it. "": none is.
+	// whole, or was changed in place, for a program at the server that waits for it. "": none is.
 	DoneFile string
+
+	// CompareEnds has what was appended in place read back and compared; what arrives as a whole is compared by the backend.
+	CompareEnds bool
 
 	// InPlace has small changes inside a large file written into the file itself, where the server can; see patch.go.
 	InPlace bool

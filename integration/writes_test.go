@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -108,17 +109,69 @@ func TestConflictOnAMount(t *testing.T) {
 // TestConflictThatFailsIsQuarantined: with "fail" nothing but theirs is at the server, and ours is in quarantine.
 func TestConflictThatFailsIsQuarantined(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, servers.SSHOptions{}, daemon.Fields{"conflict": "fail"})
-	errnoIs(t, "close", patchUnder(t, s, "order", []byte("theirs")), syscall.ESTALE)
-	has(t, filepath.Join(s.behind, "order"), []byte("theirs"))
-	if names := sh(t, s.behind, `ls -A`); names != "order\n" {
-		t.Errorf("the server has %q", names)
-	}
-	kept, err := filepath.Glob(filepath.Join(s.daemon.StateDir, "quarantine", "env", "*", connection, "*.data"))
-	if err != nil || len(kept) != 1 {
-		t.Fatalf("quarantine holds %q, %v", kept, err)
-	}
-	has(t, kept[0], []byte("one TWO three"))
+	onBoth(t, daemon.Fields{"conflict": "fail"}, func(t *testing.T, s *stage, _ *link.Link) {
+		errnoIs(t, "close", patchUnder(t, s, "order", []byte("theirs")), syscall.ESTALE)
+		has(t, filepath.Join(s.behind, "order"), []byte("theirs"))
+		if names := sh(t, s.behind, `ls -A`); names != "order\n" {
+			t.Errorf("the server has %q", names)
+		}
+		kept, err := filepath.Glob(filepath.Join(s.daemon.StateDir, "quarantine", "env", "*", connection, "*.data"))
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("quarantine holds %q, %v", kept, err)
+		}
+		has(t, kept[0], []byte("one TWO three"))
+	})
+}
+
+// TestConflictThatIsOverwritten: with "overwrite" ours is what the server has in the end, and the program hears of nothing.
+func TestConflictThatIsOverwritten(t *testing.T) {
+	t.Parallel()
+	onBoth(t, daemon.Fields{"conflict": "overwrite"}, func(t *testing.T, s *stage, _ *link.Link) {
+		if err := patchUnder(t, s, "order", []byte("theirs")); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		has(t, filepath.Join(s.behind, "order"), []byte("one TWO three"))
+		if names := sh(t, s.behind, `ls -A`); names != "order\n" {
+			t.Errorf("the server has %q", names)
+		}
+	})
+}
+
+// TestUploadsAreReadBackAndTold: with verify = "readback" what was written, and what is appended, comes back; with doneFile an empty file
+// tells of each.
+func TestUploadsAreReadBackAndTold(t *testing.T) {
+	t.Parallel()
+	const size, more = 512 << 10, 256 << 10
+	onBoth(t, daemon.Fields{"verify": "readback", "doneFile": "NAME.done"}, func(t *testing.T, s *stage, way *link.Link) {
+		name, behind := filepath.Join(s.mount, "order"), filepath.Join(s.behind, "order")
+		content := random(7, size+more)
+		comes := func(what string, least, most int64, write func() error) {
+			t.Helper()
+			if err := os.Remove(behind + ".done"); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			crossed := way.Meter()
+			if err := write(); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if c := crossed(); c.ToClient < least || c.ToClient > most {
+				t.Errorf("%s: %v, want %d to %d bytes to the client", what, c, least, most)
+			}
+			if info, err := os.Stat(behind + ".done"); err != nil || info.Size() != 0 {
+				t.Errorf("%s: the done file: %v", what, err)
+			}
+		}
+		comes("a file", size, size+size/2, func() error { return put(name, content[:size]) })
+		comes("an append", more, size+more, func() error {
+			f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.Write(content[size:])
+			return errors.Join(err, f.Close())
+		})
+		has(t, behind, content)
+	})
 }
 
 // TestLargeFileIsAppendedTo: 1 KiB more of a file of 1 GiB costs that KiB, and not the file.
