@@ -20,7 +20,7 @@ type Policy struct {
 
 // policyOf is what an environment asks that says nothing.
 func policyOf(env string) Policy {
-	return Policy{RequireTLS: env == production, ForbidAnonymous: env == production}
+	return Policy{RequireTLS: env == production, RequireAuthority: env == production, ForbidAnonymous: env == production}
 }
 
 // readPolicy reads [policy] of an environment.
@@ -64,6 +64,9 @@ func (e *evaluation) policy() {
 	} else if t.Protocol == FTP && e.env == production {
 		e.find(Warning, "protocol", &problem{CodeCleartext, "carries the password and every file in the clear, in environment Production", `write protocol = "FTPS" or "SFTP" if the server offers one of them`}, string(FTP))
 		e.findings[len(e.findings)-1].Environment = e.env
+	}
+	if s := e.c.merged(e.env, "exception"); p.RequireAuthority && t.Protocol == FTPS && (s == nil || s.broken || s.text == "") {
+		t.TLS.OnlyAuthorities = true
 	}
 	if p.RequireAuthority && t.TLS.TrustCert != "" {
 		e.against("trustCert", CodePolicy, "believes one certificate, whoever has signed it", "write caFile, or nothing if an authority of the system has signed it"+way, t.TLS.TrustCert)

@@ -17,7 +17,7 @@ func TestPolicies(t *testing.T) {
 		"forbidAnonymous likewise":                     {"", "protocol = \"FTPS\"\nusername = \"ftp\"", "", CodeAnonymous, "username", "ftp", "account"},
 		"forbidLiteralSecrets":                         {"forbidLiteralSecrets = true", `password = "literal"`, "", CodeLiteralSecret, "password", "", "pierfs vars extract"},
 		"readOnly":                                     {"readOnly = true", "", "", CodePolicy, "readOnly", "false", "readOnly = true"},
-		"requireAuthority": {"requireAuthority = true", "protocol = \"FTPS\"\ntrustCert = \"SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\"", "",
+		"requireAuthority likewise": {"", "protocol = \"FTPS\"\ntrustCert = \"SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU\"", "",
 			CodePolicy, "trustCert", "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU", "caFile"},
 		"namePrefix": {`namePrefix = "Prod_"`, "", "", CodePolicy, "name", "ok", "replace"},
 	} {
@@ -33,7 +33,7 @@ func TestPolicies(t *testing.T) {
 		if HasErrors(got) || !strings.Contains(printed(got), "ticket 7") {
 			t.Errorf("%s, excepted: found%s", name, printed(got))
 		}
-		off := strings.NewReplacer("true", "false", "Prod_", "").Replace(c.policy) + "\nrequireTLS = false\nforbidAnonymous = false"
+		off := strings.NewReplacer("true", "false", "Prod_", "").Replace(c.policy) + "\nrequireTLS = false\nforbidAnonymous = false\nrequireAuthority = false"
 		if c.policy != "" && strings.Contains(c.policy, "forbidAnonymous") {
 			off = c.policy
 		}
@@ -101,6 +101,22 @@ operator = ["bob"]
 		}
 		if len(c.Roles().Who(Admin, "")) > 0 {
 			t.Errorf("%s: somebody is admin", text)
+		}
+	}
+}
+
+// Holds row 100 of the requirements: in Production a certificate counts by its authority alone, also where somebody has said to trust it, unless the
+// definition says why; elsewhere where the environment asks for it.
+func TestOnlyAuthoritiesCountInProduction(t *testing.T) {
+	for _, c := range []struct {
+		env, more, policy string
+		want              bool
+	}{{production, "", "", true}, {production, "exception = \"ticket 7\"\n", "", false}, {"Test", "", "", false}, {"Test", "", "[policy]\nrequireAuthority = true\n", true},
+		{production, "", "[policy]\nrequireAuthority = false\n", false}} {
+		config, _ := Load(tree(t, with(map[string]string{"connections/ok.toml": strings.Replace(good, "SFTP", "FTPS", 1) + c.more, "environments/" + c.env + ".toml": c.policy + "\n"})))
+		target, findings := config.Resolve(t.Context(), "ok", c.env)
+		if HasErrors(findings) || target.TLS.OnlyAuthorities != c.want {
+			t.Errorf("%s %q %q: only authorities: %v, want %v%s", c.env, c.more, c.policy, target.TLS.OnlyAuthorities, c.want, printed(findings))
 		}
 	}
 }

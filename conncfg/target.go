@@ -145,9 +145,11 @@ type TLS struct {
 	AllowWeak  bool
 	CAFile     string // PEM file, or directory of such: believed instead of the system's authorities
 	TrustCert  string // "SHA256:..." fingerprint of the one certificate accepted
-	CertFile   string
-	KeyFile    string
-	ServerName string
+	// OnlyAuthorities says that the environment believes no certificate by its fingerprint, whoever has said to trust it.
+	OnlyAuthorities bool
+	CertFile        string
+	KeyFile         string
+	ServerName      string
 }
 
 // Owner says whose files the mount shows.

@@ -58,8 +58,15 @@ func (b *protocolFTP) Probe(ctx context.Context) error {
 
 func stepFTP(t conncfg.Target, s ftp.Step) Step {
 	step := Step{Name: s.Name, Took: s.Took, Detail: s.Detail, Err: hintPorts(t, s.Err), Trips: s.Trips}
-	if port := int(s.Passive.Port()); port != 0 && !t.FTP.PassivePorts.Has(port) {
-		step.Detail += fmt.Sprintf("; port %d is outside of passivePorts, %s", port, t.FTP.PassivePorts)
+	if port, recorded := int(s.Passive.Port()), t.FTP.PassivePorts.String(); port != 0 && recorded != "" {
+		where := "within"
+		if !t.FTP.PassivePorts.Has(port) {
+			where = "outside of"
+		}
+		step.Detail += fmt.Sprintf("; port %d is %s passivePorts, %s", port, where, recorded)
+	}
+	if at := s.Passive.Addr(); at.IsValid() && (at.IsPrivate() || at.IsLoopback()) {
+		step.Detail += "; its address is a private one"
 	}
 	if at := s.Passive.Addr(); at.IsValid() && s.Used.Addr().IsValid() && at != s.Used.Addr() {
 		step.Warning = fmt.Sprintf("the server tells the address %s for data connections, which is not its own: it is not followed, and the port was tried at %s. Others may need pasv_address corrected there", at, s.Used.Addr())
@@ -159,7 +166,10 @@ func (o Options) tls(t conncfg.Target) *ftp.TLS {
 	if t.Protocol != conncfg.FTPS {
 		return nil
 	}
-	address := t.Address()
+	address, trusted := t.Address(), o.trustedCertificates
+	if t.TLS.OnlyAuthorities {
+		trusted = nil
+	}
 	return &ftp.TLS{
 		Implicit:   t.TLS.Implicit,
 		MinVersion: t.TLS.MinVersion,
@@ -169,7 +179,7 @@ func (o Options) tls(t conncfg.Target) *ftp.TLS {
 		CertFile:   t.TLS.CertFile,
 		KeyFile:    t.TLS.KeyFile,
 		ServerName: t.TLS.ServerName,
-		Trusted:    o.trustedCertificates,
+		Trusted:    trusted,
 		Certificate: func(fingerprint string, notAfter time.Time) {
 			if o.Certificate != nil {
 				o.Certificate(address, fingerprint, notAfter)

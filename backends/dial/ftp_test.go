@@ -185,6 +185,11 @@ func TestTrustedCertificatesAreBelieved(t *testing.T) {
 		if want := place.Address() + " " + shown.Fingerprint() + " " + shown.Certificate.NotAfter.UTC().String(); !slices.Contains(seen, want) {
 			t.Errorf("%s: told of %q, want %q", what, seen, want)
 		}
+		strict := place
+		strict.TLS.OnlyAuthorities = true
+		if _, last, err := tested(t, strict, o); last.Name != "tls" || err == nil {
+			t.Errorf("%s, trusted, where authorities alone count: step %q, %v, want it refused", what, last.Name, err)
+		}
 		s.ChangeCertificate(t, servers.CertificateOptions{SelfSigned: true})
 		if _, last, err := tested(t, place, o); last.Name != "tls" || backends.CauseOf(err) != backends.CauseCertChanged {
 			t.Errorf("%s, and then another: step %q, %v, want cert_changed", what, last.Name, err)
@@ -237,7 +242,7 @@ func TestPortsOutsideOfTheRecordedRangeAreTold(t *testing.T) {
 				passive = s.Detail
 			}
 		})
-		if err != nil || strings.Contains(passive, "outside of passivePorts, 1-2") != told || passive == "" {
+		if err != nil || strings.Contains(passive, "outside of passivePorts, 1-2") != told || strings.Contains(passive, "within passivePorts") != (ports.First > 2) || passive == "" {
 			t.Errorf("with %q: %q, %v; want it told: %v", ports, passive, err, told)
 		}
 	}

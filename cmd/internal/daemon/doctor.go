@@ -374,7 +374,16 @@ func (x *patient) certificates() (checks []control.Examined) {
 // translates it.
 func (x *patient) egress(ctx context.Context) control.Examined {
 	const check = "source_address"
-	conn, err := new(net.Dialer).DialContext(ctx, "udp", x.m.reach().Address()) // sends nothing
+	t := x.m.reach()
+	to, through := t.Address(), ""
+	if t.Via.Host != "" {
+		to, through = t.Via.Address(), ", by way of "+t.Via.Host+", whose address the server sees"
+	}
+	dialer := &net.Dialer{}
+	if t.SourceAddress != "" {
+		dialer.LocalAddr = &net.UDPAddr{IP: net.ParseIP(t.SourceAddress)}
+	}
+	conn, err := dialer.DialContext(ctx, "udp", to) // sends nothing
 	if err != nil {
 		return x.unknown(check, "%v", err)
 	}
@@ -382,6 +391,9 @@ func (x *patient) egress(ctx context.Context) control.Examined {
 	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	if err != nil {
 		return x.unknown(check, "%v", err)
+	}
+	if through != "" {
+		return x.good(check, "this machine goes there from %s%s", host, through)
 	}
 	return x.good(check, "this machine goes there from %s; the server sees that, or the address that a gateway gives it", host)
 }

@@ -81,3 +81,34 @@ func TestOldSecretsAreTold(t *testing.T) {
 	}
 	wantNoCanary(t, s)
 }
+
+// Holds row 99 of the requirements: doctor tells from which address this machine goes to a server, also where the definition says so, and that a host in
+// between hides it.
+func TestDoctorTellsTheWayOut(t *testing.T) {
+	s := newStage(t)
+	s.define("straight", `host = "127.0.0.1"`, `sourceAddress = "127.0.0.7"`)
+	s.define("through", `host = "192.0.2.1"`, `via = "socks5://127.0.0.1:1080"`, `sourceAddress = "127.0.0.9"`)
+	for _, name := range []string{"straight", "through"} {
+		file := filepath.Join(s.dirs.Config, "connections", name+".toml")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, bytes.Replace(text, []byte("host = \"files.example\"\n"), nil, 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start()
+	for name, want := range map[string]string{"straight": "from 127.0.0.7; the server sees that", "through": "from 127.0.0.9, by way of 127.0.0.1, whose address the server sees"} {
+		a, err := control.Doctor.Call(t.Context(), s.client, control.DoctorRequest{Name: name})
+		said := ""
+		for _, c := range a.Checks {
+			if c.Check == "source_address" {
+				said = c.Detail
+			}
+		}
+		if err != nil || !strings.Contains(said, want) {
+			t.Errorf("%s: %q, %v; want %q", name, said, err, want)
+		}
+	}
+}
