@@ -77,6 +77,27 @@ func TestNextSmallFilesAreThere(t *testing.T) {
 	}
 }
 
+// TestNobodyIsFollowedInAHugeDirectory: to know what comes next there would cost more than it saves.
+func TestNobodyIsFollowedInAHugeDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, nil, fillSmall("d", 10, "f%05d"))
+		for i := 10; i <= 20_000; i++ {
+			w.must(w.server.WriteFile(fmt.Sprintf("d/f%05d", i), nil))
+		}
+		w.list("d")
+		calls := w.within("10 files", time.Hour, func() {
+			for i := range 10 {
+				w.cat(fmt.Sprintf("d/f%05d", i), contentOf(i))
+			}
+			synctest.Wait()
+		})
+		if calls["open"] != 10 {
+			t.Errorf("%v, want only the files opened that were asked for", calls)
+		}
+		w.must(w.tree.Close(context.Background()))
+	})
+}
+
 // TestFileThatComesAheadIsNotAskedFor: a program looks a file up before it opens it, on a server where each question needs a session.
 func TestFileThatComesAheadIsNotAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -190,6 +190,11 @@ func TestMountTouchesNoServer(t *testing.T) {
 	r.want(`grep -c " $MNT fuse.pierfs rw,nosuid,nodev," /proc/mounts`, "1")
 }
 
+func TestKernelReadsFurtherAheadThanItDoesByItself(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.want(`cat /sys/class/bdi/$(awk -v at="$MNT" '$5 == at { print $3 }' /proc/self/mountinfo)/read_ahead_kb`, fmt.Sprint(defaultReadAhead>>10))
+}
+
 func TestWhatIsWrittenIsOnTheServerAfterClose(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	r.want(`echo hello > f; cat f; echo more >> f; cat f; stat -c %s f`, "hello\nhello\nmore\n11")

@@ -71,6 +71,14 @@ func BenchmarkFigures(b *testing.B) {
 	if version == "" {
 		r.programs, version = build(b, *flagCommit)
 	}
+	for _, dir := range []string{r.profiles, r.traces} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+	}
 	haveMemory(b, 8*int(r.size.big))
 	machine := lookAround(r, version)
 	for _, protocol := range plan.protocols {
