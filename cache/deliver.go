@@ -260,7 +260,11 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 	if j.linked || f.tree.direct(j.name) {
 		return f.deliverInto(ctx, j, d)
 	}
-	info, err := f.deliverInSteps(ctx, j, d)
+	way := f.deliverInSteps
+	if !f.tree.Caps().Exclusive {
+		way = f.deliverAtOnce
+	}
+	info, err := way(ctx, j, d)
 	if wayRefused(err, j.base) {
 		return f.deliverDirectly(ctx, j, d, err)
 	}
@@ -331,6 +335,50 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 		}
 	}
 	return temp, info, err
+}
+
+// deliverAtOnce is deliverInSteps for servers that cannot refuse to replace a name anyway: what bears it is asked for behind the content,
+// and the renaming is the Writer's, so that a small content costs two flights.
+func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
+	t := f.tree
+	temp := t.tempName(j.name, false)
+	w, err := t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size})
+	if err != nil {
+		t.notCreated(ctx, temp, err)
+		return backends.Info{}, err
+	}
+	defer t.freeTemp(temp)
+	placing, clash := false, false
+	j.before = func(now backends.Info, err error) error {
+		switch {
+		case errors.Is(err, os.ErrNotExist): // also if it was removed by somebody: what was acknowledged arrives all the same
+		case err != nil:
+			return err
+		case j.base.Known == 0 || !t.told(j.name, now).SameVersion(j.base):
+			clash = true
+			return f.fault("publish", changedElsewhere)
+		}
+		err = f.sending(ctx, d)
+		placing = err == nil
+		return err
+	}
+	attr, _ := sendable(j.attr, t.Caps())
+	listening, heard := t.listen(ctx)
+	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	if err == nil {
+		j.heard = heard
+		return info, nil
+	}
+	t.removeTemp(ctx, temp)
+	if backends.ClassOf(err) != backends.Final {
+		t.removeAgain(temp)
+	}
+	j.before = nil
+	if clash {
+		return f.deliverBeside(ctx, j, d)
+	}
+	j.refused = placing && backends.ClassOf(err) == backends.Final
+	return info, err
 }
 
 // place gives the verified temp its name, if that is still what j builds on. Where nothing was, nothing is replaced.
