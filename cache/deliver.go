@@ -145,6 +145,7 @@ func (f *File) paid(j *job, d *debt, info backends.Info) error {
 	}
 	defer f.owing.sealing.give()
 	f.tree.hook("drain.arrived")
+	f.tree.options.Spool.Drop(j.name) // a program may have given the new content the size and time of the old one
 	f.mu.Lock()
 	f.owing.paying, f.owing.stop = nil, nil
 	if !f.gone {

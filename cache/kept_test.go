@@ -273,3 +273,30 @@ func TestFetchedAheadIsCounted(t *testing.T) {
 		t.Errorf("left in the middle: %+v", r)
 	}
 }
+
+// TestOwedChangesAreNotHiddenByWhatWasKept: what was acknowledged first and arrived later, with the size and the time of what was kept before, is
+// what is read.
+func TestOwedChangesAreNotHiddenByWhatWasKept(t *testing.T) {
+	for what, again := range map[string]bool{"the same daemon": false, "the next one": true} {
+		t.Run(what, func(t *testing.T) {
+			w := newOwing(t, func(so *mem.Options, _ *cache.Options) {
+				so.Known = backends.HasType | backends.HasPerm | backends.HasSize | backends.HasModTime
+			})
+			content := noise(10_000, 1)
+			other := strings.Repeat("y", len(content))
+			w.giveOf("f", content, longAgo)
+			w.reads("f", content)
+			f := w.open("f", cutting)
+			w.write(f, other, 0)
+			at := longAgo
+			_, err := f.SetAttr(w.Context(), backends.Attr{ModTime: &at, AccTime: &at})
+			w.must(err)
+			w.close(f)
+			w.paid()
+			if again {
+				w.must(w.nextDaemon())
+			}
+			w.reads("f", other)
+		})
+	}
+}
