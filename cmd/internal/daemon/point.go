@@ -167,15 +167,41 @@ func (p *points) find(s *spot, made bool) (point, error) {
 // with a typing error shall not grow a tree.
 func (p *points) create(dir string) error {
 	if !within(dir, p.root) {
-		return os.Mkdir(dir, 0o755)
+		return makeOpen(dir)
 	}
-	return os.MkdirAll(dir, 0o755)
+	return makeOpenAll(dir)
+}
+
+// makeOpenAll makes dir and what is missing above it.
+func makeOpenAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := makeOpenAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := makeOpen(dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// makeOpen makes a directory that everybody may pass through, whatever the umask: that of a service is for its own files, and a mount that
+// programs of others cannot reach is none.
+func makeOpen(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // openPlain opens a directory whose path has no symbolic link in it (openat2(2), RESOLVE_NO_SYMLINKS).
 func openPlain(dir string) (*os.File, error) {
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	fd, err := unix.Openat2(unix.AT_FDCWD, dir, &how)
+	if errors.Is(err, unix.ENOSYS) {
+		fd, err = openByElement(dir)
+	}
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return nil, control.Errorf(control.NotAllowed, "%s is reached through a symbolic link", dir).
@@ -188,6 +214,38 @@ func openPlain(dir string) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// openByElement does what openat2(2) does, where that is not there: before Linux 5.6, and below filters of system calls that cannot look into its
+// argument (RestrictSUIDSGID= of systemd, containers). dir is absolute.
+func openByElement(dir string) (int, error) {
+	const way = unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Open("/", way|unix.O_PATH, 0)
+	if err != nil {
+		return -1, err
+	}
+	elements := strings.FieldsFunc(filepath.Clean(dir), func(r rune) bool { return r == '/' })
+	for i, element := range elements {
+		flags := way | unix.O_PATH
+		if i == len(elements)-1 {
+			flags = way | unix.O_RDONLY
+		}
+		next, err := unix.Openat(fd, element, flags, 0)
+		if err != nil && isLink(fd, element) { // of O_DIRECTORY with O_NOFOLLOW the kernel says ENOTDIR
+			err = unix.ELOOP
+		}
+		if err := errors.Join(unix.Close(fd), err); err != nil {
+			return -1, err
+		}
+		fd = next
+	}
+	return fd, nil
+}
+
+func isLink(dir int, name string) bool {
+	var stat unix.Stat_t
+	err := unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // admit checks what is only known of an open directory.
