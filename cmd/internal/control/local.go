@@ -2,7 +2,7 @@ package control
 
 import (
 	"errors"
-	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 )
@@ -11,7 +11,7 @@ import (
 func LocalError(err error) *Error {
 	e := &Error{Code: Failed, Text: strings.ReplaceAll(err.Error(), "\n", "; ")} // of joined errors
 	name := ""
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
 		name = path.Path
 	}
 	switch {
@@ -19,13 +19,13 @@ func LocalError(err error) *Error {
 		e.Code = NoSpace
 		return e.WithHint("make room on this machine: `df -h` shows where there is none")
 	case name == "":
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist):
 		e.Code = NotFound
 		return e.WithHint("there is no such file on this machine: check the name, `ls` shows what is there")
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, os.ErrPermission):
 		e.Code = PermissionDenied
 		return e.WithHint("look at its owner and mode on this machine: `ls -ld %s`", name)
-	case errors.Is(err, fs.ErrExist):
+	case errors.Is(err, os.ErrExist):
 		e.Code = Exists
 		return e.WithHint("it is on this machine: choose another name, or take `%s` away", name)
 	default:
