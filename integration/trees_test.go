@@ -531,6 +531,7 @@ func TestManyUsersOfOneConnection(t *testing.T) {
 }
 
 // TestDryRunsOfFiles: every verb of files tells with --dry-run what it would do, and does nothing on either side.
+// Holds row 19 of the requirements.
 func TestDryRunsOfFiles(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, servers.SSHOptions{}, fresh)

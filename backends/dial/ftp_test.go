@@ -65,6 +65,7 @@ func tested(t *testing.T, place conncfg.Target, o dial.Options) (steps []string,
 	return steps, last, err
 }
 
+// Holds row 81 of the requirements: the last step measures round trips.
 func TestTestReportsEachStepOfFTP(t *testing.T) {
 	for mode, want := range map[servers.TLSMode]string{
 		servers.Plain:    "tcp banner auth features workingDir passive data list roundTrip",
@@ -155,7 +156,7 @@ func TestNearestDirectoryIsTold(t *testing.T) {
 }
 
 // A certificate that somebody has trusted is believed whoever signed it, whatever its name and its dates.
-// Holds row 36 of the requirements.
+// Holds rows 36 and 100 of the requirements: where authorities alone count it is not.
 func TestTrustedCertificatesAreBelieved(t *testing.T) {
 	for what, certificate := range map[string]servers.CertificateOptions{
 		"self-signed": {SelfSigned: true},

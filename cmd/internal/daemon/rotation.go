@@ -56,11 +56,13 @@ func (d *Daemon) aged(c control.Connection) control.Connection {
 // lookAtSecrets warns of those that must be changed, once of each date.
 func (d *Daemon) lookAtSecrets() {
 	for _, m := range d.all() {
-		for _, a := range d.ageings(m.want.Name, m.want.Environment) {
-			if f, ok := a.Finding(time.Now()); ok && d.oldSecrets.news(m.want.key(), a.Due) {
-				m.log.Warn("secret", "code", f.Code, "field", f.Field, "finding", f.Message, "hint", f.Hint)
-			}
-			break // the first that is due; the others are in lists
+		all := d.ageings(m.want.Name, m.want.Environment)
+		if len(all) == 0 {
+			continue
+		}
+		first := all[0] // the others are in lists
+		if f, ok := first.Finding(time.Now()); ok && d.oldSecrets.news(m.want.key(), first.Due) {
+			m.log.Warn("secret", "code", f.Code, "field", f.Field, "finding", f.Message, "hint", f.Hint)
 		}
 	}
 }
@@ -68,15 +70,18 @@ func (d *Daemon) lookAtSecrets() {
 // secretAge says when the first of its secrets must be changed; ok is false if none must.
 func (x *patient) secretAge() (c control.Examined, ok bool) {
 	const check = "secret_age"
-	for _, a := range x.config.Ageings(x.name, x.environment) {
-		f, told := a.Finding(time.Now())
-		switch {
-		case !told:
-			return x.good(check, "%s must be changed by %s", a.Field, a.Due.Format(time.DateOnly)), true
-		case time.Now().Before(a.Due):
-			return advice(x.bad(check, control.ConfigInvalid, f.Hint, "%s: %s", f.Field, f.Message)), true
-		}
-		return x.bad(check, control.ConfigInvalid, f.Hint, "%s: %s", f.Field, f.Message), true
+	all := x.config.Ageings(x.name, x.environment)
+	if len(all) == 0 {
+		return control.Examined{}, false
 	}
-	return control.Examined{}, false
+	first := all[0]
+	f, told := first.Finding(time.Now())
+	if !told {
+		return x.good(check, "%s must be changed by %s", first.Field, first.Due.Format(time.DateOnly)), true
+	}
+	c = x.bad(check, control.ConfigInvalid, f.Hint, "%s: %s", f.Field, f.Message)
+	if time.Now().Before(first.Due) {
+		c = advice(c)
+	}
+	return c, true
 }
