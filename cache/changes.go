@@ -441,7 +441,8 @@ func (t *Tree) makeChange(c *change) {
 			err = try()
 		}
 	}
-	if lost, ok := errors.AsType[*forgone](err); ok {
+	lost, ok := errors.AsType[*forgone](err)
+	if ok {
 		t.conflicts.Add(1)
 		t.log.Error("a conflict: a change that is owed has lost its meaning and is not made", "kind", c.e.Kind, "name", c.e.Name, "to", c.e.To, "reason", lost)
 		err = nil
@@ -451,6 +452,11 @@ func (t *Tree) makeChange(c *change) {
 		t.journal.Forget(c.e.Seq)
 		t.changes.remove(c)
 		t.attrs.Unstamp(c.e.Seq)
+		if lost != nil { // what is known is as if it had been made
+			for _, name := range c.names() {
+				t.attrs.Forget(name)
+			}
+		}
 		t.queue.unpark()
 		t.isBack()
 		return

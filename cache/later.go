@@ -38,6 +38,24 @@ func versionAt(info backends.Info) *journal.Version {
 	return &v
 }
 
+// expected is versionAt for a change of attributes of name, which is e as far as is known. Nothing is expected of what a former daemon knew,
+// which may have changed it in its last second, nor of what is going to be another version by our own doing.
+func (t *Tree) expected(name string, e Entry) *journal.Version {
+	f := t.live(name)
+	switch {
+	case t.linked(name):
+		return nil
+	case f == nil:
+		if _, asked, _ := t.attrs.GetListed(name); isRecalled(asked) {
+			return nil
+		}
+		return versionAt(e.Info)
+	case f.Dirty():
+		return nil
+	}
+	return versionAt(f.baseInfo())
+}
+
 // recall returns what restores what is known of names now, once it turned out that nothing has happened to them.
 func (t *Tree) recall(names ...string) (restore func()) {
 	if !t.options.Background {
@@ -292,7 +310,7 @@ func (t *Tree) setLater(name string, a backends.Attr) (backends.Info, error) {
 	if a.AccTime != nil {
 		info.AccTime = *a.AccTime
 	}
-	c := &change{e: journal.Entry{Kind: journal.SetAttr, Name: journal.Name(name), Show: versionOf(info), Attr: attrOf(a)}}
+	c := &change{e: journal.Entry{Kind: journal.SetAttr, Name: journal.Name(name), Base: t.expected(name, e), Show: versionOf(info), Attr: attrOf(a)}}
 	if _, err = t.owe(c, journal.Change{}); err == nil {
 		t.attrs.Put(name, info)
 		t.shown(c)

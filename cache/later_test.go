@@ -321,6 +321,75 @@ func TestChangesOfAttributesAreOwed(t *testing.T) {
 	}
 }
 
+// TestOwedAttributesAreNotSetOnAnothersFile: attributes that are owed are not set on what somebody else has put there meanwhile, which is told. On the
+// file that was meant they are, also if they were before: an answer was lost.
+func TestOwedAttributesAreNotSetOnAnothersFile(t *testing.T) {
+	mode, at := os.FileMode(0o601), time.Unix(1_000_000_000, 123_456_789)
+	chmod, utimes := backends.Attr{Perm: &mode}, backends.Attr{ModTime: &at, AccTime: &at}
+	for what, all := range map[string][]backends.Attr{"chmod": {chmod}, "utimes": {utimes}, "utimes and chmod": {utimes, chmod}} {
+		for _, when := range []string{"away", "unheard"} {
+			for _, foreign := range []bool{false, true} {
+				for _, crash := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s,%s,foreign=%v,crash=%v", what, when, foreign, crash), func(t *testing.T) {
+						t.Parallel()
+						d := &dying{at: 1 << 30, dead: make(chan struct{})}
+						w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+						ctx := t.Context()
+						w.give("f", "content")
+						w.sees()
+						if when == "away" {
+							w.away(true)
+						} else {
+							w.server.SetAfter(func(_ context.Context, op, name string) error {
+								if op != "setattr" {
+									return nil
+								}
+								w.server.SetAfter(nil)
+								w.away(true)
+								return lost(op, name)
+							})
+						}
+						for _, a := range all {
+							_, err := w.tree.SetAttr(ctx, "f", a)
+							w.must(err)
+						}
+						owed := len(w.tree.Queue())
+						if owed != len(all) {
+							t.Fatalf("%d changes are owed, want %d", owed, len(all))
+						}
+						if foreign {
+							w.give("f", "of somebody else")
+							theirs := os.FileMode(0o640)
+							_, err := w.server.SetAttr(context.WithValue(ctx, somebodyElse{}, true), "f", backends.Attr{Perm: &theirs})
+							w.must(err)
+						}
+						if crash {
+							w.crash(d)
+						}
+						w.away(false)
+						w.must(w.tree.Drain(ctx))
+						info, err := w.server.Stat(ctx, "f")
+						w.must(err)
+						made := slices.ContainsFunc(all, func(a backends.Attr) bool {
+							return a.Perm != nil && info.Mode.Perm() == mode || a.ModTime != nil && info.ModTime.Equal(at.Truncate(time.Second))
+						})
+						conflicts := 0
+						if foreign {
+							conflicts = owed
+						}
+						if made == foreign || w.tree.Owed().Conflicts != conflicts {
+							t.Errorf("the server has %v %v, and %d conflicts were told, want %d", info.Mode, info.ModTime, w.tree.Owed().Conflicts, conflicts)
+						}
+						if e, err := w.tree.Refresh(ctx, "f"); err != nil || e.Mode != info.Mode {
+							t.Errorf("programs see %v, %v; the server has %v", e.Mode, err, info.Mode)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
 // TestDirectoryIsGivenItsAttributesLast copies a directory as cp -a does, which takes away the right to write to it in the end: that comes
 // to the server behind what is owed in it, also if the directory is renamed meanwhile, and if the daemon dies.
 func TestDirectoryIsGivenItsAttributesLast(t *testing.T) {

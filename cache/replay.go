@@ -56,15 +56,7 @@ func (t *Tree) carryOut(ctx context.Context, c *change) error {
 	case journal.Rename:
 		return t.renameIfOurs(ctx, c, name, to)
 	case journal.SetAttr:
-		a := setOf(c.e.Attr)
-		info, refused, err := t.send(ctx, name, a)
-		if errors.Is(err, os.ErrNotExist) {
-			return &forgone{"somebody else has removed it"}
-		}
-		if err == nil {
-			t.kept.keep(name, a, refused, info)
-		}
-		return err
+		return t.setIfOurs(ctx, c)
 	}
 	return &clash{why: fmt.Sprintf("this version cannot do %q", c.e.Kind)}
 }
@@ -134,6 +126,39 @@ func (t *Tree) removeIfOurs(ctx context.Context, c *change) error {
 	err = t.removeOnce(ctx, name, now)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	return err
+}
+
+// setIfOurs sets the attributes that c sets, unless the file is another's by now.
+func (t *Tree) setIfOurs(ctx context.Context, c *change) error {
+	name, a := string(c.e.Name), setOf(c.e.Attr)
+	if c.e.Base != nil {
+		now, err := t.ask(ctx, name)
+		if err == nil && !t.isVersion(now, *c.e.Base) && !t.isVersion(now, c.e.Show) { // the latter if an answer was lost
+			err = &forgone{"somebody else has changed it meanwhile"}
+		}
+		if err != nil {
+			return unlessRemoved(err)
+		}
+	}
+	info, refused, err := t.send(ctx, name, a)
+	if err == nil {
+		t.kept.keep(name, a, refused, info)
+	}
+	return unlessRemoved(err)
+}
+
+// isVersion reports whether now is v, of which a program may have set a time that is finer than the server keeps.
+func (t *Tree) isVersion(now backends.Info, v journal.Version) bool {
+	now.TimeUnit = max(now.TimeUnit, t.Caps().TimeUnit)
+	return now.SameVersion(infoOf(now.Name, v))
+}
+
+// unlessRemoved returns err, and for one that says that the name is not there, that the change has lost its meaning.
+func unlessRemoved(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return &forgone{"somebody else has removed it"}
 	}
 	return err
 }
