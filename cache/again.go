@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"pierfs/backends"
 	"pierfs/backends/retry"
@@ -63,10 +64,18 @@ func (t *Tree) removeOnce(ctx context.Context, name string, was backends.Info) e
 	return t.backend.Remove(ctx, name)
 }
 
-// removeKnown is removeOnce of what is known to bear name.
+// removeKnown is removeOnce of what is known to bear name. What was known longer ago tells nothing: somebody else may have changed the file before
+// the removal, which means it all the same.
 func (t *Tree) removeKnown(ctx context.Context, name string) error {
-	return t.removeOnce(ctx, name, t.wasAt(name))
+	was := t.wasAt(name)
+	if _, asked, _ := t.attrs.GetListed(name); time.Since(asked) > knownFor {
+		was = backends.Info{}
+	}
+	return t.removeOnce(ctx, name, was)
 }
+
+// knownFor is how long what the server said of a name may have been said for a removal to mean that and nothing else.
+const knownFor = 5 * time.Second
 
 // wasAt returns what the server has at name, as far as that is known; its Known is 0 if it is not.
 func (t *Tree) wasAt(name string) backends.Info {

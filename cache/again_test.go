@@ -4,8 +4,12 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
+	"pierfs/cache"
 )
 
 // TestForeignFileBehindALostAnswerStays loses the answer to a change of names, before it has happened or behind it, and has another host put a
@@ -76,4 +80,26 @@ func TestForeignFileBehindALostAnswerStays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRemovalMeansTheNameWhereLittleIsKnown loses a removal before it has happened, of a file that somebody else has changed since the server was
+// last asked for it, long ago: the name is removed all the same.
+func TestRemovalMeansTheNameWhereLittleIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_ *mem.Options, o *cache.Options) { o.MetadataTTL = time.Hour })
+		w.give("f", "what was before")
+		w.shows("f", "what was before")
+		time.Sleep(10 * time.Minute)
+		w.give("f", "changed since")
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op != "remove" {
+				return nil
+			}
+			w.server.SetFault(nil)
+			return lost(op, name)
+		})
+		w.must(w.tree.Remove(w.Context(), "f"))
+		w.lacks("f")
+		w.must(w.tree.Close(t.Context()))
+	})
 }
