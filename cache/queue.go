@@ -344,7 +344,9 @@ func (f *File) drop(seq uint64, backup bool) (kept string, err error) {
 	t.detach(f)
 	name, _ := f.Name()
 	f.mu.Lock()
-	f.published = f.change
+	if f.change == d.change { // else whoever has written on is told that it has no place any more
+		f.published = f.change
+	}
 	f.mu.Unlock()
 	f.forgiveOver()
 	t.attrs.Forget(name)

@@ -104,6 +104,26 @@ func dueContent(t *testing.T, r io.ReadCloser, due cache.Due, err error) string 
 	return string(got)
 }
 
+// TestWhoWritesOnBehindWhatIsDroppedIsTold: an operator drops what is owed to a file that a program still writes. What it has written behind that
+// has no place any more, and close tells it.
+func TestWhoWritesOnBehindWhatIsDroppedIsTold(t *testing.T) {
+	w := newRemote(t, nil)
+	w.give("f", "old")
+	w.sees()
+	w.away(true)
+	f := w.open("f", cutting)
+	w.write(f, "first", 0)
+	w.must(f.Publish(t.Context()))
+	w.write(f, ", and more", 5)
+	_, err := w.tree.Drop(w.tree.Queue()[0].Seq, true)
+	w.must(err)
+	wantErrno(t, f.Publish(t.Context()), syscall.ESTALE)
+	w.must(f.Close(t.Context(), true))
+	w.away(false)
+	w.has("f", "old")
+	w.staged(1)
+}
+
 func TestWhatIsDueCanBeTakenAndDropped(t *testing.T) {
 	w := newOwing(t, nil)
 	w.give("log", strings.Repeat("line\n", 100_000))
