@@ -20,16 +20,40 @@ var errElsewhere = errors.New("the content is elsewhere by now")
 // it for ever.
 const maxMoves = 16
 
-// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it. It waits for no
-// publication, but for one: where what is owed was sent by a daemon that did not live to note it, the server has no longer what it
-// builds on, and the upload finds out.
+// ReadAt follows io.ReaderAt: n < len(p) only with an error, io.EOF at the end of the content as programs see it. It waits for what is
+// owed only where the server has not, or has no longer, what is to be read under the file's name: a content that a former daemon
+// sent and did not live to note, or that arrives just now, or a change of names that is still to be made.
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	for paid := false; ; paid = true {
-		n, err := f.readMoving(ctx, p, off)
-		if paid || backends.Errno(err) != syscall.ESTALE || !f.owes() || f.pay(ctx) != nil {
-			return n, err
-		}
+	owed, moves := f.isOwed()
+	n, err := f.readMoving(ctx, p, off)
+	if err != nil && (owed || moves) && f.comes(ctx, err, owed, moves) {
+		n, err = f.readMoving(ctx, p, off)
 	}
+	return n, err
+}
+
+// isOwed reports whether a content is owed to the file's name, and whether a change of that is.
+func (f *File) isOwed() (content, moves bool) {
+	if f.tree.journal == nil {
+		return false, false
+	}
+	name, ok := f.Name()
+	return f.owes(), ok && f.tree.changes.concern(name)
+}
+
+// comes returns when what was owed as reading began, which err has ended, is at the server, and reports whether reading is worth another try.
+func (f *File) comes(ctx context.Context, err error, owed, moves bool) bool {
+	switch backends.Errno(err) {
+	case syscall.ESTALE:
+	case syscall.ENOENT:
+		owed = false // what it builds on is gone, and not under way
+	default:
+		return false
+	}
+	if name, _ := f.Name(); moves && f.tree.awaitChanges(ctx, name) != nil {
+		return false
+	}
+	return !owed && moves || owed && f.pay(ctx) == nil
 }
 
 // readMoving is ReadAt of a content that may be staged, published or dropped meanwhile.

@@ -237,3 +237,44 @@ func TestOpenThatMeetsARenameReadsOneVersion(t *testing.T) {
 		})
 	}
 }
+
+// TestFileIsReadUnderTheNameThatItIsStillToGet: a directory is renamed in which something is owed, so that the server does it a little later. Who reads
+// a file in it meanwhile waits for that.
+func TestFileIsReadUnderTheNameThatItIsStillToGet(t *testing.T) {
+	for kind, options := range directKinds {
+		t.Run(kind, func(t *testing.T) {
+			w := newOwing(t, func(so *mem.Options, _ *cache.Options) { *so = options() })
+			w.must(w.server.MakeDir("d"))
+			w.give("d/f", "content")
+			f := w.open("d/f", cache.OpenMode{Write: true}) // so that nothing of it is open at the server
+			defer f.Close(t.Context(), true)
+			asked := make(chan struct{})
+			var once sync.Once
+			w.server.SetFault(func(ctx context.Context, op, name string) (err error) {
+				switch {
+				case op == "create":
+					return syscall.EDQUOT
+				case op == "rename":
+					select {
+					case <-asked:
+					case <-ctx.Done():
+					}
+				case op == "open" && name == "e/f":
+					once.Do(func() {
+						close(asked)
+						err = syscall.ENOENT
+					})
+				}
+				return err
+			})
+			w.save("d/new", "owed")
+			w.must(w.tree.Rename(t.Context(), "d", "e", backends.NoReplace))
+			got := make([]byte, len("content"))
+			if n, err := f.ReadAt(t.Context(), got, 0); string(got[:n]) != "content" {
+				t.Errorf("read %q, %v", got[:n], err)
+			}
+			w.refuse(false)
+			w.paid()
+		})
+	}
+}
