@@ -116,7 +116,7 @@ func (f *File) sentIsKnown() {
 	for _, d := range f.owing.sent {
 		f.tree.warn("removal of a staging file", f.tree.dropStaging(d.staged))
 	}
-	f.owing.sent = nil
+	f.owing.sent, f.owing.into = nil, false
 }
 
 func (t *Tree) dropSent(d *debt) { t.warn("removal of a staging file", t.dropStaging(d.staged)) }
@@ -427,7 +427,7 @@ func (f *File) deliverInto(ctx context.Context, j *job, d *debt) (info backends.
 	case !absent && (j.base.Known == 0 || !now.SameVersion(j.base)) && !f.isUnsure(): // else look has seen it
 		return f.deliverBeside(ctx, j, d)
 	}
-	if err := f.sending(ctx, d); err != nil {
+	if err := f.sendingInto(ctx, j, d); err != nil {
 		return info, err
 	}
 	if j.linked && !absent {
@@ -438,6 +438,31 @@ func (f *File) deliverInto(ctx context.Context, j *job, d *debt) (info backends.
 		return send(ctx, w, j, j.sendable(t.Caps()), slices.Values([]spool.Range{{Off: 0, End: j.size}}))
 	}
 	return t.write(ctx, j, j.name)
+}
+
+// sendingInto is sending where the very name is written to. The next daemon must know a part of d there for ours.
+func (f *File) sendingInto(ctx context.Context, j *job, d *debt) error {
+	if !j.linked {
+		if err := f.noteInto(ctx); err != nil {
+			return err
+		}
+	}
+	return f.sending(ctx, d)
+}
+
+func (f *File) noteInto(ctx context.Context) error {
+	if err := f.owing.sealing.take(ctx); err != nil {
+		return err
+	}
+	defer f.owing.sealing.give()
+	f.mu.Lock()
+	noted, newest := f.owing.into, f.owing.debt
+	f.owing.into = true
+	f.mu.Unlock()
+	if noted || newest == nil {
+		return nil
+	}
+	return f.tree.rebase(f, newest)
 }
 
 // write uploads the whole of j to name itself.
@@ -510,7 +535,29 @@ func (f *File) look(ctx context.Context, j *job, d *debt) (finding, backends.Inf
 			return builtOn, now, nil
 		}
 	}
+	for _, s := range f.writtenInto(d) {
+		k := &job{name: j.name, base: backends.Info{ID: now.ID}, staged: s.staged, size: s.size, begun: true}
+		mine, err := f.leftByUs(ctx, k, now)
+		if mine {
+			f.cameBefore(j, d, now, 0)
+			return builtOn, now, nil
+		}
+		if err != nil {
+			return foreign, now, err
+		}
+	}
 	return foreign, now, nil
+}
+
+// writtenInto returns what may be in part under the file's own name; nil if that is not written to.
+func (f *File) writtenInto(d *debt) []*debt {
+	f.mu.Lock()
+	into := f.owing.into
+	f.mu.Unlock()
+	if !into {
+		return nil
+	}
+	return f.mayBeThere(d)
 }
 
 // appended reports whether what bears j's name is the base with the end of s, or the beginning of that.

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -213,4 +214,52 @@ func TestPermissionsAreTriedAgain(t *testing.T) {
 		}
 		w.must(w.tree.Close(w.Context()))
 	})
+}
+
+// TestUploadToItsOwnNameGoesOnWhereItBroke: nothing may gather beside a name (tempName = "none"), and an upload that was acknowledged breaks off half way, also
+// because the daemon dies. What it has left under the name is ours, and no conflict: all of it arrives there.
+func TestUploadToItsOwnNameGoesOnWhereItBroke(t *testing.T) {
+	for kind, options := range directKinds {
+		for _, crash := range []bool{false, true} {
+			t.Run(kind+map[bool]string{true: ", behind a crash"}[crash], func(t *testing.T) {
+				d := &dying{at: 1 << 30, dead: make(chan struct{})}
+				w := newOwing(t, func(so *mem.Options, to *cache.Options) {
+					*so = options()
+					to.TempName, to.Hook = cache.TempNone, d.hook
+				})
+				content := strings.Repeat("0123456789abcdef", 3<<16)
+				w.give("f", "old")
+				w.sees()
+				broke := make(chan struct{})
+				var once sync.Once
+				w.server.SetFault(func(_ context.Context, op, name string) error {
+					if op != "commit" {
+						return nil
+					}
+					if crash {
+						once.Do(func() { close(broke) })
+						select {}
+					}
+					w.server.SetFault(nil)
+					w.give("f", content[:1<<20])
+					w.server.Break()
+					close(broke)
+					return lost(op, name)
+				})
+				w.save("f", content)
+				<-broke
+				if crash {
+					w.server.SetFault(nil)
+					w.give("f", content[:1<<20])
+					w.crash(d)
+				}
+				w.must(w.tree.Drain(t.Context()))
+				w.only("f")
+				w.has("f", content)
+				if n := w.tree.Owed().Conflicts; n != 0 {
+					t.Errorf("%d conflicts were told", n)
+				}
+			})
+		}
+	}
 }

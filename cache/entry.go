@@ -16,7 +16,7 @@ func (f *File) record(d *debt) journal.Entry {
 	e := journal.Entry{
 		Target: journal.Name(f.tree.options.Target), Kind: journal.Put, When: d.began, Name: journal.Name(f.name),
 		Staged: filepath.Base(d.staged.Path()), Size: d.size, Missing: d.missing, Tail: d.tail,
-		Show: versionOf(d.info), Attr: attrOf(d.attr), Held: f.owing.held != nil,
+		Show: versionOf(d.info), Attr: attrOf(d.attr), Into: f.owing.into, Held: f.owing.held != nil,
 	}
 	if f.base.Known != 0 {
 		base := versionOf(f.base)

@@ -43,6 +43,7 @@ type owing struct {
 
 	debt   *debt
 	sent   []*debt // whose content may have come to the server, or be on its way there; nobody knows
+	into   bool    // that is written to the name itself, which may hold a part of it
 	paying *debt   // that is being sent
 	stop   context.CancelFunc
 	frozen int64 // so many bytes of File.staged belong to a debt

@@ -180,6 +180,7 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 		t.share(staged)
 		f.owing.sent = append(f.owing.sent, d)
 	}
+	f.owing.into = e.Into
 	if e.Held {
 		f.owing.held = errHeld
 	}

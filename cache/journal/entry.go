@@ -50,6 +50,8 @@ type Entry struct {
 	// Begun says that the content may be on its way: nobody knows whether Name has it by now.
 	Begun bool `json:"begun,omitempty"`
 
+	Into bool `json:"into,omitempty"` // the content is written to Name itself, which may hold a part of it
+
 	Held bool `json:"held,omitempty"` // by a person: it is not to be sent by itself
 }
 
