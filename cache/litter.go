@@ -248,7 +248,7 @@ func (t *Tree) leftBelow(dir string) []string {
 }
 
 // sweepAway is removeLitter of a name that nobody waits for. While something above it is being renamed nobody can tell
-// where it is: then it stays for the next time.
+// where it is: then it stays for the next time. So it does while that is only owed.
 func (t *Tree) sweepAway(ctx context.Context, name string) error {
 	if t.isMoving(name) {
 		return nil
@@ -263,14 +263,14 @@ func (t *Tree) sweepAway(ctx context.Context, name string) error {
 func (t *Tree) isMoving(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.busyLocked(name) != nil
+	return t.busyLocked(name) != nil || t.changes.concern(name)
 }
 
 // removeLitter removes one name that is left, if what bears it may be ours: a file. The error is that of a server that
 // cannot be asked now; what it refuses for good, or what is another's, is forgotten.
 func (t *Tree) removeLitter(ctx context.Context, name string) error {
 	err := t.clearAway(ctx, name)
-	if err == nil {
+	if err == nil && !t.changes.concern(name) { // else it may be elsewhere for now
 		t.forgetLitter(name)
 	}
 	return err
@@ -319,7 +319,7 @@ func (t *Tree) leftOf(names []string) (temps []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for temp, target := range t.litter.names {
-		if target != "" && slices.Contains(names, target) {
+		if slices.ContainsFunc(names, func(name string) bool { return target == name || target == "" && t.mayBeTemp(temp, name) }) {
 			temps = append(temps, temp)
 		}
 	}

@@ -126,22 +126,67 @@ func TestUploadThatWasGivenUpComesNotAfterANewerOne(t *testing.T) {
 			return "o"
 		},
 	} {
-		t.Run(what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, nil)
-				w.replaceTree(w.server)
-				w.give("f", "old")
-				temp, back := w.leaveLitter("f")
-				back()
-				want := change(w)
-				if err := w.server.Move(temp, "f"); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("the upload that was given up came last: %v", err)
-				}
-				w.has("f", want)
-				w.must(w.tree.Close(w.Context()))
+		for _, killed := range []bool{false, true} {
+			t.Run(what+map[bool]string{true: ", of the next daemon"}[killed], func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, nil)
+					w.replaceTree(w.server)
+					w.give("f", "old")
+					temp, back := w.leaveLitter("f")
+					back()
+					former := w.tree
+					if killed {
+						w.replaceTree(w.server)
+					}
+					want := change(w)
+					if err := w.server.Move(temp, "f"); !errors.Is(err, os.ErrNotExist) {
+						t.Errorf("the upload that was given up came last: %v", err)
+					}
+					w.has("f", want)
+					w.must(w.tree.Close(w.Context()))
+					_ = former.Close(w.Context())
+				})
 			})
-		})
+		}
 	}
+}
+
+// TestTemporaryFileFollowsARenamingThatIsOwed: what an outage has left below a directory is removed also if that is renamed while the server is away,
+// and the server comes to the renaming later than to the question for what was left.
+func TestTemporaryFileFollowsARenamingThatIsOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRemote(t, nil)
+		w.must(w.server.MakeDir("d"))
+		w.sees()
+		made := false
+		w.server.SetFault(func(_ context.Context, op, name string) error {
+			if op == "create" && !made {
+				made = true
+				return nil
+			}
+			return &backends.Error{Op: op, Name: name, Code: syscall.ECONNREFUSED, Class: backends.Transient}
+		})
+		w.save("d/f", "content")
+		time.Sleep(time.Minute)
+		if names, err := w.server.Names("d"); err != nil || len(names) != 1 {
+			t.Fatalf("the server has %q, %v: this test tests nothing", names, err)
+		}
+		w.must(w.tree.Rename(t.Context(), "d", "e", backends.NoReplace))
+		w.server.SetFault(func(_ context.Context, op, _ string) error {
+			if op == "rename" {
+				return syscall.EBUSY
+			}
+			return nil
+		})
+		w.tree.Wake()
+		time.Sleep(time.Minute)
+		w.away(false)
+		time.Sleep(time.Minute)
+		if names, err := w.server.Names("e"); err != nil || !slices.Equal(names, []string{"f"}) {
+			t.Errorf("the directory holds %q, %v", names, err)
+		}
+		w.must(w.tree.Close(t.Context()))
+	})
 }
 
 // replaceTree goes on with another tree, of b.

@@ -142,6 +142,9 @@ func (t *Tree) resumeChanges() {
 			t.shown(c)
 		}
 		t.changes.add(c)
+		if e.Kind == journal.Rename { // which that one may have made, or was about to note
+			t.foreseeMove(string(e.Name), string(e.To))
+		}
 	}
 }
 

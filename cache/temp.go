@@ -24,15 +24,7 @@ func (t *Tree) tempName(name string, exclusive bool) string {
 	if t.direct(name) {
 		return ""
 	}
-	base := path.Base(name)
-	random := fmt.Sprintf("%08x", rand.Uint32())
-	with := func(base string) string {
-		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
-	}
-	if over := len(with(base)) + len("~") - backends.MaxElement; over > 0 { // with room for backends.ClaimName
-		base = base[:max(0, len(base)-over)]
-	}
-	temp := join(parent(name), with(base))
+	temp := t.tempWith(name, fmt.Sprintf("%08x", rand.Uint32()))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	temps := []string{temp}
@@ -47,6 +39,36 @@ func (t *Tree) tempName(name string, exclusive bool) string {
 		t.warn("noting a claim", t.litter.claimed(temp, name))
 	}
 	return temp
+}
+
+// tempWith is the temporary name beside name with a random part of eight characters.
+func (t *Tree) tempWith(name, random string) string {
+	base := path.Base(name)
+	with := func(base string) string {
+		return strings.NewReplacer("NAME", base, "XXXX", random).Replace(t.options.TempName)
+	}
+	if over := len(with(base)) + len("~") - backends.MaxElement; over > 0 { // with room for backends.ClaimName
+		base = base[:max(0, len(base)-over)]
+	}
+	return join(parent(name), with(base))
+}
+
+// mayBeTemp reports whether temp, a temporary name of a former daemon, may be one for name.
+func (t *Tree) mayBeTemp(temp, name string) bool {
+	if parent(temp) != parent(name) {
+		return false
+	}
+	temp = strings.TrimSuffix(temp, "~") // of backends.ClaimName
+	zeros, ones := t.tempWith(name, "00000000"), t.tempWith(name, "11111111")
+	if len(temp) != len(zeros) {
+		return false
+	}
+	for i := range len(temp) {
+		if random := zeros[i] != ones[i]; temp[i] != zeros[i] && !random {
+			return false
+		}
+	}
+	return true
 }
 
 // reserved returns the names that are reserved together with temp.
