@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -189,9 +190,9 @@ func TestOwnUploadWithoutAnAnswerIsNoConflict(t *testing.T) {
 		w.give("f", "one two three")
 		f := w.open("f", cache.OpenMode{Read: true, Write: true})
 		w.write(f, "TWO", 4)
-		times := 0
+		var times atomic.Int32
 		w.server.SetAfter(func(_ context.Context, op, name string) error {
-			if times++; op == "commit" && times < 100 {
+			if times.Add(1) < 100 && op == "commit" {
 				w.server.Break()
 				return &backends.Error{Op: op, Name: name, Code: syscall.EIO, Class: backends.Lost}
 			}

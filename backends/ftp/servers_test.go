@@ -588,9 +588,9 @@ func TestProbeTellsItsSteps(t *testing.T) {
 			}})
 			ok(t, b.Probe(t.Context()))
 			t.Log(names)
-			want := "banner auth features workingDir passive data list"
+			want := "banner auth features workingDir passive data list roundTrip"
 			if w.mode != servers.Plain {
-				want = "banner tls auth features workingDir passive data list"
+				want = "banner tls auth features workingDir passive data list roundTrip"
 			}
 			if got := strings.Join(names, " "); !strings.HasSuffix(got, want) {
 				t.Errorf("steps %q, want %q at the end", got, want)

@@ -45,7 +45,7 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 				opening := current.opening
 				current.mu.Unlock()
 				<-opening // it has the connect timeout
-				if got := len(current.channels()) > 1; got != (sessions == 0) {
+				if got := further(current) > 0; got != (sessions == 0) {
 					t.Fatalf("there are further channels: %v", got)
 				}
 			}
@@ -57,6 +57,13 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 			leaves(t, b)
 		})
 	}
+}
+
+// further counts the channels of a session behind its first.
+func further(s *session) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.channels()) - 1
 }
 
 // A file that is known to be long has its channels opened beside its own opening, whatever becomes of that.
@@ -79,7 +86,7 @@ func TestChannelsAreOpenedBesideALongFile(t *testing.T) {
 		if opening != nil {
 			<-opening // it has the connect timeout
 		}
-		if got := len(current.channels()) - 1; got != want {
+		if got := further(current); got != want {
 			t.Errorf("%d further channels for a file of %d bytes, want %d", got, size, want)
 		}
 		leaves(t, b)
