@@ -45,7 +45,7 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 				opening := current.opening
 				current.mu.Unlock()
 				<-opening // it has the connect timeout
-				if got := further(current) > 0; got != (sessions == 0) {
+				if got := channelsMore(current) > 0; got != (sessions == 0) {
 					t.Fatalf("there are further channels: %v", got)
 				}
 			}
@@ -59,8 +59,8 @@ func TestLongFilesOnFurtherChannels(t *testing.T) {
 	}
 }
 
-// further counts the channels of a session behind its first.
-func further(s *session) int {
+// channelsMore counts the channels of a session behind its first.
+func channelsMore(s *session) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.channels()) - 1
@@ -86,7 +86,7 @@ func TestChannelsAreOpenedBesideALongFile(t *testing.T) {
 		if opening != nil {
 			<-opening // it has the connect timeout
 		}
-		if got := further(current); got != want {
+		if got := channelsMore(current); got != want {
 			t.Errorf("%d further channels for a file of %d bytes, want %d", got, size, want)
 		}
 		leaves(t, b)
