@@ -312,25 +312,38 @@ func compare(t *testing.T, step int, table *nodes, live []*modelNode) {
 	}
 }
 
-// BenchmarkNodes fills the table as `find` over 100 directories of 10,000 files would.
+// heapOfNodes fills a table as `find` over so many directories of so many files would, and returns what a node takes of the heap.
+func heapOfNodes(dirs, files int) float64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	n := newNodes()
+	for d := range dirs {
+		dir, _ := n.look(nil, rootID, fmt.Sprintf("dir%02d", d), dirEntry())
+		for f := range files {
+			n.look(nil, dir.id, fmt.Sprintf("file-%07d.dat", f), fileEntry(1))
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(n)
+	return (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / float64(dirs*files)
+}
+
+func TestNodesAreSmall(t *testing.T) {
+	if each := heapOfNodes(6, 10_000); each > 150 {
+		t.Errorf("a node takes %.0f bytes of heap, want at most 150", each)
+	}
+}
+
+// BenchmarkNodes tells what a million of nodes take.
 func BenchmarkNodes(b *testing.B) {
 	const dirs, files = 100, 10_000
-	var before, after runtime.MemStats
+	var each float64
 	for b.Loop() {
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		n := newNodes()
-		for d := range dirs {
-			dir, _ := n.look(nil, rootID, fmt.Sprintf("dir%02d", d), dirEntry())
-			for f := range files {
-				n.look(nil, dir.id, fmt.Sprintf("file-%07d.dat", f), fileEntry(1))
-			}
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		runtime.KeepAlive(n)
+		each = heapOfNodes(dirs, files)
 	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(dirs*files), "heapB/node")
+	b.ReportMetric(each, "heapB/node")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(dirs*files), "ns/node")
 }
 

@@ -499,7 +499,11 @@ func (o *over) set(s *Store, name string, r record, id string) {
 	if o.index == nil {
 		o.index = map[string]uint32{}
 	}
-	if i, ok := o.index[name]; ok {
+	i, known := o.index[name]
+	if !known || id != "" {
+		name, id = strings.Clone(name), strings.Clone(id) // they are parts of a path and of a reply, which they would keep alive
+	}
+	if known {
 		o.records[i] = r
 	} else {
 		o.index[name] = uint32(len(o.records))

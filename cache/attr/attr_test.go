@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,21 +151,55 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkMemory tells the bytes of heap that a known entry costs.
+// heap returns how many bytes are on the heap.
+func heap() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
+// entriesAlone are n names, each of which somebody asked for by itself, 10,000 in a directory and far below the root.
+func entriesAlone(s *attr.Store, n int) {
+	below := strings.Repeat("directory/", 10)
+	for i := range n {
+		s.Answer(fmt.Sprintf("%sd%d/file-%06d", below, i/10_000, i), info("", 1), time.Now(), s.Mark())
+	}
+}
+
+// entriesListed are n names of one listing.
+func entriesListed(s *attr.Store, n int) {
+	l := new(attr.List)
+	for i := range n {
+		l.Add(info(fmt.Sprintf("file-%06d", i), 1))
+	}
+	s.AnswerList("d", l, time.Now(), s.Mark(), true, false)
+}
+
+// TestEntriesAreSmall: whichever way a name came to be known, a million of them are not 150 MB.
+func TestEntriesAreSmall(t *testing.T) {
+	const n = 60_000
+	for what, fill := range map[string]func(*attr.Store, int){"asked for by itself": entriesAlone, "listed": entriesListed} {
+		s := attr.New(2 * n)
+		before := heap()
+		fill(s, n)
+		each := (heap() - before) / n
+		t.Logf("%s: %.0f bytes", what, each)
+		if each > 150 || s.Len() < n {
+			t.Errorf("%s: an entry takes %.0f bytes of heap, want at most 150; %d of %d are known", what, each, s.Len(), n)
+		}
+		runtime.KeepAlive(s)
+	}
+}
+
+// BenchmarkMemory tells the bytes of heap that an entry costs which was asked for by itself.
 func BenchmarkMemory(b *testing.B) {
 	const n = 200_000
 	for b.Loop() {
 		s := attr.New(2 * n)
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		for i := range n {
-			name := fmt.Sprintf("d%d/file-%06d", i/10_000, i)
-			s.Put(name, info("", 1))
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/entry")
+		before := heap()
+		entriesAlone(s, n)
+		b.ReportMetric((heap()-before)/n, "B/entry")
 		runtime.KeepAlive(s)
 	}
 }
