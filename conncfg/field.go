@@ -89,6 +89,8 @@ const (
 	defaultMaxSessions = 4
 	maxMaxSessions     = 256
 	maxTTL             = 24 * time.Hour
+	leastEntries       = 10_000
+	mostEntries        = 1_000_000_000
 	leastIdle          = time.Minute
 	maxIdle            = 24 * time.Hour
 	maxDrain           = 24 * time.Hour
@@ -232,6 +234,8 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.MetadataTTL = s.duration }},
 	{name: "negativeTTL", kind: duration, standard: "1s", check: spanUpTo(maxTTL),
 		apply: func(t *Target, s *setting) { t.NegativeTTL = s.duration }},
+	{name: "maxEntries", kind: whole, standard: "5000000", check: between(leastEntries, mostEntries),
+		apply: func(t *Target, s *setting) { t.MaxEntries = int(s.number) }},
 }
 
 // fieldOf finds a field by its exact name.

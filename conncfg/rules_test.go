@@ -237,6 +237,7 @@ var rules = []rule{
 	{"temporary name is the target", `tempName = "NAME"`, CodeInvalid, Error, "tempName", `"none"`},
 	{"no temporary name", `tempName = "none"`, CodeInPlace, Warning, "tempName", "leave tempName out"},
 	{"long lifetime", `metadataTTL = "48h"`, CodeRange, Error, "metadataTTL", "24h"},
+	{"few entries", `maxEntries = 100`, CodeRange, Error, "maxEntries", "10000"},
 
 	{"newer schema", `schemaVersion = 2`, CodeSchema, Error, "schemaVersion", "newer"},
 	{"schema zero", `schemaVersion = 0`, CodeSchema, Error, "schemaVersion", "write 1"},

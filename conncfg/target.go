@@ -69,6 +69,7 @@ type Target struct {
 	Verify       Verify
 	MetadataTTL  time.Duration
 	NegativeTTL  time.Duration
+	MaxEntries   int // names remembered at most; 0 for the default
 	MaxSessions  int // of FTP and FTPS; SFTP needs one
 }
 

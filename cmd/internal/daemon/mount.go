@@ -330,6 +330,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Host:         hostname(),
 		MetadataTTL:  target.MetadataTTL,
 		NegativeTTL:  target.NegativeTTL,
+		MaxEntries:   target.MaxEntries,
 		Background:   target.Commit == conncfg.CommitBackground,
 		Target:       target.Identity(),
 		StagingLimit: target.StagingLimit,
