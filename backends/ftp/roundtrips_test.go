@@ -189,6 +189,32 @@ func TestLoginTakesFewRoundTrips(t *testing.T) {
 	}
 }
 
+// TestFurtherLoginBringsAPort: who logs in once more, for many small files, asks for the first port within the login, where the server
+// bears that.
+func TestFurtherLoginBringsAPort(t *testing.T) {
+	for kind, most := range map[servers.FTPKind]int{servers.Vsftpd: 5, servers.ProFTPD: 6, servers.PureFTPd: 6} {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+			l := link.New(t, link.Options{RoundTrip: 40 * time.Millisecond})
+			b := connect(t, s, servers.Plain, Options{Login: Login{Address: s.Through(t, l)}, MaxSessions: 2})
+			first, err := b.pool.Take(t.Context(), pool.Meta)
+			ok(t, err)
+			defer first.Release()
+			count := l.Meter()
+			second, err := b.pool.Take(t.Context(), pool.Meta)
+			ok(t, err)
+			defer second.Release()
+			channel, err := second.Session().Passive(t.Context())
+			ok(t, err)
+			if got := count().Flights; got > most || channel.Command != "EPSV" {
+				t.Errorf("a login and its first data connection (%s) took %d flights, at most %d are allowed", channel.Command, got, most)
+			} else {
+				t.Logf("a login and its first data connection: %d", got)
+			}
+		})
+	}
+}
+
 // warm waits until the next data connection stands.
 func warm(t *testing.T, b *Backend) {
 	t.Helper()

@@ -18,6 +18,7 @@ type Sessions struct {
 	pool    *pool.Pool[*wire.Session]
 	logins  []*Login // of those who borrow; the last counts
 	pasv    bool     // EPSV does not work
+	ahead   bool     // a port may be asked for within a login
 	hangUps atomic.Int32
 }
 
@@ -59,18 +60,17 @@ func (s *Sessions) dial(ctx context.Context) (*wire.Session, error) {
 		return nil, errClosed
 	}
 	login := *s.logins[len(s.logins)-1]
-	login.PASV = login.PASV || s.pasv
+	login.PASV, login.Ahead = login.PASV || s.pasv, s.ahead
 	s.mu.Unlock()
 	login.HangUps = &s.hangUps
 	session, err := wire.Dial(ctx, login)
 	if err != nil {
 		return nil, err
 	}
-	if session.Features().PASV {
-		s.mu.Lock()
-		s.pasv = true
-		s.mu.Unlock()
-	}
+	s.mu.Lock()
+	s.pasv = s.pasv || session.Features().PASV
+	s.ahead = session.AsksAhead()
+	s.mu.Unlock()
 	session.Warm()
 	return session, nil
 }

@@ -214,7 +214,7 @@ func (c *channel) since(begun time.Time) *channel {
 // nobody listens (as behind routers that know PASV only).
 var errNoEPSV = errors.New("EPSV does not work")
 
-// foretold connects to the port that was asked for behind the last transfer (transfer.begin), if there is one. Whatever is wrong
+// foretold connects to the port that was asked for behind the login (learn) or the last transfer (transfer.begin), if there is one. Whatever is wrong
 // with it, another can be asked for.
 func (s *Session) foretold(ctx context.Context) *channel {
 	s.mu.Lock()

@@ -26,6 +26,9 @@ func (s *Session) learn() error {
 		commands = append(commands, "OPTS UTF8 ON")
 	}
 	commands = append(commands, "FEAT", "SYST", "TYPE I", "PWD", "OPTS MLST "+facts)
+	if s.o.Ahead && !s.o.PASV && !s.o.Active {
+		commands = append(commands, "EPSV")
+	}
 	replies, err := s.say(commands...)
 	if err != nil {
 		return s.cut(err, "the server hung up after the login")
@@ -52,6 +55,11 @@ func (s *Session) learn() error {
 	}
 	s.features = features(s.features.Server, said["FEAT"], said["SYST"])
 	s.features.PASV = s.o.PASV
+	if reply := said["EPSV"]; reply.good() {
+		s.next = newExchange("EPSV")
+		s.next.reply = reply
+		close(s.next.done)
+	}
 	return nil
 }
 

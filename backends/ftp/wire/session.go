@@ -32,7 +32,7 @@ type Session struct {
 	queue    []*exchange // whose replies have not come, in the order of their commands
 	heard    time.Time   // when the last reply came
 	spare    *spare      // the data connection opened ahead; nil if there is none
-	next     *exchange   // an EPSV behind the last transfer that nobody has used; nil if there is none
+	next     *exchange   // an EPSV behind the login or the last transfer that nobody has used; nil if there is none
 	current  *transfer
 	settling chan struct{} // closed when a transfer that was given up is out of the way; nil if there is none
 	closed   bool          // no more workers

@@ -94,7 +94,7 @@ func (t *transfer) begin() error {
 		list = append(list, t.rest)
 	}
 	list = append(append(list, t.main), t.behind...)
-	if t.s.asksAhead() {
+	if t.s.AsksAhead() {
 		t.next = newExchange("EPSV")
 		list = append(list, t.next)
 	}
@@ -110,9 +110,9 @@ func (t *transfer) begin() error {
 	return nil
 }
 
-// asksAhead reports whether the port of the next data connection is asked for behind a transfer, which spares the next one a
+// AsksAhead reports whether the port of the next data connection is asked for behind a transfer, which spares the next one a
 // round trip. The server must not look at a command before the transfer has ended, and EPSV be known to work.
-func (s *Session) asksAhead() bool {
+func (s *Session) AsksAhead() bool {
 	f := s.Features()
 	return f.unhurried && !f.PASV && !s.o.Active
 }

@@ -38,6 +38,7 @@ type Options struct {
 	TLS      *TLS                   // nil speaks in the clear
 	Active   bool                   // the server opens the data connections (EPRT, PORT) instead of us
 	PASV     bool                   // EPSV is not tried: an earlier session found that it does not work here (Features.PASV)
+	Ahead    bool                   // the first port for data is asked for within the login: an earlier session found that the server bears it (AsksAhead)
 
 	// PlainNames says that names are not UTF-8 on this server, so that it is not asked to speak it (OPTS UTF8 ON).
 	PlainNames bool
