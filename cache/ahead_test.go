@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -134,6 +135,28 @@ func TestSlowRoadIsNotFilled(t *testing.T) {
 			t.Errorf("%d KiB were on order at a time, where 200 KiB come in a round trip", most>>10)
 		}
 		w.close(f)
+	})
+}
+
+// However long and wide a road is, there is a bound on what all readers of a tree have on order on it.
+func TestOrdersOfATreeAreBounded(t *testing.T) {
+	const most, readers = 32 << 20, 3
+	r := &road{trip: 400 * time.Millisecond, rate: 1e9} // which holds 400 MB
+	onRoad(t, r, func(w *world) {
+		var all sync.WaitGroup
+		for i := range readers {
+			name := fmt.Sprint(i)
+			w.must(w.server.WriteFile(name, make([]byte, 96<<20)))
+			f := w.open(name, reading)
+			all.Go(func() {
+				w.readOn(f, 0, 96<<20)
+				w.close(f)
+			})
+		}
+		all.Wait()
+		if got := r.cleared(); got > most+2*readers*256<<10 || got < most/2 { // and what each reader asks for himself
+			t.Errorf("%d MiB were on order at a time, want as much as may be, which is %d", got>>20, most>>20)
+		}
 	})
 }
 

@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pierfs/backends"
 	"pierfs/backends/mem"
 	"pierfs/backends/retry"
 	"pierfs/cache"
+	"pierfs/cache/spool"
 )
 
 // longAgo is a time of change that is over, so that what bears it can be kept.
@@ -189,8 +191,7 @@ func TestCacheMayBeDeletedAtAnyTime(t *testing.T) {
 	eachKept(t, func(w *world, content string) {
 		w.reads("f", content)
 		open := w.open("f", reading)
-		w.must(os.Rename(w.cache, w.cache+"~"))
-		w.must(os.RemoveAll(w.cache + "~"))
+		w.deleteCache()
 		if got := w.read(open); got != content {
 			w.Error("an open file is read wrongly")
 		}
@@ -263,15 +264,57 @@ func TestFetchedAheadIsCounted(t *testing.T) {
 	if r := w.tree.Reading(); r.FromServer != 8<<20 || r.Wasted != 0 {
 		t.Errorf("read to the end: %+v", r)
 	}
-	w.giveOf("g", content, longAgo)
-	f := w.open("g", reading)
-	for off := int64(0); off < 2<<20; off += 128 << 10 {
-		w.part(f, content[off:off+128<<10], off)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.giveOf("g", content, longAgo)
+		f := w.open("g", reading)
+		for off := int64(0); off < 2<<20; off += 128 << 10 {
+			w.part(f, content[off:off+128<<10], off)
+		}
+		synctest.Wait() // and then what is fetched ahead has come
+		w.close(f)
+		if r := w.tree.Reading(); r.Wasted == 0 || r.Wasted > r.Prefetched || r.Wasted != r.FromServer-2<<20 {
+			t.Errorf("left after 2 MiB: %+v, want all else that came counted as wasted", r)
+		}
+		w.must(w.tree.Close(t.Context()))
+	})
+}
+
+// TestNothingOwedGoesWithTheCache: what is owed is no part of it, whatever bound is set for it and whoever deletes it.
+func TestNothingOwedGoesWithTheCache(t *testing.T) {
+	for what, harm := range map[string]func(w *world){
+		"no room": func(w *world) { w.store.SetBounds(1, spool.Floor{Bytes: 1}) },
+		"deleted": (*world).deleteCache,
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newOwing(t, nil)
+			contents := map[string]string{"small": noise(5000, 1), "large": noise(3<<20, 2)}
+			w.refuse(true)
+			for name, content := range contents {
+				w.save(name, content)
+				w.shows(name, content)
+			}
+			harm(w)
+			for name, content := range contents {
+				w.shows(name, content)
+			}
+			if err := w.nextDaemon(); err == nil {
+				t.Error("nothing is owed any more, and the server has taken nothing")
+			}
+			w.refuse(false)
+			w.paid()
+			for name, content := range contents {
+				w.has(name, content)
+			}
+		})
 	}
-	w.close(f)
-	if r := w.tree.Reading(); r.Prefetched == 0 || r.Wasted > r.Prefetched {
-		t.Errorf("left in the middle: %+v", r)
-	}
+}
+
+// deleteCache deletes the cache's directory under the tree. It is moved away first: something may be written into it at this very moment.
+func (w *world) deleteCache() {
+	w.Helper()
+	w.must(os.Rename(w.cache, w.cache+"~"))
+	w.must(os.RemoveAll(w.cache + "~"))
 }
 
 // TestOwedChangesAreNotHiddenByWhatWasKept: what was acknowledged first and arrived later, with the size and the time of what was kept before, is

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,55 @@ func TestNextSmallFilesAreThere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNextFilesAreBoundedInBytes: on their way, and open ahead of all who read.
+func TestNextFilesAreBoundedInBytes(t *testing.T) {
+	const size, dirs, files, read = 200 << 10, 3, 100, 30
+	synctest.Test(t, func(t *testing.T) {
+		content := noise(size, 1)
+		var opening, most atomic.Int32
+		w := newFar(t, func(so *mem.Options, to *cache.Options) {
+			to.MetadataTTL = time.Minute
+			so.Fault = func(ctx context.Context, op, name string) error {
+				if op == "open" {
+					most.Store(max(most.Load(), opening.Add(1)))
+				}
+				return wayOf(far)(ctx, op, name)
+			}
+		}, func(w *world) {
+			for d := range dirs {
+				w.must(w.server.MakeDir(fmt.Sprint("d", d)))
+				for i := range files {
+					w.giveOf(fmt.Sprintf("d%d/f%02d", d, i), content, longAgo)
+				}
+			}
+		})
+		w.server.SetAfter(func(_ context.Context, op, _ string) error {
+			if op == "readlast" {
+				opening.Add(-1)
+			}
+			return nil
+		})
+		calls := w.within("30 files in each of three directories", time.Hour, func() {
+			for d := range dirs {
+				w.list(fmt.Sprint("d", d))
+			}
+			for i := range read {
+				for d := range dirs {
+					w.cat(fmt.Sprintf("d%d/f%02d", d, i), content)
+				}
+			}
+			time.Sleep(20 * time.Second) // all that is to be opened ahead is
+		})
+		if n := most.Load(); n > 1<<20/size+1 { // and what is asked for by itself
+			t.Errorf("%d files of %d bytes were on their way at a time", n, size)
+		}
+		if ahead := calls["open"] - read*dirs; ahead*size > 16<<20 || ahead*size < 12<<20 {
+			t.Errorf("%d files of %d bytes are open ahead, want 16 MiB of them at most, and not far less", ahead, size)
+		}
+		w.must(w.tree.Close(context.Background()))
+	})
 }
 
 // TestNobodyIsFollowedInAHugeDirectory: to know what comes next there would cost more than it saves.

@@ -648,7 +648,7 @@ func TestFileThatGrowsIsFollowed(t *testing.T) {
 			w.must(err)
 			_, err = other.Commit(w.Context(), backends.Commit{Size: int64(size) + 4})
 			w.must(err)
-			time.Sleep(2 * w.options.MetadataTTL)
+			time.Sleep(w.options.MetadataTTL)
 			e, err := f.Stat(w.Context())
 			if err != nil || e.Version != first.Version || e.Size != int64(size)+4 {
 				t.Fatalf("Stat = size %d, version %d, %v; want the same version, longer", e.Size, e.Version, err)

@@ -117,6 +117,24 @@ func TestWalkThatStopsIsNotListedOn(t *testing.T) {
 	})
 }
 
+// TestWalkIsListedAheadAsFarAsThereIsRoom: what is listed ahead of somebody must not drive out what he uses.
+func TestWalkIsListedAheadAsFarAsThereIsRoom(t *testing.T) {
+	for entries, most := range map[int]int{0: 36, 400: 26} { // directories: those that he lists himself, and a window; or a quarter of the room
+		synctest.Test(t, func(t *testing.T) {
+			w := newFar(t, func(_ *mem.Options, to *cache.Options) { to.MaxEntries = entries }, fillTree(2, 60, 50))
+			calls := w.within("four directories", time.Hour, func() {
+				for _, dir := range []string{"", "d00", "d00/s00", "d00/s01"} {
+					w.list(dir)
+				}
+				time.Sleep(900 * time.Millisecond)
+			})
+			if calls["list"] > most || calls["list"] < most-10 {
+				t.Errorf("with room for %d entries: %v, want about %d listings", entries, calls, most)
+			}
+		})
+	}
+}
+
 // TestSlowWalkIsNotListedTooFarAhead: what is listed ahead must not be too old when somebody comes.
 func TestSlowWalkIsNotListedTooFarAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

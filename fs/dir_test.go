@@ -10,11 +10,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"pierfs/backends"
+	"pierfs/backends/mem"
 	"pierfs/cache"
 )
 
@@ -165,6 +167,53 @@ func TestChangedMakesTheKernelAskAgain(t *testing.T) {
 	r.mount.Changed("d/f")
 	r.mount.Changed("d/g")
 	r.want(`for i in $(seq 500); do [ ! -e d/f ] && [ -e d/g ] && break; done; ls d; cat d/g`, "g\n1")
+}
+
+// TestKernelBelievesForWhatIsLeft: what the kernel is told of a name it may use for what is left of our own answer's life.
+func TestKernelBelievesForWhatIsLeft(t *testing.T) {
+	for name, life := range map[string]time.Duration{"there": 10 * time.Second, "missing": 4 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			server := mem.New(mem.Options{})
+			must(t, server.WriteFile("there", nil))
+			tree, err := cache.New(server, cache.Options{Staging: filepath.Join(t.TempDir(), "staging"), Quarantine: filepath.Join(t.TempDir(), "quarantine"),
+				MetadataTTL: 10 * time.Second, NegativeTTL: 4 * time.Second})
+			must(t, err)
+			s := newFileSystem(tree, Options{})
+			for _, left := range []time.Duration{life, life - 3*time.Second} {
+				var out fuse.EntryOut
+				if code := s.Lookup(nil, &fuse.InHeader{NodeId: rootID}, name, &out); code != fuse.OK || (out.NodeId != 0) != (name == "there") {
+					t.Fatalf("Lookup of %q = node %d, %v", name, out.NodeId, code)
+				}
+				if out.EntryTimeout() != left || out.NodeId != 0 && out.AttrTimeout() != left {
+					t.Errorf("%q: the kernel may believe the name for %v and its attributes for %v, want %v", name, out.EntryTimeout(), out.AttrTimeout(), left)
+				}
+				time.Sleep(3 * time.Second)
+			}
+			must(t, tree.Close(t.Context()))
+		})
+	}
+}
+
+// TestNamesAloneCostLittle: who wants names alone has the kernel take no node for each of them. Attributes come with the first of them, for
+// nobody knows yet what is wanted, and with all for who goes on to ask for them.
+func TestNamesAloneCostLittle(t *testing.T) {
+	const files = 5000
+	r := newRig(t, rigOptions{cache: cache.Options{MetadataTTL: time.Hour, NegativeTTL: time.Hour}})
+	for i := range files {
+		must(t, r.server.WriteFile(fmt.Sprintf("f%04d", i), nil))
+	}
+	r.want(`ls -f | grep -c f`, fmt.Sprint(files))
+	if n := r.mount.Stats().Nodes; n < 10 || n > files/2 {
+		t.Errorf("%d nodes for %d names that were listed", n, files)
+	}
+	before := r.server.Calls()["stat"]
+	r.want(`ls -l | grep -c ' f'`, fmt.Sprint(files))
+	if n := r.mount.Stats().Nodes; n < files {
+		t.Errorf("%d nodes for the attributes of %d names", n, files)
+	}
+	if n := r.server.Calls()["stat"] - before; n > 0 {
+		t.Errorf("the server was asked for %d names that it had listed", n)
+	}
 }
 
 func TestOfflineServerIsAnErrnoAndTheMountStays(t *testing.T) {

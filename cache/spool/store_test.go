@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pierfs/cache/spool"
 )
 
@@ -152,6 +154,33 @@ func TestContentSurvivesTheProcess(t *testing.T) {
 	}
 	if other := s.store.Shelf("sftp|host|22|user|/|Production"); other.Whole("large", spool.Version{}) {
 		t.Error("another tree has this one's content")
+	}
+}
+
+// TestOnlyWhatIsHereTakesRoom: a content of which little is here is a sparse file, on the disk and in the books, also in the next process.
+func TestOnlyWhatIsHereTakesRoom(t *testing.T) {
+	const size, here = 1 << 30, 1 << 20
+	s := newStore(t, spool.StoreOptions{})
+	f := s.take("f", spool.Version{Size: size, ModTime: longAgo})
+	for _, off := range []int64{0, 512 << 20, size - here} {
+		if err := f.Fill(bytesOf(here, 1), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.release(f)
+	for range 2 {
+		var disk unix.Stat_t
+		files, err := filepath.Glob(filepath.Join(s.dir, "*", "*.data"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%v, %v", files, err)
+		}
+		if err := unix.Stat(files[0], &disk); err != nil || disk.Size != size || disk.Blocks*512 > 4*here {
+			t.Errorf("%d bytes on the disk for a content of %d, %v; want hardly more than %d", disk.Blocks*512, disk.Size, err, 3*here)
+		}
+		if u := s.shelf.Usage(); u.Files != 1 || u.Bytes < 3*here || u.Bytes > 4*here {
+			t.Errorf("it counts as %+v", u)
+		}
+		s.again()
 	}
 }
 
@@ -412,11 +441,20 @@ func TestLeastRecentlyUsedGoesFirstAndNothingOpen(t *testing.T) {
 	}
 }
 
+// TestFreeSpaceIsKept: so many bytes of the disk, or so much of it, whichever is less.
 func TestFreeSpaceIsKept(t *testing.T) {
-	s := newStore(t, spool.StoreOptions{Floor: spool.Floor{Bytes: 1 << 60}})
-	s.keep("f", bytesOf(300_000, 1))
-	if s.shelf.HasRoom() || s.shelf.Usage().Files != 0 {
-		t.Error("something is kept on a disk with less than an exbibyte free")
+	for floor, kept := range map[spool.Floor]bool{
+		{Bytes: 1 << 60}:               false,
+		{Percent: 100}:                 false,
+		{Percent: 100, Bytes: 1 << 60}: false,
+		{Percent: 100, Bytes: 1}:       true,
+		{Bytes: 1}:                     true,
+	} {
+		s := newStore(t, spool.StoreOptions{Floor: floor})
+		s.keep("f", bytesOf(300_000, 1))
+		if room, files := s.shelf.HasRoom(), s.shelf.Usage().Files; room != kept || (files == 1) != kept {
+			t.Errorf("with %+v to stay free there is room: %v, and %d files are kept; want %v", floor, room, files, kept)
+		}
 	}
 }
 

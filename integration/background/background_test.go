@@ -134,7 +134,7 @@ func has(t *testing.T, file, want string) {
 	}
 }
 
-// What was acknowledged while the server was gone reaches it, though the daemon is killed in between.
+// What was acknowledged while the server was gone reaches it, though the daemon is killed in between and its cache deleted.
 func TestAcknowledgedContentOutlivesServerAndDaemon(t *testing.T) {
 	t.Parallel()
 	server := servers.NewSSHD(t, servers.SSHOptions{})
@@ -145,6 +145,9 @@ func TestAcknowledgedContentOutlivesServerAndDaemon(t *testing.T) {
 	server.Kill(t)
 	s.put("before", "changed while it was away")
 	s.daemon.Kill()
+	if err := os.RemoveAll(s.daemon.CacheDir); err != nil {
+		t.Fatal(err)
+	}
 	s.start()
 	if q := s.queue(); q.Count != 1 || q.Owed[0].Path != "before" {
 		t.Errorf("after the restart %+v is owed; want the one file", q)
