@@ -294,6 +294,8 @@ func sourceTOML(v map[string]any) (string, bool) {
 				}
 				s.argv = append(s.argv, word)
 			}
+		default:
+			return "", false
 		}
 		if (s.kind == fromCommand) != (s.argv != nil) {
 			return "", false

@@ -23,7 +23,7 @@ const (
 
 const (
 	day         = 24 * time.Hour
-	maxRotation = 3650 * day
+	MaxRotation = 3650 * day
 )
 
 // rotateSoon is how long before a secret must be changed somebody is told.
@@ -57,7 +57,7 @@ func ParseDays(text string) (time.Duration, bool) {
 	number, ok := strings.CutSuffix(text, "d")
 	days, err := strconv.Atoi(number)
 	after := time.Duration(days) * day
-	return after, ok && err == nil && days > 0 && days <= int(maxRotation/day)
+	return after, ok && err == nil && days > 0 && days <= int(MaxRotation/day)
 }
 
 // problem refuses a bound that nobody can hold against a date.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -229,7 +230,7 @@ func tryHost(ctx context.Context, t conncfg.Target, o Options, tries Tries, repo
 		s.Err = hintVersion(ctx, t, o, s.Err)
 		if s.Name == "roundTrip" {
 			s = p.judge(s)
-		} else {
+		} else if !slices.Contains([]string{"passive", "data", "list"}, s.Name) { // the login is over
 			p.slowest = max(p.slowest, s.Took)
 		}
 		if least := fewTrips * s.Took; s.Name == "tcp" && s.Err == nil && t.ConnectTimeout < least {

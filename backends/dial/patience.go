@@ -25,7 +25,7 @@ type Timeouts struct{ Connect, Socket time.Duration }
 // patience judges the timeouts of a connection by what its server needs.
 type patience struct {
 	of      conncfg.Target
-	slowest time.Duration // of the steps before
+	slowest time.Duration // of the steps of the login
 }
 
 // judge adds to a step "roundTrip" what was measured in words, the timeouts that go with it, and a warning where those of the definition

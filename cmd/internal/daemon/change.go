@@ -463,7 +463,7 @@ func (c *draft) write(ctx context.Context, name string, text []byte, set []contr
 		if change.Sealed == "" {
 			continue
 		}
-		changes[i].RotatedAt = time.Now().Truncate(time.Second)
+		changes[i].RotatedAt = time.Now().UTC().Truncate(time.Second)
 		if was != nil {
 			changes[i].RotateAfter = was.RotateAfter(change.Environment, change.Field)
 		}
@@ -660,6 +660,10 @@ func (d *Daemon) setVar(ctx context.Context, q control.SetVarRequest) (control.C
 	if err := c.environment(q.Environment); err != nil {
 		return control.ChangeAnswer{}, err
 	}
+	const most = int(conncfg.MaxRotation / (24 * time.Hour))
+	if days := q.RotateAfter; days != nil && (*days < 0 || *days > most) {
+		return control.ChangeAnswer{}, control.Errorf(control.Usage, "a secret cannot stay for %d days", *days).WithHint("give from 0, which is for ever, to %d days", most)
+	}
 	change := conncfg.VariableChange{Name: q.Name, Secret: q.Secret, Unset: q.Unset}
 	switch was := c.was.Defined(q.Environment, q.Name); {
 	case q.Unset && was == nil:
@@ -676,7 +680,7 @@ func (d *Daemon) setVar(ctx context.Context, q control.SetVarRequest) (control.C
 		if change.Sealed, err = d.seal(q.Value.Open(), q.DryRun); err != nil {
 			return control.ChangeAnswer{}, err
 		}
-		change.RotatedAt = time.Now().Truncate(time.Second)
+		change.RotatedAt = time.Now().UTC().Truncate(time.Second)
 		if was != nil {
 			change.RotateAfter = was.RotateAfter()
 		}

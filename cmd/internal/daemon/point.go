@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"maps"
@@ -186,13 +187,40 @@ func makeOpenAll(dir string) error {
 	return nil
 }
 
-// makeOpen makes a directory that everybody may pass through, whatever the umask: that of a service is for its own files, and a mount that
+// makeOpen makes a directory. Root's everybody may pass through, whatever the umask: that of a service is for its own files, and a mount that
 // programs of others cannot reach is none.
+// It follows no link, nor one that somebody who may write above puts in the new directory's place.
 func makeOpen(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	above, err := openPlain(filepath.Dir(dir))
+	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o755)
+	defer above.Close()
+	if err := unix.Mkdirat(int(above.Fd()), filepath.Base(dir), 0o755); err != nil {
+		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	fd, err := unix.Openat(int(above.Fd()), filepath.Base(dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	made := os.NewFile(uintptr(fd), dir)
+	if os.Geteuid() != 0 { // whose own it is, and his umask says who may see it
+		return made.Close()
+	}
+	return errors.Join(made.Chmod(0o755), made.Close())
+}
+
+// removePlain removes an empty directory that no link leads to.
+func removePlain(dir string) error {
+	above, err := openPlain(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	if err := unix.Unlinkat(int(above.Fd()), filepath.Base(dir), unix.AT_REMOVEDIR); err != nil {
+		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // openPlain opens a directory whose path has no symbolic link in it (openat2(2), RESOLVE_NO_SYMLINKS).
@@ -263,7 +291,7 @@ func (s *spot) admit(adHoc bool) error {
 		return control.Errorf(control.CannotCreate, "%s is not empty", s.dir).
 			WithHint("what it holds would be hidden: move it away, or mount elsewhere")
 	}
-	if err != nil && len(names) > 0 {
+	if err != nil && err != io.EOF {
 		return err
 	}
 	return nil
@@ -362,12 +390,12 @@ func (p *points) undo(dir string, entry point) error {
 	if err := bare.Chmod(entry.Mode); err != nil || !entry.Made {
 		return err
 	}
-	if err := os.Remove(dir); err != nil {
+	if err := removePlain(dir); err != nil {
 		return err
 	}
 	// The environment's and the project's directory go with their last connection. Others' files keep them.
 	for above := filepath.Dir(dir); above != p.root && within(above, p.root); above = filepath.Dir(above) {
-		if os.Remove(above) != nil {
+		if removePlain(above) != nil {
 			break
 		}
 	}

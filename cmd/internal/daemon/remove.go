@@ -72,11 +72,7 @@ func (r *removal) wouldRemove(ctx context.Context, p place, dir bool) error {
 	case entry.IsDir() && !dir:
 		return syscall.EISDIR
 	case entry.IsDir():
-		below, err := p.entries(ctx)
-		if err == nil && len(below) > 0 {
-			err = &backends.Error{Op: "rmdir", Name: p.name, Code: syscall.ENOTEMPTY}
-		}
-		if err != nil {
+		if err := p.isEmpty(ctx); err != nil {
 			return err
 		}
 	}
@@ -102,13 +98,21 @@ func (r *removal) all(ctx context.Context, p place, entry cache.Entry) (gone boo
 	if !entry.IsDir() {
 		return r.one(ctx, p, entry, p.tree.Remove)
 	}
-	below, err := p.entries(ctx)
+	listing, err := p.tree.List(ctx, p.name)
 	if err != nil {
 		return r.kept(p, entry, err)
 	}
-	r.found += len(below)
+	defer listing.Close()
 	empty := true
-	for _, e := range below {
+	for i := 0; ; i++ { // what was listed stays listed, whatever is removed
+		e, err := listing.At(ctx, i)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return r.kept(p, entry, err)
+		}
+		r.found++
 		gone, err := r.all(ctx, p.at(path.Join(p.name, e.Name)), e)
 		if err != nil {
 			return false, err
@@ -162,22 +166,19 @@ func (p place) changeable(ctx context.Context, op string) (cache.Entry, error) {
 	return p.tree.Stat(ctx, p.name)
 }
 
-// entries returns what a directory holds.
-func (p place) entries(ctx context.Context) ([]cache.Entry, error) {
+// isEmpty wants a directory that holds nothing.
+func (p place) isEmpty(ctx context.Context) error {
 	listing, err := p.tree.List(ctx, p.name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer listing.Close()
-	var all []cache.Entry
-	for i := 0; ; i++ {
-		entry, err := listing.At(ctx, i)
-		if err == io.EOF {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, entry)
+	switch _, err := listing.At(ctx, 0); err {
+	case io.EOF:
+		return nil
+	case nil:
+		return &backends.Error{Op: "rmdir", Name: p.name, Code: syscall.ENOTEMPTY}
+	default:
+		return err
 	}
 }
