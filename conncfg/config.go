@@ -59,10 +59,11 @@ type Environment struct {
 	variables scope
 }
 
-var builtin = []string{"Development", "Test", "Production"}
+var builtin = []string{development, "Test", production}
 
 const (
-	defaultActive  = "Development"
+	defaultActive  = development
+	development    = "Development"
 	production     = "Production"
 	settingsFile   = "pierfs.toml"
 	variablesFile  = "variables.toml"

@@ -20,7 +20,7 @@ type Policy struct {
 
 // policyOf is what an environment asks that says nothing.
 func policyOf(env string) Policy {
-	return Policy{RequireTLS: env == production, RequireAuthority: env == production, ForbidAnonymous: env == production}
+	return Policy{RequireTLS: env == production, RequireAuthority: env != development, ForbidAnonymous: env == production}
 }
 
 // readPolicy reads [policy] of an environment.
@@ -68,7 +68,7 @@ func (e *evaluation) policy() {
 	if s := e.c.merged(e.env, "exception"); p.RequireAuthority && t.Protocol == FTPS && (s == nil || s.broken || s.text == "") {
 		t.TLS.OnlyAuthorities = true
 	}
-	if p.RequireAuthority && t.TLS.TrustCert != "" {
+	if p.RequireAuthority && t.Protocol == FTPS && t.TLS.TrustCert != "" {
 		e.against("trustCert", CodePolicy, "believes one certificate, whoever has signed it", "write caFile, or nothing if an authority of the system has signed it"+way, t.TLS.TrustCert)
 	}
 	if p.ReadOnly && !t.ReadOnly {

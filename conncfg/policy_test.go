@@ -105,13 +105,14 @@ operator = ["bob"]
 	}
 }
 
-// Holds row 100 of the requirements: in Production a certificate counts by its authority alone, also where somebody has said to trust it, unless the
-// definition says why; elsewhere where the environment asks for it.
-func TestOnlyAuthoritiesCountInProduction(t *testing.T) {
+// Holds row 100 of the requirements: but in Development a certificate counts by its authority alone, also where somebody has said to trust it, unless the
+// definition says why, or the environment does not ask for it.
+func TestOnlyAuthoritiesCountButInDevelopment(t *testing.T) {
 	for _, c := range []struct {
 		env, more, policy string
 		want              bool
-	}{{production, "", "", true}, {production, "exception = \"ticket 7\"\n", "", false}, {"Test", "", "", false}, {"Test", "", "[policy]\nrequireAuthority = true\n", true},
+	}{{production, "", "", true}, {production, "exception = \"ticket 7\"\n", "", false}, {"Test", "", "", true}, {"Staging", "", "", true}, {development, "", "", false},
+		{development, "", "[policy]\nrequireAuthority = true\n", true},
 		{production, "", "[policy]\nrequireAuthority = false\n", false}} {
 		config, _ := Load(tree(t, with(map[string]string{"connections/ok.toml": strings.Replace(good, "SFTP", "FTPS", 1) + c.more, "environments/" + c.env + ".toml": c.policy + "\n"})))
 		target, findings := config.Resolve(t.Context(), "ok", c.env)

@@ -83,7 +83,7 @@ sourceAddress = "::ffff:192.0.2.1"
 rateLimit = "2MiB"
 `
 	t.Setenv("CONNCFG_ACCOUNT", "x7")
-	got, findings := resolve(t, with(map[string]string{"connections/p/f.toml": definition, "environments/Test.toml": "[variables]\np = 991\n"}), "p/f", "Test")
+	got, findings := resolve(t, with(map[string]string{"connections/p/f.toml": definition, "environments/Test.toml": "[variables]\np = 991\n[policy]\nrequireAuthority = false\n"}), "p/f", "Test")
 	want := Target{
 		Name: "p/f", Environment: "Test", Protocol: FTPS, Host: "2001:DB8::1", Port: 991,
 		Fallbacks: []Place{{"b.example.com", 0}, {"2001:db8::5", 2121}, {"2001:db8::6", 0}}, Username: "u-991", Password: NewSecret("a$b991$"),

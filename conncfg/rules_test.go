@@ -30,7 +30,6 @@ retryCount = 4
 retryAuth = true
 sslProtocol = "TLSv1.3"
 useImplicit = true
-trustCert = "sha256 Fingerprint=AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99"
 account = { env = "PATH" }
 passive = true
 passivePorts = "50000-50100"
@@ -58,6 +57,8 @@ via = "none"
 passive = false
 rateLimit = 0
 sourceAddress = "192.0.2.8"
+[environments.Development]
+trustCert = "sha256 Fingerprint=AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99"
 `})
 	if got := check(t, files); len(got) > 0 {
 		t.Errorf("found%s", printed(got))
@@ -176,7 +177,7 @@ var rules = []rule{
 	{"sessions that end at once", `idleTimeout = "5s"`, CodeRange, Error, "idleTimeout", "0 keeps"},
 	{"ports the wrong way round", "protocol = \"FTP\"\npassivePorts = \"50100-50000\"", CodeInvalid, Error, "passivePorts", "50000-50100"},
 	{"ports of words", "protocol = \"FTP\"\npassivePorts = \"high\"", CodeRange, Error, "passivePorts", "50000-50100"},
-	{"verify nothing", "protocol = \"FTP\"\nverify = \"off\"", CodeInvalid, Error, "verify", `"size", "hash", "readback"`},
+	{"verify nothing", "protocol = \"FTP\"\nverify = \"crc\"", CodeInvalid, Error, "verify", `"off", "size", "hash", "readback"`},
 	{"literal account", "protocol = \"FTP\"\naccount = \"geheim\"", CodeLiteralSecret, Warning, "account", "{ file ="},
 	{"account with line break", "protocol = \"FTP\"\naccount = \"a\\nb\"", CodeInvalid, Error, "account", "line break"},
 	{"FTP without password", "protocol = \"FTP\"\npassword", CodeNoCredential, Warning, "password", `password = ""`},

@@ -111,6 +111,7 @@ func (p Ports) String() string {
 type Verify string
 
 const (
+	VerifyOff      Verify = "off"      // not at all: the server's word is taken, also of one that changes what it gets
 	VerifySize     Verify = "size"     // by its size
 	VerifyHash     Verify = "hash"     // by a checksum that the server computes, and as readback where it computes none
 	VerifyReadback Verify = "readback" // by reading it again
@@ -146,7 +147,8 @@ type TLS struct {
 	AllowWeak  bool
 	CAFile     string // PEM file, or directory of such: believed instead of the system's authorities
 	TrustCert  string // "SHA256:..." fingerprint of the one certificate accepted
-	// OnlyAuthorities says that the environment believes no certificate by its fingerprint, whoever has said to trust it.
+	// OnlyAuthorities says that the environment believes no certificate by its fingerprint, whoever has said to trust it, and none that
+	// signs itself.
 	OnlyAuthorities bool
 	CertFile        string
 	KeyFile         string

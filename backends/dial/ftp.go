@@ -180,6 +180,8 @@ func (o Options) tls(t conncfg.Target) *ftp.TLS {
 		KeyFile:    t.TLS.KeyFile,
 		ServerName: t.TLS.ServerName,
 		Trusted:    trusted,
+
+		OnlyAuthorities: t.TLS.OnlyAuthorities,
 		Certificate: func(fingerprint string, notAfter time.Time) {
 			if o.Certificate != nil {
 				o.Certificate(address, fingerprint, notAfter)

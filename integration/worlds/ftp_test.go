@@ -174,9 +174,13 @@ func certificateWorlds(t *testing.T) []world {
 			mend: func(t *testing.T) { early.ChangeCertificate(t, servers.CertificateOptions{}) }},
 		{name: "certificate of another host", definition: onNamed, cause: "cert_name_mismatch", says: []string{"files.partner.example"}, fix: []string{"serverName"},
 			mended: fields{"serverName": "files.partner.example"}},
-		{name: "certificate that signs itself", definition: with(onSelf, fields{"caFile": nil}), cause: "cert_unknown_authority", fix: []string{print}, mended: fields{"trustCert": print}},
-		{name: "certificate changed", definition: with(onSelf, fields{"caFile": nil, "trustCert": trust.Fingerprint(expired.Certificate.X509)}), cause: "cert_changed", says: []string{print},
-			mended: fields{"trustCert": print}},
+		{name: "certificate that signs itself", definition: with(onSelf, fields{"caFile": nil}), cause: "cert_unknown_authority", says: []string{"authority"},
+			fix: []string{"pierfs edit NAME --set trustCert=" + print + " --set exception="}, mended: fields{"trustCert": print, "exception": "until it has one"}},
+		{name: "certificate changed", definition: with(onSelf, fields{"caFile": nil, "trustCert": trust.Fingerprint(expired.Certificate.X509), "exception": "until it has one"}),
+			cause: "cert_changed", says: []string{print}, mended: fields{"trustCert": print}},
+		{name: "certificate that signs itself, named as its own authority", definition: with(onSelf, fields{"caFile": self.Certificate.File}), cause: "cert_unknown_authority",
+			says: []string{"signed by itself"}, fix: []string{"get a certificate of an authority", "caFile"}, mended: fields{"caFile": self.Authority.File},
+			mend: func(t *testing.T) { self.ChangeCertificate(t, servers.CertificateOptions{}) }},
 	}
 }
 

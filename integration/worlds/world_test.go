@@ -115,7 +115,7 @@ func groups() map[string]group {
 
 // TestWorlds: rows 25, 58, 106 to 112, 114 and 115 of the requirements. In each broken world `pierfs test` names the one cause, and what it
 // tells to do, done, makes it pass.
-// Holds rows 25, 56, 58, 106, 107, 108, 109, 110, 111, 112, 114 and 115 of the requirements.
+// Holds rows 25, 56, 58, 100, 106, 107, 108, 109, 110, 111, 112, 114 and 115 of the requirements.
 func TestWorlds(t *testing.T) {
 	t.Parallel()
 	programs, err := built()

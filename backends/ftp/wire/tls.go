@@ -229,6 +229,9 @@ func (s *security) judge(leaf *x509.Certificate, chain []*x509.Certificate) erro
 	if err == nil {
 		return nil
 	}
+	if s.o.OnlyAuthorities {
+		return &errCertificate{cause, leaf, err, s.authorityHint(cause, leaf)}
+	}
 	hint := "compare the fingerprint with what the server's operator tells, then run: pierfs trust NAME " + shown + "; or name the authority that signed it as caFile"
 	switch {
 	case len(trusted) > 0:
@@ -255,7 +258,10 @@ func (s *security) examine(chain []*x509.Certificate) (backends.Cause, error) {
 		between.AddCert(c)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: s.roots, Intermediates: between, DNSName: s.config.ServerName})
-	if err == nil {
+	switch {
+	case err == nil && s.o.OnlyAuthorities && signsItself(leaf):
+		return backends.CauseCertUnknown, errors.New("it is signed by itself, and vouches for nobody")
+	case err == nil:
 		return "", nil
 	}
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
@@ -265,6 +271,27 @@ func (s *security) examine(chain []*x509.Certificate) (backends.Cause, error) {
 		return backends.CauseCertExpired, err
 	}
 	return backends.CauseCertUnknown, err
+}
+
+func signsItself(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}
+
+// authorityHint is the way out where no certificate is believed by its fingerprint: a better certificate, or an exception in the definition.
+func (s *security) authorityHint(cause backends.Cause, leaf *x509.Certificate) string {
+	hint := "have the server's operator get a certificate of an authority, and name that as caFile if the system does not know it"
+	switch {
+	case cause == backends.CauseCertName:
+		hint = "set host to a name that the certificate has, or serverName"
+	case cause == backends.CauseCertExpired && time.Now().Before(leaf.NotBefore):
+		hint = "it begins later: check this machine's clock, and have the server's operator check his"
+	case cause == backends.CauseCertExpired:
+		hint = "have the server's operator renew it"
+	case !signsItself(leaf):
+		hint = "name the authority that signed it as caFile"
+	}
+	return hint + ". This environment believes none by its fingerprint (requireAuthority); if it must be, compare " + Fingerprint(leaf) +
+		" with what the server's operator tells, and write both trustCert and why: pierfs edit NAME --set trustCert=" + Fingerprint(leaf) + " --set exception='why, and until when'"
 }
 
 // names are the hosts that c is for.

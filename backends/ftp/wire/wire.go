@@ -72,6 +72,10 @@ type TLS struct {
 	KeyFile    string
 	ServerName string // "" is the host
 
+	// OnlyAuthorities is for where no certificate is believed by its fingerprint: one that signs itself is not either, though CAFile names
+	// it, and no way out leads by a fingerprint alone. Trusted is nil then.
+	OnlyAuthorities bool
+
 	// Trusted returns the fingerprints ("SHA256:...") that an operator has trusted for host:port. Asked at each login.
 	Trusted func(address string) []string
 

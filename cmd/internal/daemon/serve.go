@@ -674,7 +674,7 @@ func pinnedByDefinition(name string, t conncfg.Target) error {
 			WithHint("write the fingerprint that the server's operator confirms as hostKey in its definition, or take hostKey out of it")
 	case t.TLS.OnlyAuthorities:
 		return control.Errorf(control.NotAllowed, "environment %s believes no certificate by its fingerprint: its policy has requireAuthority", t.Environment).
-			WithHint("have an authority sign it, and name that as caFile; or say why %s is excepted: pierfs edit %s --set exception='why'", name, name)
+			WithHint("have an authority sign it, and name that as caFile; or say why %s is excepted: pierfs edit %s --set trustCert=FINGERPRINT --set exception='why'", name, name)
 	case t.TLS.TrustCert != "":
 		return control.Errorf(control.CertChanged, "the definition of %s accepts the certificate %s alone", name, t.TLS.TrustCert).
 			WithHint("write the fingerprint that the server's operator confirms as trustCert in its definition, or take trustCert out of it")
