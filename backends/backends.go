@@ -83,6 +83,10 @@ type Backend interface {
 	// Link gives the file old the further name name. EEXIST if that exists.
 	Link(ctx context.Context, old, name string) error
 
+	// Sum has the server add up the file name; a link is followed only where that stays inside the working directory. Nothing is read in
+	// its place: where the server computes no checksum that tells contents apart it is EOPNOTSUPP, whatever Caps().Sums says.
+	Sum(ctx context.Context, name string) (Sum, error)
+
 	// StatFS tells the space of the file system that holds the working directory.
 	StatFS(ctx context.Context) (Space, error)
 

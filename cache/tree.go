@@ -221,6 +221,20 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 // Caps tells what the server can do.
 func (t *Tree) Caps() backends.Caps { return t.backend.Caps() }
 
+// Extends reports whether what is written to the end of a file is sent alone, and is at the server when its Publish returns.
+func (t *Tree) Extends() bool {
+	c := t.Caps()
+	return !t.options.Background && t.options.DoneFile == "" && (c.Append || c.RandomWrite) && !c.ReadOnly
+}
+
+// Sum has the server add up the file name. It is EOPNOTSUPP where the server does not, and where what it has is not all that name holds here.
+func (t *Tree) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	if t.live(name) != nil || t.changes.concern(name) || !t.Caps().Sums {
+		return backends.Sum{}, &backends.Error{Op: "sum", Name: name, Code: syscall.EOPNOTSUPP}
+	}
+	return t.backend.Sum(ctx, name)
+}
+
 // StatFS tells the room on the server; of a server that does not tell (FTP), that for staging here, which bounds what a
 // program can write at a time. It asks every time.
 func (t *Tree) StatFS(ctx context.Context) (backends.Space, error) {

@@ -37,6 +37,15 @@ var ErrCacheFull = errors.New("the cache holds no more")
 // followed. It calls progress, one call at a time, whenever something has been found or fetched; an error of progress ends
 // it, and so do ErrCacheFull and a connection that is lost. What single files fail with is counted.
 func (t *Tree) Warm(ctx context.Context, name string, progress func(Warming) error) error {
+	return t.warm(ctx, name, &warming{progress: progress})
+}
+
+// WouldWarm is Warm that fetches nothing: what is not here is found, and never done.
+func (t *Tree) WouldWarm(ctx context.Context, name string, progress func(Warming) error) error {
+	return t.warm(ctx, name, &warming{progress: progress, look: true})
+}
+
+func (t *Tree) warm(ctx context.Context, name string, w *warming) error {
 	e, err := t.Refresh(ctx, name)
 	if err == nil && !e.IsDir() {
 		err = openable(name, e.Info)
@@ -46,7 +55,7 @@ func (t *Tree) Warm(ctx context.Context, name string, progress func(Warming) err
 	}
 	ctx, cancel := context.WithCancelCause(opensAhead(ctx))
 	defer cancel(nil)
-	w := &warming{tree: t, cancel: cancel, progress: progress}
+	w.tree, w.cancel = t, cancel
 	w.moved.L = &w.mu
 	defer context.AfterFunc(ctx, func() { // those who wait for work have an end, too
 		w.mu.Lock()
@@ -77,6 +86,7 @@ type warming struct {
 	tree     *Tree
 	cancel   context.CancelCauseFunc
 	progress func(Warming) error
+	look     bool // and fetch nothing
 
 	mu    sync.Mutex // held over progress
 	moved sync.Cond  // dirs, files or busy changed
@@ -189,6 +199,9 @@ func (w *warming) list(ctx context.Context, dir string) error {
 
 // fetch has all of a file here.
 func (w *warming) fetch(ctx context.Context, name string) error {
+	if w.look {
+		return w.lookAt(ctx, name)
+	}
 	f, e, err := w.tree.Open(ctx, name, OpenMode{Read: true})
 	if err != nil {
 		return err
@@ -210,6 +223,20 @@ func (w *warming) fetch(ctx context.Context, name string) error {
 	if here {
 		w.so.Here++
 	}
+	return nil
+}
+
+// lookAt counts a file that is here.
+func (w *warming) lookAt(ctx context.Context, name string) error {
+	e, err := w.tree.Stat(ctx, name)
+	if err != nil || !w.tree.options.Spool.Whole(name, w.tree.versionOf(name, e.Info)) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.so.Done.Files++
+	w.so.Done.Bytes += e.Size
+	w.so.Here++
 	return nil
 }
 
@@ -240,3 +267,6 @@ func (t *Tree) DropKept(name string) Amount {
 	u := t.options.Spool.Forget(name)
 	return Amount(u)
 }
+
+// KeptBelow counts what DropKept would drop.
+func (t *Tree) KeptBelow(name string) Amount { return Amount(t.options.Spool.Below(name)) }

@@ -46,7 +46,17 @@ func TestWarmBringsAllBelowADirectoryHere(t *testing.T) {
 					return nil
 				}))
 			}
+			would := func(found, here int) {
+				var so cache.Warming
+				opened := w.server.Calls()["open"]
+				w.must(w.tree.WouldWarm(w.Context(), "d", func(now cache.Warming) error { so = now; return nil }))
+				if so.Found.Files != found || so.Here != here || so.Done.Files != here || w.server.Calls()["open"] != opened {
+					t.Errorf("a look says %+v and opens %d files; want %d found, %d here, none opened", so, w.server.Calls()["open"]-opened, found, here)
+				}
+			}
+			would(31, 0)
 			warm()
+			would(31, 31)
 			if last.Done.Files != 31 || last.Done != last.Found || last.Here != 0 || last.Failed != 0 {
 				t.Errorf("at the end %+v", last)
 			}
@@ -57,6 +67,9 @@ func TestWarmBringsAllBelowADirectoryHere(t *testing.T) {
 			warm()
 			if last.Done.Files != 31 || last.Here != 31 {
 				t.Errorf("once more %+v", last)
+			}
+			if u := w.tree.KeptBelow("d/1"); u.Files != 10 {
+				t.Errorf("would drop %+v", u)
 			}
 			if u := w.tree.DropKept("d/1"); u.Files != 10 {
 				t.Errorf("dropped %+v", u)

@@ -153,13 +153,32 @@ func (c *Connection) lookAtKeys() []Finding {
 			if s == nil || s.broken {
 				continue
 			}
-			if p := lookAtKey(name, s.text); p != nil {
+			p, ok := inTime(func() *problem { return lookAtKey(name, s.text) })
+			if !ok {
+				p = &problem{CodeFileMissing, fmt.Sprintf("file %q does not answer", s.text), "the file system that it lies in hangs: see `mount`, or name a file elsewhere"}
+			}
+			if p != nil {
 				f := Finding{Severity: Warning, File: c.File, Line: s.line, Connection: c.Name, Environment: env, Field: name}
 				out = append(out, f.with(p, s.text))
 			}
 		}
 	}
 	return out
+}
+
+// lookPatience is how long a file is looked at.
+const lookPatience = 2 * time.Second
+
+// inTime returns what look does, unless it takes too long: what hangs in a dead network file system is left to itself, for nothing can end it.
+func inTime[T any](look func() T) (found T, ok bool) {
+	done := make(chan T, 1)
+	go func() { done <- look() }()
+	select {
+	case found = <-done:
+		return found, true
+	case <-time.After(lookPatience):
+		return found, false
+	}
 }
 
 func lookAtKey(field, file string) *problem {
@@ -264,7 +283,7 @@ func (k *checker) sameEndpoints() {
 			}
 			k.findings = append(k.findings, f.with(&problem{CodeSameEndpoint,
 				fmt.Sprintf("with the same username and workingDir is the endpoint of %s in %s", first.c.Name, first.env),
-				"write [environments." + second.env + "] with a host, username or workingDir of its own"}, to.host))
+				"give " + second.env + " a host, username or workingDir of its own: pierfs edit " + second.c.Name + " --set " + second.env + ".workingDir=DIR"}, to.host))
 		}
 	}
 }

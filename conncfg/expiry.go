@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"os"
 	"time"
 )
 
@@ -62,7 +61,7 @@ func daysLeft(days int) string {
 }
 
 // FileEnd returns when what a file of certificates is for comes to its end: our own certificate, which comes first in its file, or authorities, of
-// which one that lasts is enough. It is zero where the file cannot be read, is a directory, or holds none.
+// which one that lasts is enough. It is zero where the file cannot be read, is none, or holds none. It takes as long as the file system does.
 func FileEnd(name string, own bool) time.Time {
 	certs, err := readCertificates(name)
 	if err != nil || len(certs) == 0 {
@@ -110,7 +109,7 @@ func lookAtCertificates(name string, own bool, now time.Time) *problem {
 
 // readCertificates returns the certificates of a PEM file; what else is in it is passed over.
 func readCertificates(name string) ([]*x509.Certificate, error) {
-	f, err := os.Open(name)
+	f, err := openRegular(name)
 	if err != nil {
 		return nil, err
 	}

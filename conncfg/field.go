@@ -228,7 +228,7 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.DoneFile = s.text }},
 	{name: "update", kind: text, protocols: onlySFTP, standard: string(UpdateReplace), check: oneOf(string(UpdateReplace), string(UpdateInPlace)), warn: warnInPlace,
 		apply: func(t *Target, s *setting) { t.Update = UpdateMode(s.text) }},
-	{name: "verify", kind: text, standard: string(VerifySize), check: oneOf(string(VerifySize), string(VerifyHash), string(VerifyReadback)),
+	{name: "verify", kind: text, standard: string(VerifySize), check: oneOf(string(VerifyOff), string(VerifySize), string(VerifyHash), string(VerifyReadback)),
 		apply: func(t *Target, s *setting) { t.Verify = Verify(s.text) }},
 	{name: "metadataTTL", kind: duration, standard: "2s", check: spanUpTo(maxTTL),
 		apply: func(t *Target, s *setting) { t.MetadataTTL = s.duration }},

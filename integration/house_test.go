@@ -54,12 +54,13 @@ var houseRooms = map[string][]string{
 
 	"docs": {}, // pages that the programs carry
 
-	"cmd/pierfs":           {"cmd/internal/...", "conncfg/...", "docs"},
-	"cmd/pierfsd":          {"cmd/internal/...", "fs", "cache", "backends", "backends/dial", "backends/retry", "conncfg/..."},
-	"cmd/internal":         {"cmd/internal/...", "conncfg/..."},
-	"cmd/internal/daemon":  {"cmd/internal/...", "fs", "cache", "cache/spool", "backends", "backends/dial", "backends/retry", "backends/trace", "conncfg/..."},
-	"cmd/internal/demo":    {"cmd/internal/...", "backends", "backends/dial", "conncfg/..."},
-	"cmd/internal/metrics": {"cmd/internal/...", "backends"},
+	"cmd/pierfs":            {"cmd/internal/...", "conncfg/...", "docs"},
+	"cmd/pierfsd":           {"cmd/internal/...", "fs", "cache", "backends", "backends/dial", "backends/retry", "conncfg/..."},
+	"cmd/internal":          {"cmd/internal/...", "conncfg/..."},
+	"cmd/internal/daemon":   {"cmd/internal/...", "fs", "cache", "cache/spool", "backends", "backends/dial", "backends/retry", "backends/trace", "conncfg/..."},
+	"cmd/internal/demo":     {"cmd/internal/...", "backends", "backends/dial", "conncfg/..."},
+	"cmd/internal/metrics":  {"cmd/internal/...", "backends"},
+	"cmd/internal/transfer": {"cmd/internal/...", "conncfg/...", "backends"},
 
 	"integration": {"integration/...", "cmd/internal/control", "fs", "cache", "backends", "backends/...", "conncfg/..."},
 }

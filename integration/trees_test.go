@@ -374,6 +374,107 @@ func TestGetGoesOn(t *testing.T) {
 	has(t, filepath.Join(h.local, "tree", "big"), second)
 }
 
+// TestPutGoesOn: a large file that was being put and was cut has no name at the server, and only the rest of it is sent the next time, unless
+// somebody has touched what was there.
+// Holds row 75 of the requirements.
+func TestPutGoesOn(t *testing.T) {
+	t.Parallel()
+	const size, segment = 24 << 20, 16 << 20
+	fields := daemon.Fields{"rateLimit": "24MiB", "metadataTTL": 0}
+	for kind, newStage := range map[string]func() *stage{
+		"sshd":   func() *stage { return newStage(t, servers.SSHOptions{}, fields) },
+		"vsftpd": func() *stage { return newFTPStage(t, servers.FTPOptions{}, fields) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			s := newStage()
+			h := newHand(t, s.daemon)
+			parts := func() []string {
+				found, _ := filepath.Glob(filepath.Join(s.behind, ".pierfs-*.part"))
+				return found
+			}
+			content := random(1, size)
+			if err := os.WriteFile(filepath.Join(h.local, "big"), content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			interrupt := func() string {
+				cmd := exec.Command(filepath.Join(binaries(t), "pierfs"), "put", "--resume", "big", connection+":/big", "--runtime-dir", s.daemon.RuntimeDir)
+				cmd.Dir, cmd.Env = h.local, append(os.Environ(), h.env...)
+				p := process.Start(t, cmd)
+				for deadline := time.Now().Add(process.Patience); ; time.Sleep(5 * time.Millisecond) {
+					if found := parts(); len(found) == 1 {
+						if info, err := os.Stat(found[0]); err == nil && info.Size() >= segment {
+							break
+						}
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("nothing arrives\n%s", p.Log)
+					}
+				}
+				p.Signal(syscall.SIGINT)
+				if status := p.Wait(t, process.Patience); status != 74 || !strings.Contains(p.Log.String(), "--resume goes on") {
+					t.Errorf("an interrupted put ends with %d\n%s", status, p.Log)
+				}
+				if _, err := os.Stat(filepath.Join(s.behind, "big")); !os.IsNotExist(err) {
+					t.Fatalf("a part has the name: %v", err)
+				}
+				return parts()[0]
+			}
+			goOn := func(most float64) {
+				t.Helper()
+				before := written(t, s.daemon)
+				h.run(0, "put", "--resume", "--verify", "big", connection+":/big")
+				if sent := written(t, s.daemon) - before; sent > most {
+					t.Errorf("%.0f bytes were sent, want %.0f at the most of %d", sent, most, size)
+				}
+				has(t, filepath.Join(s.behind, "big"), content)
+				if left := parts(); len(left) > 0 {
+					t.Errorf("left: %q", left)
+				}
+			}
+			interrupt()
+			goOn(size - segment)
+			if err := os.Remove(filepath.Join(s.behind, "big")); err != nil {
+				t.Fatal(err)
+			}
+			part, err := os.OpenFile(interrupt(), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer part.Close()
+			if _, err := part.WriteAt([]byte{content[5] + 1}, 5); err != nil {
+				t.Fatal(err)
+			}
+			if err := part.Truncate(segment); err != nil { // as it was left, but for its time and that byte
+				t.Fatal(err)
+			}
+			goOn(size)
+		})
+	}
+}
+
+// written is how much content has gone to servers.
+func written(t *testing.T, d *daemon.Daemon) float64 {
+	t.Helper()
+	var told struct {
+		Metrics []struct {
+			Name    string
+			Samples []struct{ Value float64 }
+		}
+	}
+	if err := json.Unmarshal([]byte(d.Pierfs(t, "metrics", "--json").Stdout), &told); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, m := range told.Metrics {
+		for _, s := range m.Samples {
+			if m.Name == "pierfs_written_bytes_total" {
+				sum += s.Value
+			}
+		}
+	}
+	return sum
+}
+
 // TestFilesWithoutADaemon: file verbs work where no daemon runs and nothing can be mounted, and leave nothing running; and with a daemon whose
 // connection was unmounted by hand.
 // Holds rows 63, 64, 117, 123, 127, 128, 129 and 130 of the requirements.

@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -64,6 +65,25 @@ var statTests = []rule{
 		if caps.Protocol == "" || caps.MaxRead <= 0 || caps.MaxWrite <= 0 || caps.TimeUnit < 0 || caps.ListLimit < 0 {
 			s.Errorf("got %+v", caps)
 		}
+	}},
+	{"sum tells what the server adds up, or EOPNOTSUPP", func(s *suite) {
+		const content = "what is added up"
+		s.write("file", content)
+		sum, err := s.b.Sum(s.ctx, "file")
+		if err != nil {
+			s.code(err, "sum", syscall.EOPNOTSUPP)
+			return
+		}
+		h := backends.NewSum(sum.Algorithm)
+		if h == nil || !s.b.Caps().Sums {
+			s.Fatalf("got a sum by %q, and Caps().Sums is %v", sum.Algorithm, s.b.Caps().Sums)
+		}
+		h.Write([]byte(content))
+		if !bytes.Equal(h.Sum(nil), sum.Value) {
+			s.Errorf("got %s by %s, want %x", sum, sum.Algorithm, h.Sum(nil))
+		}
+		_, err = s.b.Sum(s.ctx, "absent")
+		s.code(err, "sum of what is absent", syscall.ENOENT)
 	}},
 	{"statfs tells the room, or EOPNOTSUPP", func(s *suite) {
 		s.stat("")

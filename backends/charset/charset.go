@@ -223,6 +223,15 @@ func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
 	return b.encoding.Decode(target), b.up(err)
 }
 
+// Sum adds a file up.
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	if err := b.down("sum", &name); err != nil {
+		return backends.Sum{}, err
+	}
+	sum, err := b.Backend.Sum(ctx, name)
+	return sum, b.up(err)
+}
+
 // Link gives a file a further name.
 func (b *Backend) Link(ctx context.Context, old, name string) error {
 	if err := b.down("link", &old, &name); err != nil {

@@ -234,6 +234,11 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 	return b.do(func(host backends.Backend) error { return host.Link(ctx, old, name) })
 }
 
+// Sum asks the host in use.
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	return ask(b, func(host backends.Backend) (backends.Sum, error) { return host.Sum(ctx, name) })
+}
+
 // StatFS asks the host in use.
 func (b *Backend) StatFS(ctx context.Context) (backends.Space, error) {
 	return ask(b, func(host backends.Backend) (backends.Space, error) { return host.StatFS(ctx) })

@@ -58,7 +58,7 @@ type Options struct {
 
 	MaxSessions int           // at a time; 0 means 4
 	IdleTimeout time.Duration // after which no session is left that nobody uses; 0 means never
-	Verify      string        // how an upload is checked beyond its size: "" or "size", "hash" where the server can, "readback"
+	Verify      string        // how an upload is checked beyond its size: "" or "size", "hash" where the server can, "readback"; "off" not even by that
 
 	// Sessions are shared with other Backends of the same server and login; nil has them for itself.
 	Sessions *Sessions
@@ -138,8 +138,8 @@ func New(o Options) (*Backend, error) {
 	if _, _, err := net.SplitHostPort(o.Address); err != nil {
 		return nil, seam("connect", "", refuse(syscall.EINVAL, "address %q: %w", o.Address, err))
 	}
-	if !slices.Contains([]string{"", "size", "hash", "readback"}, o.Verify) {
-		return nil, seam("connect", "", refuse(syscall.EINVAL, "verify %q is none of size, hash, readback", o.Verify))
+	if !slices.Contains([]string{"", "off", "size", "hash", "readback"}, o.Verify) {
+		return nil, seam("connect", "", refuse(syscall.EINVAL, "verify %q is none of off, size, hash, readback", o.Verify))
 	}
 	if o.ConnectTimeout <= 0 {
 		o.ConnectTimeout = 10 * time.Second

@@ -646,6 +646,52 @@ func TestUploadsAreReadBackWhereNoSumIs(t *testing.T) {
 	}
 }
 
+// TestServersAreAskedForSums: one that computes checksums is asked, one that does not is not, and nothing is read in its place.
+// Holds row 79 of the requirements.
+func TestServersAreAskedForSums(t *testing.T) {
+	for kind, sums := range map[servers.FTPKind]bool{servers.ProFTPD: true, servers.Vsftpd: false} {
+		s := servers.NewFTP(t, servers.FTPOptions{Kind: kind})
+		b := connect(t, s, servers.Plain, Options{})
+		content := noise(100_000, 7)
+		_, err := put(t.Context(), b, "a file", content)
+		ok(t, err)
+		sum, err := b.Sum(t.Context(), "a file")
+		if !sums {
+			if backends.Errno(err) != syscall.EOPNOTSUPP {
+				t.Errorf("%s: got %v, %v, want EOPNOTSUPP", kind, sum, err)
+			}
+			continue
+		}
+		ok(t, err)
+		h := backends.NewSum(sum.Algorithm)
+		h.Write(content)
+		if !bytes.Equal(h.Sum(nil), sum.Value) {
+			t.Errorf("%s: got %s by %s, want %x", kind, sum, sum.Algorithm, h.Sum(nil))
+		}
+		if commands := strings.Join(s.Commands(t), " "); strings.Contains(commands, "RETR") {
+			t.Errorf("%s was asked %q", kind, commands)
+		}
+	}
+}
+
+// TestServersThatChangeWhatTheyGet: the size that the server tells counts, unless it is said to be of something else.
+// Holds row 79 of the requirements.
+func TestServersThatChangeWhatTheyGet(t *testing.T) {
+	s := servers.NewFTP(t, servers.FTPOptions{})
+	for verify, fails := range map[string]bool{"size": true, "off": false} {
+		b := connect(t, s, servers.Plain, Options{Verify: verify})
+		w, err := b.Create(t.Context(), verify, backends.WriteMode{TempName: ".part"})
+		ok(t, err)
+		_, err = w.WriteAt(t.Context(), noise(100_000, 7), 0)
+		ok(t, err)
+		ok(t, w.Sync(t.Context()))
+		ok(t, os.Truncate(filepath.Join(s.Dir, ".part"), 10))
+		if info, err := w.Commit(t.Context(), backends.Commit{Size: 100_000}); (err != nil) != fails || !fails && info.Size != 100_000 {
+			t.Errorf("verify %q: %+v, %v", verify, info, err)
+		}
+	}
+}
+
 // Links are told from what they lead to, and where they lead.
 func TestLinksAreLinks(t *testing.T) {
 	for _, kind := range servers.FTPKinds() {

@@ -22,7 +22,8 @@ import (
 // sum is what all that was sent adds up to, and how the server is asked for the same. A nil sum asks nothing.
 type sum struct {
 	hash.Hash
-	command string // "" where the content is read back
+	command   string // "" where the content is read back
+	algorithm string // as HASH names it
 }
 
 // algorithms are the checksums of servers, the ones that say most first: by command (XSHA256 and its like) and as HASH names them
@@ -61,12 +62,12 @@ func sums(f wire.Features) bool { return serversSum(f) != nil }
 func serversSum(f wire.Features) *sum {
 	for _, a := range algorithms {
 		if len(f.Hash) > 0 && f.Hash[0] == a.name {
-			return &sum{a.new(), "HASH"}
+			return &sum{a.new(), "HASH", a.name}
 		}
 	}
 	for _, a := range algorithms {
 		if slices.Contains(f.Sums, a.command) {
-			return &sum{a.new(), a.command}
+			return &sum{a.new(), a.command, a.name}
 		}
 	}
 	return nil
@@ -100,6 +101,46 @@ func (s *sum) compare(r wire.Reply) error {
 		}
 	}
 	return mismatch("the server has other bytes than were sent: it says %q, and the %s of what was sent is %s", said(r), s.command, want)
+}
+
+// Sum asks the server, where it computes a checksum that tells contents apart.
+func (b *Backend) Sum(ctx context.Context, name string) (found backends.Sum, err error) {
+	err = b.use(ctx, "sum", name, again, func(ctx context.Context, s *wire.Session) error {
+		ask := serversSum(s.Features())
+		if ask == nil || ask.Size() == crc32.Size {
+			return refuse(syscall.EOPNOTSUPP, "the server computes no checksum that tells contents apart")
+		}
+		info, err := b.stat(ctx, s, name)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			return refuse(syscall.EISDIR, "it is a directory")
+		}
+		command := ask.question(b.path(name))
+		replies, err := s.Do(ctx, command)
+		if err != nil {
+			return err
+		}
+		if err := granted(command, replies[0]); err != nil {
+			return err
+		}
+		found, err = ask.told(replies[0])
+		return err
+	})
+	return found, err
+}
+
+// told is the sum that stands in the server's reply: its first word that can be one.
+func (s *sum) told(r wire.Reply) (backends.Sum, error) {
+	for _, line := range r.Lines {
+		for word := range strings.FieldsSeq(line) {
+			if value, err := hex.DecodeString(word); err == nil && len(value) == s.Size() {
+				return backends.Sum{Algorithm: s.algorithm, Value: value}, nil
+			}
+		}
+	}
+	return backends.Sum{}, refuse(syscall.EIO, "the server says %q where a checksum was asked for", said(r))
 }
 
 // mismatch says that the server has another content than was sent.

@@ -463,6 +463,9 @@ func (w *writer) confirm(ctx context.Context) error {
 	if n := len(w.asked.commands); n > 0 && len(answers) > n {
 		answers, w.replies = answers[:len(answers)-n], answers[len(answers)-n:]
 	}
+	if w.b.o.Verify == "off" {
+		return nil
+	}
 	if len(answers) == 0 {
 		return refuse(syscall.EIO, "the server does not tell the size of what was written")
 	}
@@ -653,12 +656,19 @@ func (w *writer) publish(ctx context.Context, c backends.Commit) (backends.Info,
 		return info, nil
 	case err != nil && backends.Errno(seam("", "", err)) == syscall.ENOENT && w.temp != "":
 		// Who waited for the file on the server has taken it already.
-		return backends.Info{Name: base(w.name), Size: c.Size, Known: backends.HasType | backends.HasSize}, nil
+		return taken(w.name, c), nil
 	case err != nil:
 		return backends.Info{}, lostAnswer(err)
+	case b.o.Verify == "off" && info.Mode.IsRegular():
+		return taken(w.name, c), nil
 	}
 	return backends.Info{}, &backends.Error{Code: syscall.EIO, Class: backends.Lost,
 		Err: errors.New("the server has taken the content, and then does not show it with its size")}
+}
+
+// taken is all that is known of a content that the server has taken, and shows no more, or not as it was sent.
+func taken(name string, c backends.Commit) backends.Info {
+	return backends.Info{Name: base(name), Size: c.Size, Known: backends.HasType | backends.HasSize}
 }
 
 // ours adds what is known of a file that we have just written: the mode that the server has agreed to, and the owner of one that

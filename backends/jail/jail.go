@@ -309,6 +309,15 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 	return b.alter(ctx, "link", name, func(place string) error { return b.Backend.Link(ctx, source, place) })
 }
 
+// Sum adds up a file inside.
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	place, err := b.resolve(ctx, "sum", name, followLast)
+	if err != nil {
+		return backends.Sum{}, err
+	}
+	return b.Backend.Sum(ctx, place)
+}
+
 // Symlink makes a link that stays inside, byte for byte.
 func (b *Backend) Symlink(ctx context.Context, target, name string) error {
 	return b.alter(ctx, "symlink", name, func(place string) error {

@@ -12,6 +12,7 @@ package mem
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"iter"
 	"maps"
@@ -484,6 +485,26 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 		}
 		return code
 	})
+}
+
+// Sum adds a file up by SHA-256, if Caps.Sums says that the server does.
+func (b *Backend) Sum(ctx context.Context, name string) (sum backends.Sum, err error) {
+	err = b.call(ctx, "sum", name, func() syscall.Errno {
+		i, code := b.find(name)
+		switch {
+		case code != 0:
+			return code
+		case i.mode.IsDir():
+			return syscall.EISDIR
+		case !b.caps.Sums:
+			return syscall.EOPNOTSUPP
+		}
+		content := make([]byte, i.size)
+		value := sha256.Sum256(content[:i.read(content, 0)])
+		sum = backends.Sum{Algorithm: "SHA-256", Value: value[:]}
+		return 0
+	})
+	return sum, err
 }
 
 // StatFS tells the room that Options.Size leaves.

@@ -154,6 +154,11 @@ func (b *Backend) Link(ctx context.Context, old, name string) error {
 	return b.did("link", name, func() error { return b.Backend.Link(ctx, old, name) })
 }
 
+// Sum tells of a "sum".
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	return timed(b, "sum", name, func() (backends.Sum, error) { return b.Backend.Sum(ctx, name) })
+}
+
 // StatFS tells of a "statfs".
 func (b *Backend) StatFS(ctx context.Context) (backends.Space, error) {
 	return timed(b, "statfs", "", func() (backends.Space, error) { return b.Backend.StatFS(ctx) })

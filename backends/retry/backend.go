@@ -174,6 +174,11 @@ func (b *Backend) Readlink(ctx context.Context, name string) (string, error) {
 	return recall(ctx, b, "readlink", name, func(ctx context.Context) (string, error) { return b.Backend.Readlink(ctx, name) })
 }
 
+// Sum repeats.
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	return ask(ctx, b, "sum", name, func(ctx context.Context) (backends.Sum, error) { return b.Backend.Sum(ctx, name) })
+}
+
 // StatFS repeats.
 func (b *Backend) StatFS(ctx context.Context) (backends.Space, error) {
 	return ask(ctx, b, "statfs", "", b.Backend.StatFS)

@@ -69,7 +69,7 @@ type Options struct {
 	WorkingDir string
 
 	// Verify is how an upload is compared beyond its size: "" or "size", "hash" by the server's checksum, or "readback", which is
-	// what "hash" is as well where the server computes none.
+	// what "hash" is as well where the server computes none; "off" takes the server's word, whatever size it tells.
 	Verify string
 
 	ConnectTimeout time.Duration // for each of dns, tcp, handshake and login; 0 means 10 s

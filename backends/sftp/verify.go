@@ -3,13 +3,9 @@ package sftp
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
-	"hash"
 	"io"
 	"slices"
+	"strings"
 	"syscall"
 
 	"pierfs/backends"
@@ -19,15 +15,9 @@ import (
 // commercial servers have it, OpenSSH does not).
 const extCheckFile = "check-file"
 
-// sum is a way to add a content up.
-type sum struct {
-	name string
-	new  func() hash.Hash
-}
-
-// sums are the algorithms that are asked for, the best first.
-var sums = []sum{
-	{"sha512", sha512.New}, {"sha256", sha256.New}, {"sha1", sha1.New}, {"md5", md5.New},
+// wireSum is how check-file names an algorithm.
+func wireSum(algorithm string) string {
+	return strings.ToLower(strings.ReplaceAll(algorithm, "-", ""))
 }
 
 // mismatch says that the server has another content than was sent.
@@ -51,33 +41,57 @@ func (w *writer) verify(ctx context.Context, c backends.Commit) error {
 
 // compareSum has the server add up what it has.
 func (w *writer) compareSum(ctx context.Context, c backends.Commit) error {
-	f := w.m.flight()
-	names := ""
-	for _, a := range sums {
-		names += "," + a.name
+	theirs, err := w.m.sum(ctx, w.s.path(w.place()))
+	if err != nil {
+		return err
 	}
-	ask := f.add(extendedFrame(extCheckFile+"-name", w.s.path(w.place()), names[1:]).u64(0).u64(0).u32(0)) // from the start, to the end, in one piece
+	ours := backends.NewSum(theirs.Algorithm)
+	if _, err := io.Copy(ours, io.NewSectionReader(c.Content, 0, c.Size)); err != nil {
+		return err
+	}
+	if !bytes.Equal(theirs.Value, ours.Sum(nil)) {
+		return mismatch("the server has other bytes than were sent: their %s is %s, and not %x", wireSum(theirs.Algorithm), theirs, ours.Sum(nil))
+	}
+	return nil
+}
+
+// Sum asks the server, if it offers check-file.
+func (b *Backend) Sum(ctx context.Context, name string) (backends.Sum, error) {
+	var found backends.Sum
+	err := b.do(ctx, "sum", name, func(s *session) (err error) {
+		if !s.meta.offers(extCheckFile) {
+			return refuse(syscall.EOPNOTSUPP, "the server computes no checksums")
+		}
+		if found, err = s.meta.sum(ctx, s.path(name)); err != nil {
+			return s.whyPath(ctx, name, err)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// sum has the server add up a file, by the first of our algorithms that it knows.
+func (m *mux) sum(ctx context.Context, path string) (backends.Sum, error) {
+	var names []string
+	for _, algorithm := range backends.SumAlgorithms() {
+		names = append(names, wireSum(algorithm))
+	}
+	f := m.flight()
+	ask := f.add(extendedFrame(extCheckFile+"-name", path, strings.Join(names, ",")).u64(0).u64(0).u32(0)) // from the start, to the end, in one piece
 	f.send(bulk)
 	p, err := ask.wait(ctx).extended()
 	if err != nil {
-		return err
+		return backends.Sum{}, err
 	}
 	name := p.text()
 	if name == extCheckFile { // the draft's own example repeats it
 		name = p.text()
 	}
-	i := slices.IndexFunc(sums, func(s sum) bool { return s.name == name })
+	i := slices.Index(names, name)
 	if p.bad || i < 0 {
-		return refuse(syscall.EIO, "the server has taken a checksum %q that nobody asked for", name)
+		return backends.Sum{}, refuse(syscall.EIO, "the server has taken a checksum %q that nobody asked for", name)
 	}
-	ours := sums[i].new()
-	if _, err := io.Copy(ours, io.NewSectionReader(c.Content, 0, c.Size)); err != nil {
-		return err
-	}
-	if theirs := p.b; !bytes.Equal(theirs, ours.Sum(nil)) {
-		return mismatch("the server has other bytes than were sent: their %s is %x, and not %x", name, theirs, ours.Sum(nil))
-	}
-	return nil
+	return backends.Sum{Algorithm: backends.SumAlgorithms()[i], Value: bytes.Clone(p.b)}, nil
 }
 
 // readBack reads what was written, and compares each byte.

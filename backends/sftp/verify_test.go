@@ -65,6 +65,11 @@ func TestUploadsAreVerified(t *testing.T) {
 		}
 	}
 	ok(t, upload("size", "spoilt", spoil)) // which the size does not tell
+	cut := func(temp string) { ok(t, os.Truncate(temp, 10)) }
+	if err := upload("size", "short", cut); backends.CauseOf(err) != backends.CauseMismatch {
+		t.Errorf("a content that is short, by its size: %v", err)
+	}
+	ok(t, upload("off", "converted", cut)) // a server may change what it gets
 }
 
 // TestChecksumsOfTheServerAreCompared: a server with check-file is asked for a sum, and nothing is read back.

@@ -703,13 +703,29 @@ func (h *Shelf) Forget(name string) (u Usage) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.miss(dropped{h, name, false})
+	return h.below(name, s.drop)
+}
+
+// Below counts what is here of name and of all names below it; "" is all. It looks at everything that is here.
+func (h *Shelf) Below(name string) (u Usage) {
+	if h == nil {
+		return u
+	}
+	h.store.await()
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	return h.below(name, func(*entry) {})
+}
+
+// below does something with every entry of name and below it, and counts them before. store.mu is held.
+func (h *Shelf) below(name string, do func(*entry)) (u Usage) {
 	for other, e := range h.entries {
 		if name == "" || other == name || strings.HasPrefix(other, name+"/") {
 			if e.id != "" || e.content != nil {
 				u.Files++
 				u.Bytes += e.bytes
 			}
-			s.drop(e)
+			do(e)
 		}
 	}
 	return u

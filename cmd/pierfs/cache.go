@@ -114,10 +114,10 @@ func inBytes(n int64) string {
 }
 
 func (h *hand) cacheDropCommand() *cobra.Command {
-	return &cobra.Command{Use: "drop NAME[:/path]|PATH", Short: "Forget what is kept of a connection, a directory or a file", Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.below(cmd.Context(), args[0])
-			if err != nil {
+	var q control.CacheChange
+	cmd := &cobra.Command{Use: "drop NAME[:/path]|PATH", Short: "Forget what is kept of a connection, a directory or a file", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.below(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			d, err := control.CacheDrop.Call(cmd.Context(), h.client(), q)
@@ -127,16 +127,22 @@ func (h *hand) cacheDropCommand() *cobra.Command {
 			if h.asJSON {
 				return h.json(d)
 			}
-			_, err = fmt.Fprintf(h.out, "dropped %s, %s\n", counted(d.Files, "1 file", "files"), inBytes(d.Bytes))
+			did := "dropped"
+			if q.DryRun {
+				did = "would be dropped:"
+			}
+			_, err = fmt.Fprintf(h.out, "%s %s, %s\n", did, counted(d.Files, "1 file", "files"), inBytes(d.Bytes))
 			return err
 		}}
+	cmd.Flags().BoolVarP(&q.DryRun, "dry-run", "n", false, "count what would be dropped, and drop nothing")
+	return cmd
 }
 
 func (h *hand) cacheWarmCommand() *cobra.Command {
-	return &cobra.Command{Use: "warm NAME[:/path]|PATH", Short: "Fetch a file, or all below a directory, ahead", Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.below(cmd.Context(), args[0])
-			if err != nil {
+	var q control.CacheChange
+	cmd := &cobra.Command{Use: "warm NAME[:/path]|PATH", Short: "Fetch a file, or all below a directory, ahead", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.FileRequest, err = h.below(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			var last control.Warming
@@ -150,9 +156,12 @@ func (h *hand) cacheWarmCommand() *cobra.Command {
 				show(w)
 			}
 			end()
-			if h.asJSON {
+			switch {
+			case h.asJSON:
 				err = h.json(last)
-			} else {
+			case q.DryRun:
+				_, err = fmt.Fprintf(h.out, "would be fetched: %s, %s; %d more are here\n", counted(last.FoundFiles-last.Here, "1 file", "files"), inBytes(last.FoundBytes-last.Bytes), last.Here)
+			default:
 				_, err = fmt.Fprintf(h.out, "%s here, %s; %d were before\n", counted(last.Files, "1 file is", "files are"), inBytes(last.Bytes), last.Here)
 			}
 			if err == nil && last.Failed > 0 {
@@ -163,6 +172,8 @@ func (h *hand) cacheWarmCommand() *cobra.Command {
 			}
 			return err
 		}}
+	cmd.Flags().BoolVarP(&q.DryRun, "dry-run", "n", false, "list, count what would be fetched, and fetch nothing")
+	return cmd
 }
 
 // lineEvery is how often progress is told in lines, where no person watches a bar.

@@ -20,11 +20,14 @@ func TestCacheCommands(t *testing.T) {
 		control.List.Serve(s, func(context.Context, control.ListRequest) (control.ListAnswer, error) {
 			return control.ListAnswer{Connections: []control.Connection{{Name: "no"}, {Name: "a", Dir: "/srv/a"}, {Name: "ab", Dir: "/srv/a/b"}, {Name: "b", Dir: "/srv/ab"}}}, nil
 		})
-		control.CacheDrop.Serve(s, func(_ context.Context, q control.FileRequest) (control.Dropped, error) {
+		control.CacheDrop.Serve(s, func(_ context.Context, q control.CacheChange) (control.Dropped, error) {
 			asked = append(asked, "drop "+q.Connection+" "+string(q.Path))
+			if q.DryRun {
+				return control.Dropped{Files: 7, Bytes: 12}, nil
+			}
 			return control.Dropped{Files: 1, Bytes: 12}, nil
 		})
-		control.CacheWarm.Serve(s, func(_ context.Context, q control.FileRequest, send func(control.Warming) error) error {
+		control.CacheWarm.Serve(s, func(_ context.Context, q control.CacheChange, send func(control.Warming) error) error {
 			asked = append(asked, "warm "+q.Connection+" "+string(q.Path))
 			if err := send(control.Warming{FoundFiles: 2, Files: 1}); err != nil {
 				return err
@@ -33,6 +36,9 @@ func TestCacheCommands(t *testing.T) {
 				return control.Errorf(control.NoSpace, "the cache is full")
 			}
 			w := control.Warming{FoundFiles: 2, FoundBytes: 2048, Files: 2, Bytes: 2048, Here: 1}
+			if q.DryRun {
+				w.Files, w.Bytes = 1, 1024
+			}
 			if q.Path == "/locked" {
 				w.Failed, w.Reason = 1, "open x: \x1b permission denied"
 			}
@@ -50,6 +56,8 @@ func TestCacheCommands(t *testing.T) {
 		{"cache drop bank", 0, []string{"dropped 1 file, 12 B"}, ""},
 		{"cache drop bank:/in/a", 0, []string{"dropped 1 file"}, ""},
 		{"cache warm bank:/in", 0, []string{"2 files are here, 2.0 KiB; 1 were before"}, ""},
+		{"cache drop bank:/in -n", 0, []string{"would be dropped: 7 files, 12 B"}, ""},
+		{"cache warm bank:/in --dry-run", 0, []string{"would be fetched: 1 file, 1.0 KiB; 1 more are here"}, ""},
 		{"cache warm bank:/locked", 74, []string{"2 files are here"}, "1 file or directory could not be read: \"open x: \\x1b permission denied\""},
 		{"cache warm bank:/full", 73, nil, "the cache is full"},
 		{"cache warm", 64, nil, "cache warm NAME[:/path]|PATH"},
@@ -68,7 +76,7 @@ func TestCacheCommands(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Join(asked, ","), "status  ,status bank Test,drop bank /,drop bank /in/a,warm bank /in,warm bank /locked,warm bank /full,drop /srv/a/b /c/,drop /srv/a /,drop /srv/abc "; got != want {
+	if got, want := strings.Join(asked, ","), "status  ,status bank Test,drop bank /,drop bank /in/a,warm bank /in,drop bank /in,warm bank /in,warm bank /locked,warm bank /full,drop /srv/a/b /c/,drop /srv/a /,drop /srv/abc "; got != want {
 		t.Errorf("asked %s\nwant  %s", got, want)
 	}
 	status, out, _ := s.hand("", "cache", "warm", "bank:/locked", "--json")

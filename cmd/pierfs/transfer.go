@@ -33,15 +33,35 @@ type moved struct {
 
 // treeFlags are the flags of get and put that are about whole directories.
 type treeFlags struct {
-	recursive, verify, resume, noLinks, newOnly, dry bool
-	workers                                          int
-	state, format                                    string
+	recursive, resume, noLinks, newOnly, dry bool
+	workers                                  int
+	state, format                            string
+	verify                                   verifyFlag
+}
+
+// verifyFlag reads --verify, which without a value is hash.
+type verifyFlag struct{ transfer.Verify }
+
+func (v *verifyFlag) String() string { return string(v.Verify) }
+func (v *verifyFlag) Type() string   { return "HOW" }
+
+func (v *verifyFlag) Set(text string) error {
+	switch how := transfer.Verify(text); how {
+	case transfer.VerifyHash, transfer.VerifyReadback:
+		v.Verify = how
+	case "off", "size":
+		v.Verify = transfer.VerifyOff
+	default:
+		return errors.New("there are off, size, hash and readback")
+	}
+	return nil
 }
 
 func (f *treeFlags) add(cmd *cobra.Command) {
 	set := cmd.Flags()
 	set.BoolVarP(&f.recursive, "recursive", "r", false, "a directory and all below it; what is done already is left alone")
-	set.BoolVar(&f.verify, "verify", false, "read both sides again and compare their SHA-256")
+	set.Var(&f.verify, "verify", "compare both sides: by hash, which the server computes, or all is read where it does not, or by readback; off and size do not")
+	set.Lookup("verify").NoOptDefVal = string(transfer.VerifyHash)
 	set.IntVarP(&f.workers, "jobs", "j", 4, "with -r: how many files at a time")
 	set.BoolVar(&f.noLinks, "no-links", false, "with -r: leave symbolic links out")
 	set.BoolVar(&f.dry, "dry-run", false, dryHelp)
@@ -87,7 +107,7 @@ func (h *hand) getCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			o := transfer.Options{Client: c, Remote: q, Local: local, Verify: flags.verify, Workers: flags.workers, Filter: filter, First: filters.first,
+			o := transfer.Options{Client: c, Remote: q, Local: local, Verify: flags.verify.Verify, Workers: flags.workers, Filter: filter, First: filters.first,
 				NewOnly: flags.newOnly, NoLinks: flags.noLinks, Mask: umask()}
 			switch {
 			case flags.format != "" && flags.dry:
@@ -142,7 +162,7 @@ func (h *hand) getOne(ctx context.Context, o transfer.Options, flags treeFlags) 
 	bar := func(r io.Reader, got control.Got) io.Reader {
 		return h.progress(r, "get "+string(got.Name), got.Size-got.Offset)
 	}
-	if info, err := os.Stat(o.Local); (flags.resume || flags.verify) && o.Local != "-" && (err != nil || info.Mode().IsRegular()) {
+	if info, err := os.Stat(o.Local); (flags.resume || o.Verify != transfer.VerifyOff) && o.Local != "-" && (err != nil || info.Mode().IsRegular()) {
 		if real, err := filepath.EvalSymlinks(o.Local); err == nil {
 			o.Local = real // a link stays one
 		}
@@ -192,7 +212,7 @@ func (h *hand) getTree(ctx context.Context, o transfer.Options, flags treeFlags)
 		defer func() { err = errors.Join(err, o.Done.Close()) }()
 	}
 	if flags.dry {
-		return h.dryTree(ctx, o, transfer.GetTree)
+		return h.dryTree(ctx, "get", o, transfer.GetTree)
 	}
 	show, end := h.warming("get " + string(o.Remote.Path))
 	o.Show = func(t transfer.Totals) { show(asWarming(t)) }
@@ -202,7 +222,7 @@ func (h *hand) getTree(ctx context.Context, o transfer.Options, flags treeFlags)
 }
 
 // dryTree tells what a transfer of a whole directory would do.
-func (h *hand) dryTree(ctx context.Context, o transfer.Options, move func(context.Context, transfer.Options) (transfer.Totals, error)) error {
+func (h *hand) dryTree(ctx context.Context, do string, o transfer.Options, move func(context.Context, transfer.Options) (transfer.Totals, error)) error {
 	p := h.plan()
 	o.Would = p.take
 	t, err := move(ctx, o)
@@ -210,7 +230,7 @@ func (h *hand) dryTree(ctx context.Context, o transfer.Options, move func(contex
 		return err
 	}
 	for _, f := range t.Failures {
-		p.take(transfer.Effect{Do: "get", Path: f.Path, Error: f.Error})
+		p.take(transfer.Effect{Do: do, Path: f.Path, Error: f.Error})
 	}
 	return p.end()
 }
@@ -275,13 +295,14 @@ func (h *hand) putCommand() *cobra.Command {
 				if q.NoReplace {
 					return usageError{errors.New("--no-clobber is for one file, and -r for a directory")}
 				}
-				o := transfer.Options{Client: c, Remote: q.FileRequest, Local: args[0], Verify: flags.verify, Workers: flags.workers, NoLinks: flags.noLinks}
+				o := transfer.Options{Client: c, Remote: q.FileRequest, Local: args[0], Verify: flags.verify.Verify, Workers: flags.workers, NoLinks: flags.noLinks}
 				return h.putTree(cmd.Context(), o, flags)
 			}
 			return h.putOne(cmd.Context(), c, q, args[0], flags)
 		}}
 	flags.add(cmd)
 	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the name exists")
+	cmd.Flags().BoolVar(&flags.resume, "resume", false, "go on with what was cut, and keep what is cut for the next time; -r does so by whole files")
 	return cmd
 }
 
@@ -290,7 +311,10 @@ func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutReque
 		if flags.dry {
 			return h.wouldPut(ctx, c, q, 0)
 		}
-		if flags.verify {
+		if flags.resume {
+			return usageError{errors.New("what standard input had cannot be sent again: put a file with --resume")}
+		}
+		if flags.verify.Verify != transfer.VerifyOff {
 			return usageError{errors.New("what standard input had cannot be read again: put a file, and --verify it")}
 		}
 		f, err := control.Put.Call(ctx, c, q, h.progress(h.in, "put standard input", -1))
@@ -316,18 +340,36 @@ func (h *hand) putOne(ctx context.Context, c *control.Client, q control.PutReque
 	if flags.dry {
 		return h.wouldPut(ctx, c, q, size)
 	}
-	f, sum, err := transfer.Put(ctx, c, q, file, func(r io.Reader, size int64) io.Reader { return h.progress(r, "put "+local, size) })
-	if err != nil {
-		return h.cutOff(ctx, err, "the server has what it had before, unless the file had just got its name; the same command begins anew")
+	bar := func(r io.Reader, size int64) io.Reader { return h.progress(r, "put "+local, size) }
+	if flags.resume {
+		return h.putOn(ctx, c, q, file, flags, bar)
 	}
-	if flags.verify {
+	f, err := transfer.Put(ctx, c, q, file, bar)
+	if err != nil {
+		return h.cutOff(ctx, err, "the server has what it had before, unless the file had just got its name; with --resume what came is kept there, and the next try goes on")
+	}
+	if how := flags.verify.Verify; how != transfer.VerifyOff {
 		at := q.FileRequest
 		if path.Base("/"+string(at.Path)) != string(f.Name) { // it went into a directory
 			at.Path += control.Name("/" + f.Name)
 		}
-		if err := transfer.Compare(ctx, c, at, sum); err != nil {
+		if err := transfer.Compare(ctx, c, at, file, how); err != nil {
 			return err
 		}
+	}
+	return h.putDone(f)
+}
+
+// putOn puts a file that goes on where it was cut.
+func (h *hand) putOn(ctx context.Context, c *control.Client, q control.PutRequest, file *os.File, flags treeFlags, bar func(io.Reader, int64) io.Reader) (err error) {
+	o := transfer.Options{Client: c, Remote: q.FileRequest, Local: file.Name(), Verify: flags.verify.Verify}
+	if o.Done, err = h.ledger("put", flags, o.Remote, o.Local); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Done.Close()) }()
+	f, err := transfer.PutFile(ctx, o, q, file, bar)
+	if err != nil {
+		return h.cutOff(ctx, err, "what came is kept beside the name at the server: the same command with --resume goes on with it")
 	}
 	return h.putDone(f)
 }
@@ -361,7 +403,7 @@ func (h *hand) putTree(ctx context.Context, o transfer.Options, flags treeFlags)
 	}
 	defer func() { err = errors.Join(err, o.Done.Close()) }()
 	if flags.dry {
-		return h.dryTree(ctx, o, transfer.PutTree)
+		return h.dryTree(ctx, "put", o, transfer.PutTree)
 	}
 	show, end := h.warming("put " + o.Local)
 	o.Show = func(t transfer.Totals) { show(asWarming(t)) }

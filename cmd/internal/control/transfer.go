@@ -10,7 +10,7 @@ import (
 
 // The verbs that go through whole directories, and those that let a transfer go on.
 var (
-	Sum     = Verb[FileRequest, SumAnswer]{Name: "sum", Within: 24 * time.Hour}
+	Sum     = Verb[SumRequest, SumAnswer]{Name: "sum", Within: 24 * time.Hour}
 	Symlink = Verb[SymlinkRequest, File]{Name: "symlink"}
 )
 
@@ -139,10 +139,18 @@ type Got struct {
 	Offset int64 `json:"offset,omitempty"`
 }
 
-// SumAnswer is the SHA-256 of a file as the server has it now, read for this from there.
+// SumRequest asks for the checksum of a file as the server has it now: computed there, where the server does so, or with Read, and where it
+// does not, from all of it, read for this.
+type SumRequest struct {
+	FileRequest
+	Read bool `json:"read,omitempty"`
+}
+
+// SumAnswer is that checksum.
 type SumAnswer struct {
-	File   File   `json:"file"`
-	SHA256 string `json:"sha256"`
+	Algorithm string `json:"algorithm"` // such as "SHA-256"
+	Sum       string `json:"sum"`       // in hexadecimal digits
+	Read      bool   `json:"read"`      // the content was read, and added up here
 }
 
 // SymlinkRequest makes a symbolic link.

@@ -39,8 +39,8 @@ var (
 	Metrics = Verb[MetricsRequest, MetricsAnswer]{Name: "metrics"}
 
 	CacheStatus = Verb[CacheRequest, CacheAnswer]{Name: "cache-status"}
-	CacheDrop   = Verb[FileRequest, Dropped]{Name: "cache-drop"}
-	CacheWarm   = Feed[FileRequest, Warming]{Name: "cache-warm", Live: true}
+	CacheDrop   = Verb[CacheChange, Dropped]{Name: "cache-drop"}
+	CacheWarm   = Feed[CacheChange, Warming]{Name: "cache-warm", Live: true}
 )
 
 // All describes every verb.
@@ -356,6 +356,8 @@ type PutRequest struct {
 	NoReplace bool   `json:"noReplace,omitempty"`
 	// Into is the name that the file gets if Path is a directory; empty refuses a directory.
 	Into Name `json:"into,omitempty"`
+	// At, unless it is 0, has the stream go behind what Path holds, which must be so many bytes.
+	At int64 `json:"at,omitempty"`
 }
 
 // RmRequest removes a file or link; Dir also an empty directory, Recursive a whole one.
@@ -396,6 +398,8 @@ type Done struct {
 	Path Name `json:"path"` // what was done to it is what was asked
 	// Replaces is what has the name now; only where nothing was done, but asked what would be.
 	Replaces *File `json:"replaces,omitempty"`
+	// Extends says that what is put at the end of a file there is sent alone, and has arrived when it is answered; only where it was asked for.
+	Extends bool `json:"extends,omitempty"`
 }
 
 // TrustRequest trusts the host key or certificate that has this fingerprint, if the server shows it, and forgets any other of
@@ -552,6 +556,12 @@ type Cached struct {
 	FromServer  int64  `json:"fromServer"` // bytes of content that came from the server
 	Prefetched  int64  `json:"prefetched"` // bytes among these that were fetched ahead of a reader
 	Wasted      int64  `json:"wasted"`     // bytes among those that nobody had read when the file was closed
+}
+
+// CacheChange names what is to be dropped or fetched: a file, or all below a directory.
+type CacheChange struct {
+	FileRequest
+	DryRun bool `json:"dryRun,omitempty"` // count it, and drop or fetch nothing
 }
 
 // Dropped is what was kept and is no more.

@@ -55,10 +55,13 @@ func cachedOf(w Want, r cache.Reading) control.Cached {
 }
 
 // cacheDrop drops what is kept of a file, or of all below a directory.
-func (d *Daemon) cacheDrop(ctx context.Context, q control.FileRequest) (control.Dropped, error) {
-	p, err := d.find(ctx, q)
+func (d *Daemon) cacheDrop(ctx context.Context, q control.CacheChange) (control.Dropped, error) {
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.Dropped{}, err
+	}
+	if q.DryRun {
+		return control.Dropped(p.tree.KeptBelow(p.name)), nil
 	}
 	return control.Dropped(p.tree.DropKept(p.name)), nil
 }
@@ -67,8 +70,8 @@ func (d *Daemon) cacheDrop(ctx context.Context, q control.FileRequest) (control.
 const warmingEvery = 100 * time.Millisecond
 
 // cacheWarm fetches a file, or all below a directory, ahead.
-func (d *Daemon) cacheWarm(ctx context.Context, q control.FileRequest, send func(control.Warming) error) error {
-	p, err := d.find(ctx, q)
+func (d *Daemon) cacheWarm(ctx context.Context, q control.CacheChange, send func(control.Warming) error) error {
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return err
 	}
@@ -77,7 +80,11 @@ func (d *Daemon) cacheWarm(ctx context.Context, q control.FileRequest, send func
 	}
 	var so cache.Warming
 	var told time.Time
-	err = p.tree.Warm(ctx, p.name, func(now cache.Warming) error {
+	warm := p.tree.Warm
+	if q.DryRun {
+		warm = p.tree.WouldWarm
+	}
+	err = warm(ctx, p.name, func(now cache.Warming) error {
 		so = now
 		if time.Since(told) < warmingEvery {
 			return nil

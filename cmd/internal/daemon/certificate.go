@@ -3,6 +3,7 @@ package daemon
 import (
 	"log/slog"
 	"math"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,69 @@ type certificates struct {
 	mu    sync.Mutex
 	seen  map[string]*certificate
 	files map[string]*certificate // of this machine, by connection and path
+	ends  map[fileEnd]*lookedUp   // of those files
+}
+
+// fileEnd is one use of a file of certificates.
+type fileEnd struct {
+	name string
+	own  bool
+}
+
+// lookedUp is when the certificates of a file end, as it was when it had that size and time of change.
+type lookedUp struct {
+	end     time.Time
+	size    int64
+	changed time.Time
+	looking chan struct{} // closed when who looks is back; nil where nobody looks
+}
+
+// filePatience is how long a file of certificates is waited for. It may lie in a network file system that hangs; whoever looks is then left to himself,
+// and what was known before is told.
+const filePatience = 500 * time.Millisecond
+
+// endOf returns when what a file of certificates is for ends; zero where that is not known.
+func (c *certificates) endOf(file fileEnd) time.Time {
+	c.mu.Lock()
+	if c.ends == nil {
+		c.ends = map[fileEnd]*lookedUp{}
+	}
+	known := c.ends[file]
+	if known == nil {
+		known = &lookedUp{}
+		c.ends[file] = known
+	}
+	if known.looking != nil { // it hangs, and one who waits is enough
+		defer c.mu.Unlock()
+		return known.end
+	}
+	back := make(chan struct{})
+	known.looking = back
+	was := *known
+	c.mu.Unlock()
+	go c.look(file, was) // ends when the file system answers
+	select {
+	case <-back:
+	case <-time.After(filePatience):
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return known.end
+}
+
+// look finds out when the certificates of a file end, if it is another one than was.
+func (c *certificates) look(file fileEnd, was lookedUp) {
+	now := lookedUp{}
+	if info, err := os.Stat(file.name); err == nil {
+		now = lookedUp{end: was.end, size: info.Size(), changed: info.ModTime()}
+		if now.size != was.size || !now.changed.Equal(was.changed) {
+			now.end = conncfg.FileEnd(file.name, file.own)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*c.ends[file] = now
+	close(was.looking)
 }
 
 type certificate struct {
@@ -117,10 +181,10 @@ func (d *Daemon) endings(t conncfg.Target) (all []control.Ending) {
 	}
 	add("server", "", d.certificates.end(t.Address()))
 	if t.TLS.CertFile != "" {
-		add("client", t.TLS.CertFile, conncfg.FileEnd(t.TLS.CertFile, true))
+		add("client", t.TLS.CertFile, d.certificates.endOf(fileEnd{t.TLS.CertFile, true}))
 	}
 	if t.TLS.CAFile != "" {
-		add("authority", t.TLS.CAFile, conncfg.FileEnd(t.TLS.CAFile, false))
+		add("authority", t.TLS.CAFile, d.certificates.endOf(fileEnd{t.TLS.CAFile, false}))
 	}
 	return all
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pierfs/cmd/internal/control"
 	"pierfs/conncfg"
 )
@@ -137,6 +139,37 @@ func TestCertificatesInFilesAreTold(t *testing.T) {
 	s.daemon.lookAtCertificates()
 	if n := strings.Count(s.log.String(), `"msg":"certificate"`); n != 1 {
 		t.Errorf("warned %d times, want once of our own:\n%s", n, s.log)
+	}
+}
+
+// A file of certificates that blocks whoever reads it, as a FIFO would, and one that is gone, are told as nothing, and hold nobody; one that is
+// replaced is read anew.
+func TestFilesOfCertificatesHoldNobody(t *testing.T) {
+	dir := t.TempDir()
+	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "ca.pem")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var c certificates
+	for _, name := range []string{fifo, filepath.Join(dir, "none"), dir} {
+		if end := c.endOf(fileEnd{name, false}); !end.IsZero() {
+			t.Errorf("%s ends at %s", name, end)
+		}
+	}
+	for _, day := range []int{10, 200} {
+		end := time.Now().AddDate(0, 0, day).UTC().Truncate(time.Second)
+		certificateUntil(t, file, end)
+		if err := os.Chtimes(file, time.Time{}, end); err != nil { // another one, however coarse the clock
+			t.Fatal(err)
+		}
+		if got := c.endOf(fileEnd{file, false}); !got.Equal(end) {
+			t.Errorf("it ends at %s, want %s", got, end)
+		}
+	}
+	hangs := &lookedUp{end: time.Unix(1e9, 0), looking: make(chan struct{})}
+	c.ends[fileEnd{"hangs", false}] = hangs
+	if got := c.endOf(fileEnd{"hangs", false}); !got.Equal(hangs.end) {
+		t.Errorf("of a file that hangs %s is told, want what was known", got)
 	}
 }
 

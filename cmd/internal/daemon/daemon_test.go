@@ -548,7 +548,7 @@ func TestFileVerbs(t *testing.T) {
 	}
 	_, err = control.Put.Call(ctx, s.client, control.PutRequest{FileRequest: at("a/b/f"), NoReplace: true}, strings.NewReader("x"))
 	wantCode(t, "put that may not replace", err, control.Exists)
-	if done, err := control.Mv.Call(ctx, s.client, control.MvRequest{FileRequest: at("a/b/f"), To: "/a"}); err != nil || done.Path != "a/f" {
+	if done, err := control.Mv.Call(ctx, s.client, control.MvRequest{FileRequest: at("a/b/f"), To: "/a"}); err != nil || done.Path != "/a/f" {
 		t.Errorf("mv into a directory answered %+v, %v", done, err)
 	}
 	var names []string

@@ -151,11 +151,19 @@ func (d *Daemon) put(ctx context.Context, q control.PutRequest, body io.Reader) 
 	if perm == 0 {
 		perm = 0o644
 	}
-	file, _, err := p.tree.Open(ctx, p.name, cache.OpenMode{Write: true, Create: true, Truncate: true, Exclusive: q.NoReplace, Perm: perm})
+	mode := cache.OpenMode{Write: true, Create: true, Truncate: true, Exclusive: q.NoReplace, Perm: perm}
+	if q.At > 0 {
+		mode = cache.OpenMode{Write: true}
+	}
+	file, entry, err := p.tree.Open(ctx, p.name, mode)
 	if err != nil {
 		return control.File{}, p.told(err)
 	}
-	err = fill(ctx, file, gathered)
+	if q.At > 0 && entry.Size != q.At {
+		err = control.Errorf(control.Failed, "%q has %d bytes, and not %d", p.name, entry.Size, q.At).WithHint("somebody else writes to it: put the whole file")
+	} else {
+		err = fill(ctx, file, gathered, q.At)
+	}
 	if err == nil {
 		err = file.Publish(ctx)
 	}
@@ -221,13 +229,13 @@ func (d *Daemon) gather(body io.Reader, size *int64) (_ *os.File, err error) {
 	return file, nil
 }
 
-// fill writes all of gathered to file.
-func fill(ctx context.Context, file *cache.File, gathered *os.File) error {
+// fill writes all of gathered to file, from at on.
+func fill(ctx context.Context, file *cache.File, gathered *os.File, at int64) error {
 	buffer := make([]byte, transferChunk)
 	for off := int64(0); ; {
 		n, err := gathered.ReadAt(buffer, off)
 		if n > 0 {
-			if _, err := file.WriteAt(ctx, buffer[:n], off); err != nil {
+			if _, err := file.WriteAt(ctx, buffer[:n], at+off); err != nil {
 				return err
 			}
 			off += int64(n)
@@ -261,7 +269,7 @@ func (d *Daemon) mv(ctx context.Context, q control.MvRequest) (control.Done, err
 	if q.NoReplace {
 		mode = backends.NoReplace
 	}
-	return control.Done{Path: control.Name(to)}, p.told(p.tree.Rename(ctx, p.name, to, mode))
+	return control.Done{Path: p.at(to).path()}, p.told(p.tree.Rename(ctx, p.name, to, mode))
 }
 
 func (d *Daemon) mkdir(ctx context.Context, q control.MkdirRequest) (control.File, error) {

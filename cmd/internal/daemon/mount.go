@@ -325,7 +325,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		TempName:     target.TempName,
 		Conflict:     conflicts[target.Conflict],
 		DoneFile:     target.DoneFile,
-		CompareEnds:  target.Verify != conncfg.VerifySize,
+		CompareEnds:  target.Verify == conncfg.VerifyHash || target.Verify == conncfg.VerifyReadback,
 		InPlace:      target.Update == conncfg.UpdateInPlace,
 		Host:         hostname(),
 		MetadataTTL:  target.MetadataTTL,

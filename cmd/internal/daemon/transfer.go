@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"path"
 	"syscall"
 
+	"pierfs/backends"
 	"pierfs/cache"
 	"pierfs/cmd/internal/control"
 )
@@ -100,25 +100,35 @@ func (p place) walkInto(ctx context.Context, q control.LsRequest, below string, 
 	return nil
 }
 
-// sum reads a file from the server, whatever is kept of it here, and adds it up.
-func (d *Daemon) sum(ctx context.Context, q control.FileRequest) (control.SumAnswer, error) {
-	p, err := d.find(ctx, q)
+// sum has the server add a file up, or reads it from there, whatever is kept of it here. A server that cannot say, or not in time, is read from.
+func (d *Daemon) sum(ctx context.Context, q control.SumRequest) (control.SumAnswer, error) {
+	p, err := d.find(ctx, q.FileRequest)
 	if err != nil {
 		return control.SumAnswer{}, err
+	}
+	if !q.Read {
+		sum, err := p.tree.Sum(ctx, p.name)
+		if err == nil && backends.NewSum(sum.Algorithm) != nil {
+			return control.SumAnswer{Algorithm: sum.Algorithm, Sum: sum.String()}, nil
+		}
+		if errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
+			return control.SumAnswer{}, p.told(err)
+		}
 	}
 	if d.spool != nil {
 		p.tree.DropKept(p.name)
 	}
-	file, entry, err := p.tree.Open(ctx, p.name, cache.OpenMode{Read: true})
+	file, _, err := p.tree.Open(ctx, p.name, cache.OpenMode{Read: true})
 	if err != nil {
 		return control.SumAnswer{}, p.told(err)
 	}
 	defer file.Close(ctx, true) // it was only read
-	sum := sha256.New()
+	const algorithm = "SHA-256"
+	sum := backends.NewSum(algorithm)
 	if err := pour(ctx, sum, file, 0); err != nil {
 		return control.SumAnswer{}, p.told(err)
 	}
-	return control.SumAnswer{File: fileOf(entry), SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+	return control.SumAnswer{Algorithm: algorithm, Sum: hex.EncodeToString(sum.Sum(nil)), Read: true}, nil
 }
 
 // pour writes a file's content from off on to w.

@@ -133,8 +133,21 @@ func (d *Daemon) imports(ctx context.Context, q control.ImportRequest, body io.R
 			return a, err
 		}
 		a.Unresolved = append(a.Unresolved, in.blanks...)
+		a.Notes = append(a.Notes, c.notActive(in)...)
 	}
 	return c.store(ctx, a, arrivals)
+}
+
+// notActive tells of environments that a definition has something for, and that are not active here.
+func (c *draft) notActive(in *arrival) []string {
+	conn, _ := conncfg.Parse(in.text, in.as, in.as)
+	active := c.was.Active()
+	others := slices.DeleteFunc(conn.Environments(), func(env string) bool { return slices.Contains(active, env) })
+	if len(others) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: what it has for %s counts once that is active, and here %s is: `pierfs env use %s`",
+		in.as, strings.Join(others, " and "), strings.Join(active, " and "), strings.Join(slices.Concat(active, others), " "))}
 }
 
 // sealed returns the text of a definition with the secrets that came beside it, encrypted with the key of this machine.

@@ -158,6 +158,9 @@ func TestImportWithoutWhatItNeeds(t *testing.T) {
 	if len(failed(a)) > 0 || !strings.Contains(s.everything(), "[environments.Production]\nhost = \"old.example\"") {
 		t.Errorf("%+v\n%s", a.Checks, s.everything())
 	}
+	if notes := strings.Join(a.Notes, "\n"); !strings.Contains(notes, "`pierfs env use Test Production`") {
+		t.Errorf("nothing is said of an environment that is not active: %q", notes)
+	}
 	a = s.imported(foreign, control.ImportRequest{Overwrite: true, MapEnv: map[string]string{"Old": "Test"}})
 	if !slices.Contains(failed(a), "format") {
 		t.Errorf("two environments became one: %+v", a.Checks)

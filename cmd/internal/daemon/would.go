@@ -22,7 +22,9 @@ func (d *Daemon) putPlan(ctx context.Context, q control.PutRequest) (control.Don
 	if p, err = p.into(ctx, q); err != nil {
 		return control.Done{}, err
 	}
-	return p.wouldTake(ctx, "create", q.NoReplace)
+	done, err := p.wouldTake(ctx, "create", q.NoReplace)
+	done.Extends = p.tree.Extends()
+	return done, err
 }
 
 // wouldTake tells what has the name that something is to get.

@@ -192,7 +192,7 @@ func (r *run) getFile(ctx context.Context, root *os.Root, to string, f control.F
 			return inTheWay(to)
 		}
 		if info.Mode().IsRegular() && info.Size() == f.Size && !f.Time.IsZero() && info.ModTime().Equal(f.Time) {
-			if !r.o.Verify {
+			if r.o.Verify == VerifyOff {
 				r.did(f.Size, true, false)
 				return nil
 			}
@@ -218,17 +218,18 @@ func (r *run) getFile(ctx context.Context, root *os.Root, to string, f control.F
 			return err
 		}
 	}
-	r.did(got.Size, false, r.o.Verify)
+	r.did(got.Size, false, r.o.Verify != VerifyOff)
 	return nil
 }
 
-// compare reads a file on both sides.
+// compare adds a file up on both sides.
 func (r *run) compare(ctx context.Context, root *os.Root, name string) error {
-	ours, err := sumOf(root, name)
+	ours, err := root.Open(name)
 	if err != nil {
 		return err
 	}
-	return Compare(ctx, r.o.Client, r.at(name), ours)
+	defer ours.Close()
+	return Compare(ctx, r.o.Client, r.at(name), ours, r.o.Verify)
 }
 
 // gotKey tells one version of a file that was got from all others.
@@ -256,7 +257,7 @@ type fetch struct {
 	name    string
 	resume  bool // there may be a part of it
 	keep    bool // what is cut stays, for the next time
-	verify  bool
+	verify  Verify
 	time    time.Time // that the file gets; zero is that which its opening tells
 	mask    os.FileMode
 	counted func(io.Reader, control.Got) io.Reader
@@ -332,8 +333,14 @@ func (f *fetch) fill(ctx context.Context, file *os.File, body io.Reader, got con
 	if err := errors.Join(file.Chmod(f.mode()), file.Sync()); err != nil {
 		return err
 	}
-	if f.verify {
-		if err := f.check(ctx, file); err != nil {
+	if f.verify != VerifyOff {
+		err := Compare(ctx, f.client, f.remote, file, f.verify)
+		if control.CodeOf(err) == control.Failed {
+			e := *told(err)
+			e.Code = control.BadData // what is here is not worth keeping
+			return &e
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -345,22 +352,6 @@ func (f *fetch) fill(ctx context.Context, file *os.File, body io.Reader, got con
 		return nil
 	}
 	return f.root.Chtimes(path.Join(path.Dir(f.name), partOf(f.name, got.Version())), time.Now(), at)
-}
-
-// check reads both sides again.
-func (f *fetch) check(ctx context.Context, file *os.File) error {
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(file, 0, 1<<62)); err != nil {
-		return err
-	}
-	ours := hex.EncodeToString(sum.Sum(nil))
-	theirs, err := sumAt(ctx, f.client, f.remote)
-	if err == nil && ours != theirs {
-		e := *told(differs(f.name, ours, theirs))
-		e.Code = control.BadData // what is here is not worth keeping
-		err = &e
-	}
-	return err
 }
 
 // mode is that of the file that is replaced, or that of any new file.
@@ -397,19 +388,6 @@ func hasParts(root *os.Root, dir string) bool {
 			return false
 		}
 	}
-}
-
-func sumOf(root *os.Root, name string) (string, error) {
-	file, err := root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, file); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func syncDir(root *os.Root, dir string) error {

@@ -2,11 +2,8 @@ package transfer
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
@@ -174,19 +171,19 @@ func (r *run) putFile(ctx context.Context, root *os.Root, at string, there map[s
 	if r.dry(would) {
 		return nil
 	}
-	f, sum, err := Put(ctx, r.o.Client, control.PutRequest{FileRequest: r.at(at)}, file, nil)
+	f, err := Put(ctx, r.o.Client, control.PutRequest{FileRequest: r.at(at)}, file, nil)
 	if err != nil {
 		return err
 	}
-	if r.o.Verify {
-		if err := Compare(ctx, r.o.Client, r.at(at), sum); err != nil {
+	if r.o.Verify != VerifyOff {
+		if err := Compare(ctx, r.o.Client, r.at(at), file, r.o.Verify); err != nil {
 			return err
 		}
 	}
 	if err := r.o.Done.add(putKey(at, info, f.Version()), at); err != nil {
 		return err
 	}
-	r.did(f.Size, false, r.o.Verify)
+	r.did(f.Size, false, r.o.Verify != VerifyOff)
 	return nil
 }
 
@@ -195,14 +192,14 @@ func putKey(name string, info os.FileInfo, at control.Version) string {
 	return fmt.Sprintf("put %d %d %d %d %s", info.Size(), info.ModTime().UnixNano(), at.Size, at.Time.UnixNano(), name)
 }
 
-// Put sends a local file that is open, and returns its SHA-256. A file that changes while it is read is given up before anything of it can
+// Put sends a local file that is open. A file that changes while it is read is given up before anything of it can
 // be seen at the server.
-func Put(ctx context.Context, c *control.Client, q control.PutRequest, file *os.File, counted func(io.Reader, int64) io.Reader) (control.File, string, error) {
+func Put(ctx context.Context, c *control.Client, q control.PutRequest, file *os.File, counted func(io.Reader, int64) io.Reader) (control.File, error) {
 	info, err := file.Stat()
 	if err != nil {
-		return control.File{}, "", err
+		return control.File{}, err
 	}
-	source := &steady{file: file, was: info, sum: sha256.New()}
+	source := &steady{file: file, was: info}
 	q.Mode = uint32(info.Mode().Perm())
 	size := int64(-1)
 	if info.Mode().IsRegular() {
@@ -213,20 +210,17 @@ func Put(ctx context.Context, c *control.Client, q control.PutRequest, file *os.
 	if counted != nil {
 		body = counted(source, size)
 	}
-	f, err := control.Put.Call(ctx, c, q, body)
-	return f, hex.EncodeToString(source.sum.Sum(nil)), err
+	return control.Put.Call(ctx, c, q, body)
 }
 
 // steady is a file that ends in good order only if it is what it was at the beginning.
 type steady struct {
 	file *os.File
 	was  os.FileInfo
-	sum  hash.Hash
 }
 
 func (s *steady) Read(p []byte) (int, error) {
 	n, err := s.file.Read(p)
-	s.sum.Write(p[:n])
 	if !errors.Is(err, io.EOF) || !s.was.Mode().IsRegular() {
 		return n, err
 	}
@@ -235,16 +229,12 @@ func (s *steady) Read(p []byte) (int, error) {
 		return n, statErr
 	}
 	if now.Size() != s.was.Size() || !now.ModTime().Equal(s.was.ModTime()) {
-		return n, control.Errorf(control.Cut, "%q was changed while it was read; nothing of it was sent", s.file.Name()).WithHint("put it again when nobody writes to it")
+		return n, changed(s.file.Name())
 	}
 	return n, err
 }
 
-// Compare has the server's side of a file read again, and returns an error if its SHA-256 is not sum.
-func Compare(ctx context.Context, c *control.Client, q control.FileRequest, sum string) error {
-	theirs, err := sumAt(ctx, c, q)
-	if err == nil && theirs != sum {
-		err = differs(string(q.Path), sum, theirs)
-	}
-	return err
+// changed is a file that somebody writes to while it is sent.
+func changed(name string) error {
+	return control.Errorf(control.Cut, "%q was changed while it was read; nothing of it was sent", name).WithHint("put it again when nobody writes to it")
 }

@@ -2,7 +2,7 @@
 //
 // A file gets its name when all of it is there, and is of one version: what was begun and cut goes on only if the server's file has the
 // same size and time of change, and was at rest when it was begun; what is sent is given up if it changes while it is read. With Verify
-// both sides are read again and compared before a file that is got gets its name, and after one that is put has it. Everything local
+// both sides are added up and compared before a file that is got gets its name, and after one that is put has it. Everything local
 // happens below one directory, whatever names and links a server or another program puts there.
 //
 // Of a tree only the directory that is being looked at is held in memory, and the names of the directories above it.
@@ -10,14 +10,18 @@ package transfer
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"pierfs/backends"
 	"pierfs/cmd/internal/control"
 )
 
@@ -27,7 +31,7 @@ type Options struct {
 	Remote control.FileRequest // the file or directory at the server
 	Local  string
 
-	Verify  bool
+	Verify  Verify
 	Workers int            // how many files at a time; 0 is 4
 	Filter  control.Filter // files alone that fit; directories are gone through all the same
 	First   bool           // with a Filter: one file and no more
@@ -41,6 +45,15 @@ type Options struct {
 
 	Show func(Totals) // told now and then how far it has come; nil if nobody looks
 }
+
+// Verify says how a file is compared with the server's once it has been moved.
+type Verify string
+
+const (
+	VerifyOff      Verify = ""         // by its size alone, as always
+	VerifyHash     Verify = "hash"     // by a checksum that the server computes, and as VerifyReadback where it computes none
+	VerifyReadback Verify = "readback" // by reading it again
+)
 
 // Effect is one thing that a dry run tells of.
 type Effect struct {
@@ -177,8 +190,8 @@ func (r *run) end(ctx context.Context, err error) (Totals, error) {
 }
 
 // differs is what Verify finds.
-func differs(name, ours, theirs string) error {
-	return control.Errorf(control.Failed, "%q is not the same on both sides: SHA-256 %.16s... here and %.16s... at the server", name, ours, theirs).
+func differs(name, algorithm, ours, theirs string) error {
+	return control.Errorf(control.Failed, "%q is not the same on both sides: %s %.16s... here and %.16s... at the server", name, algorithm, ours, theirs).
 		WithHint("somebody writes to it, or it was damaged on its way: try again")
 }
 
@@ -207,11 +220,22 @@ func list(ctx context.Context, c *control.Client, q control.FileRequest, links b
 	return all, nil
 }
 
-// sumAt has the server's side of a file read and added up.
-func sumAt(ctx context.Context, c *control.Client, q control.FileRequest) (string, error) {
-	a, err := control.Sum.Call(ctx, c, q)
+// Compare returns an error if a file is not the same on both sides: all of ours, and what the server has now.
+func Compare(ctx context.Context, c *control.Client, q control.FileRequest, ours io.ReaderAt, how Verify) error {
+	theirs, err := control.Sum.Call(ctx, c, control.SumRequest{FileRequest: q, Read: how == VerifyReadback})
 	if err != nil {
-		return "", fmt.Errorf("read %q again at the server: %w", q.Path, err)
+		return fmt.Errorf("add up %q at the server: %w", q.Path, err)
 	}
-	return a.SHA256, nil
+	sum := backends.NewSum(theirs.Algorithm)
+	if sum == nil {
+		return control.Errorf(control.ProtocolError, "the daemon adds %q up by %q, which is not known here", q.Path, theirs.Algorithm).
+			WithHint("`pierfs version` and that of the daemon differ: restart it")
+	}
+	if _, err := io.Copy(sum, io.NewSectionReader(ours, 0, math.MaxInt64)); err != nil {
+		return err
+	}
+	if here := hex.EncodeToString(sum.Sum(nil)); here != theirs.Sum {
+		return differs(string(q.Path), theirs.Algorithm, here, theirs.Sum)
+	}
+	return nil
 }

@@ -112,7 +112,7 @@ func TestChangedFileIsNotSent(t *testing.T) {
 	}
 	defer file.Close()
 	slow := func(r io.Reader, _ int64) io.Reader { return io.MultiReader(io.LimitReader(r, 5), &later{r, name}) }
-	_, _, err = Put(t.Context(), c, control.PutRequest{}, file, slow)
+	_, err = Put(t.Context(), c, control.PutRequest{}, file, slow)
 	if err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("put of a file that changed ends with %v", err)
 	}
