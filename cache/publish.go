@@ -504,11 +504,7 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		}
 		if j.from == j.size && !t.Caps().RandomWrite { // nothing is left to be sent
 			w.Abort()
-			attr := j.pending
-			if j.tail < math.MaxInt64 && attr.ModTime == nil { // written and cut off again
-				attr.ModTime = new(time.Now())
-			}
-			info, _, err = t.send(ctx, j.name, attr)
+			info, err = f.endInPlace(ctx, j)
 			return err
 		}
 		j.begun = true
@@ -521,6 +517,22 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 	})
 	if err == nil || j.begun && f.takeBack(ctx, j) {
 		j.begun = false
+	}
+	return info, err
+}
+
+// endInPlace gives the file of j, which holds all of it, the attributes that it lacks. Where an attempt without an answer has brought the
+// end there, the server has given it a time then, and what it refuses to set matters no more than it does with an answer: the file
+// may be another's, which a program may append to and nothing else.
+func (f *File) endInPlace(ctx context.Context, j *job) (info backends.Info, err error) {
+	t, attr := f.tree, j.pending
+	sent := j.size > j.base.Size
+	if !sent && j.tail < math.MaxInt64 && attr.ModTime == nil { // written and cut off again
+		attr.ModTime = new(time.Now())
+	}
+	info, _, err = t.send(ctx, j.name, attr)
+	if sent && errors.Is(err, os.ErrPermission) {
+		info, err = t.ask(ctx, j.name)
 	}
 	return info, err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -507,6 +508,48 @@ func TestFailedAppendGoesOnWhereItEnded(t *testing.T) {
 				w.has("f", begin+more)
 				w.must(f.Close(w.Context(), false))
 				w.must(w.tree.Close(w.Context()))
+			})
+		})
+	}
+}
+
+// TestAppendThatArrivedUnheardIsSuccess: the answer is lost, all of it is there, and the file is another's, whose times the login may not set.
+func TestAppendThatArrivedUnheardIsSuccess(t *testing.T) {
+	for name, background := range map[string]bool{"close": false, "background": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newStream(t, func(_ *mem.Options, o *cache.Options) { o.Background = background })
+				w.give("log", "one\n")
+				f := w.open("log", logging)
+				w.append(f, "two\n")
+				w.server.SetFault(func(_ context.Context, op, name string) error {
+					if op == "setattr" {
+						return &backends.Error{Op: op, Name: name, Code: syscall.EPERM}
+					}
+					return nil
+				})
+				commits := 0
+				w.server.SetAfter(func(_ context.Context, op, name string) error {
+					if op != "commit" {
+						return nil
+					}
+					if commits++; commits > 1 {
+						return nil
+					}
+					w.server.Break()
+					return lost(op, name)
+				})
+				w.close(f)
+				w.must(w.tree.Drain(w.Context()))
+				if commits != 1 {
+					t.Errorf("%d commits, want the one that was not heard of", commits)
+				}
+				w.has("log", "one\ntwo\n")
+				w.only("log")
+				w.must(w.tree.Close(w.Context()))
+				if kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data")); err != nil || len(kept) > 0 {
+					t.Errorf("quarantine holds %q, %v", kept, err)
+				}
 			})
 		})
 	}
