@@ -37,11 +37,13 @@ func ClaimName(temp string) string {
 	return claim
 }
 
+// AsideMark is what each AsideName ends with. The element before it is that of the name behind a dot, unless it had to be cut.
+const AsideMark = ".pierfs-old~"
+
 // AsideName is where the content of name waits while another takes its place, on a server that cannot replace it in one step.
 func AsideName(name string) string {
 	element := name[strings.LastIndexByte(name, '/')+1:]
-	const mark = ".pierfs-old~"
-	return strings.TrimSuffix(name, element) + "." + element[:min(len(element), MaxElement-len(mark)-1)] + mark
+	return strings.TrimSuffix(name, element) + "." + element[:min(len(element), MaxElement-len(AsideMark)-1)] + AsideMark
 }
 
 // CheckElement returns 0 if element may be one element of a name, ENAMETOOLONG beyond MaxElement bytes, and EINVAL for

@@ -47,7 +47,13 @@ func (t *Tree) renameOnce(ctx context.Context, from, to string, mode backends.Re
 			return err == nil && there.SameVersion(was), unlessAbsent(err)
 		})
 	}
-	return t.backend.Rename(ctx, from, to, mode)
+	if mode != backends.Replace {
+		return t.backend.Rename(ctx, from, to, mode)
+	}
+	displaced := t.displaces(to)
+	err := t.backend.Rename(ctx, from, to, mode)
+	displaced(err)
+	return err
 }
 
 // removeOnce removes name. If an answer was lost and another file bears the name by now, that one stays. was is what name was.

@@ -225,6 +225,9 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 			return backends.Info{}, err
 		}
 	}
+	if err := f.tree.putBackBelow(ctx, j.name); err != nil {
+		return backends.Info{}, err
+	}
 	if f.isUnsure() { // it may be there already
 		found, now, err := f.look(ctx, j, d)
 		switch {
@@ -365,7 +368,9 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 	}
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx)
+	displaced := j.displaces(t)
 	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	displaced(err)
 	if err == nil {
 		j.heard = heard
 		return info, nil
@@ -404,7 +409,9 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	if mode == backends.Replace && f.tree.options.Conflict != Overwrite {
 		listening = f.tree.replacingOnly(listening, j.name, j.base)
 	}
+	displaced := j.displaces(f.tree)
 	err := f.tree.backend.Rename(listening, temp, j.name, mode)
+	displaced(err)
 	if err == nil {
 		j.heard = heard
 	}

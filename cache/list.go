@@ -177,6 +177,7 @@ func (t *Tree) fillKnown(dir string, l *Listing, known *attr.List, asked time.Ti
 // list fetches dir into l and into what is known; not into that if changes are owed there, for the server tells of before, and they may
 // have been made when that is looked at.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
+	t.putBackIn(ctx, dir)
 	mark := t.attrs.Mark()
 	behind := t.changes.concernsIn(dir)
 	listed, hidden := 0, t.Caps().Hidden

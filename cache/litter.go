@@ -38,19 +38,20 @@ type litter struct {
 	path string // of the file
 
 	// Guarded by Tree.mu.
-	holds    map[string]string    // names that stand as empty files on the server, by the temporary names of their uploads; see claims.go
-	claims   map[string]time.Time // those that a former daemon may have left, and since when
-	names    map[string]string    // and which name an upload was to give its content to; "" of a former daemon's
-	noted    map[string]time.Time // when a name came to be among them; those of a former daemon are not told
-	sweeping bool                 // a goroutine removes them
-	taken    *os.File             // only added to
-	size     int64                // of taken
-	active   int                  // names taken and not yet freed
+	holds     map[string]string    // names that stand as empty files on the server, by the temporary names of their uploads; see claims.go
+	claims    map[string]time.Time // those that a former daemon may have left, and since when
+	names     map[string]string    // and which name an upload was to give its content to; "" of a former daemon's
+	noted     map[string]time.Time // when a name came to be among them; those of a former daemon are not told
+	sweeping  bool                 // a goroutine removes them
+	displaced map[string]bool      // names whose content may wait aside; see displaced.go
+	taken     *os.File             // only added to
+	size      int64                // of taken
+	active    int                  // names taken and not yet freed
 }
 
 // readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
 func readLitter(dir string) (l litter, err error) {
-	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, noted: map[string]time.Time{}, holds: map[string]string{}, claims: map[string]time.Time{}}
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, noted: map[string]time.Time{}, holds: map[string]string{}, claims: map[string]time.Time{}, displaced: map[string]bool{}}
 	for _, file := range []string{litterFile, takenFile} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -58,6 +59,7 @@ func readLitter(dir string) (l litter, err error) {
 		}
 		lines := bytes.Split(text, []byte("\n"))
 		l.readClaims(lines)
+		l.readDisplaced(lines)
 		for _, line := range lines[max(0, len(lines)-maxLitter):] {
 			name, bad := strconv.Unquote(string(line))
 			if bad == nil && name != "" && backends.CheckName("remove", name) == nil && len(l.names) < maxLitter {
@@ -71,6 +73,9 @@ func readLitter(dir string) (l litter, err error) {
 	l.taken, err = os.OpenFile(filepath.Join(dir, takenFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	return l, err
 }
+
+// isEmpty reports whether nothing is left; the caller holds Tree.mu.
+func (l *litter) isEmpty() bool { return len(l.names)+len(l.claims)+len(l.displaced) == 0 }
 
 // take notes that an upload takes a name, before the server hears of it; the caller holds Tree.mu.
 func (l *litter) take(name string) error {
@@ -105,13 +110,13 @@ func (l *litter) close() error {
 
 // write makes the file tell the names; the caller holds Tree.mu.
 func (l *litter) write() error {
-	if len(l.names)+len(l.claims) == 0 {
+	if l.isEmpty() {
 		if err := os.Remove(l.path); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	text := l.appendClaims(nil)
+	text := l.appendDisplaced(l.appendClaims(nil))
 	for name := range l.names {
 		text = append(strconv.AppendQuoteToASCII(text, name), '\n')
 	}
@@ -169,7 +174,7 @@ func (t *Tree) note(name string) bool {
 func (t *Tree) sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.litter.sweeping || len(t.litter.names)+len(t.litter.claims) == 0 {
+	if t.closed || t.litter.sweeping || t.litter.isEmpty() {
 		return
 	}
 	t.litter.sweeping = true
@@ -187,6 +192,9 @@ func (t *Tree) sweepLitter() {
 			if err = t.sweepAway(t.ctx, name); err != nil {
 				break
 			}
+		}
+		if err == nil {
+			err = t.putBackAll(t.ctx)
 		}
 		if err == nil {
 			err = t.removeClaims(t.ctx)
@@ -219,7 +227,7 @@ func (t *Tree) pauseUnless(news <-chan struct{}, d time.Duration) bool {
 func (t *Tree) swept(giveUp bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.litter.sweeping = !giveUp && len(t.litter.names)+len(t.litter.claims) > 0
+	t.litter.sweeping = !giveUp && !t.litter.isEmpty()
 	return !t.litter.sweeping
 }
 
@@ -311,7 +319,7 @@ func (t *Tree) fence(ctx context.Context, names ...string) error {
 			return err
 		}
 	}
-	return nil
+	return t.putBackBelow(ctx, names...)
 }
 
 // leftOf returns the temporary names known to be left of uploads to names.
@@ -335,6 +343,7 @@ func (t *Tree) leftOf(names []string) (temps []string) {
 
 // tidy removes what is left in dir, which must be empty for what comes next. Whether it is, the server says.
 func (t *Tree) tidy(ctx context.Context, dir string) {
+	t.putBackIn(ctx, dir)
 	for _, name := range t.leftBelow(dir) {
 		if parent(name) == dir && t.removeLitter(ctx, name) != nil {
 			return
@@ -359,7 +368,7 @@ func (t *Tree) foreseeMove(from, to string) (undo func()) {
 		foresee(name, target)
 	}
 	for name, freed := range t.temps {
-		if below, ok := strings.CutPrefix(name, from+"/"); ok && freed.IsZero() {
+		if below, ok := strings.CutPrefix(name, from+"/"); ok && freed.IsZero() && !strings.HasSuffix(name, backends.AsideMark) {
 			foresee(join(to, below), "")
 		}
 	}

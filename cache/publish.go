@@ -450,7 +450,12 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx)
 	j.heard = heard
+	displaced := func(error) {}
+	if temp != "" {
+		displaced = j.displaces(t)
+	}
 	info, err := send(listening, w, j, attr, begun.rest(t, j.staged, j.size))
+	displaced(err)
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
 	if err != nil && temp != "" {

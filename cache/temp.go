@@ -124,6 +124,9 @@ func (t *Tree) hides(name string, began time.Time) bool {
 	if _, left := t.litter.names[name]; left {
 		return true
 	}
+	if t.litter.waitsAside(name) {
+		return true
+	}
 	freed, ok := t.temps[name]
 	return ok && (freed.IsZero() || !freed.Before(began))
 }

@@ -303,6 +303,8 @@ func (t *Tree) refresh(ctx context.Context, name string) (Entry, error) {
 			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
 				return e, nil
 			}
+		case errors.Is(err, os.ErrNotExist) && t.mayComeBack(name) && t.putBack(ctx, name) == nil:
+			continue // it may have come back
 		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
 			if t.vanished(ctx, name, mark) {
 				return t.absent(name, asked)
@@ -519,6 +521,9 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 	for {
 		if err := t.settled(ctx, name); err != nil {
 			return nil, Entry{}, err
+		}
+		if t.mayComeBack(name) {
+			_ = t.putBack(ctx, name) // a server that does not answer says so to open
 		}
 		f, err := t.open(ctx, name, mode, t.era(name))
 		switch {

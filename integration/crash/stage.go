@@ -45,8 +45,9 @@ type stage struct {
 type protocol string
 
 const (
-	sftp protocol = "sftp"
-	ftp  protocol = "ftp"
+	sftp     protocol = "sftp"
+	ftp      protocol = "ftp"
+	stepwise protocol = "ftp in steps" // where no file may take the name of another
 )
 
 // newStage starts a server, and makes a daemon that mounts it through a road.
@@ -61,7 +62,7 @@ func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string,
 	if p == sftp {
 		fields = s.newSFTP(t, socket)
 	} else {
-		fields = s.newFTP(t)
+		fields = s.newFTP(t, servedAs[p])
 	}
 	fields["commit"] = commit
 	maps.Copy(fields, more)
@@ -114,10 +115,15 @@ func (s *stage) newSFTP(t *testing.T, socket string) daemon.Fields {
 	return daemon.To(t, server, nil)
 }
 
-// newFTP starts vsftpd, with a road beside it for control connections.
-func (s *stage) newFTP(t *testing.T) daemon.Fields {
+// servedAs are the servers of FTP where that is not vsftpd.
+var servedAs = map[protocol]servers.FTPOptions{
+	stepwise: {Kind: servers.ProFTPD, Config: []string{"<Directory />", "AllowOverwrite off", "</Directory>"}},
+}
+
+// newFTP starts a server of FTP, with a road beside it for control connections.
+func (s *stage) newFTP(t *testing.T, o servers.FTPOptions) daemon.Fields {
 	t.Helper()
-	server := servers.NewFTP(t, servers.FTPOptions{})
+	server := servers.NewFTP(t, o)
 	l, err := net.Listen("tcp", net.JoinHostPort(server.Host, "0"))
 	if err != nil {
 		t.Fatal(err)
