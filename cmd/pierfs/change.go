@@ -124,7 +124,8 @@ func (h *hand) secret(file string, ask bool, what string) (text string, given bo
 			text, err = firstLine(f)
 		}
 	case ask && !isTerminal(h.in):
-		err = usageError{errors.New("there is no terminal to ask for the " + what + " at: give it with --value-file FILE or --password-file FILE; - is standard input")}
+		kind, _, _ := strings.Cut(what, " ")
+		err = usageError{errors.New("there is no terminal to ask for the " + what + " at: give it with --" + kind + "-file FILE; - is standard input")}
 	case ask:
 		text, err = h.askTwice(what)
 	default:
