@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,16 +81,25 @@ func (f *File) known(now backends.Info) {
 	f.sentIsKnown()
 }
 
-// placeBeside gives the verified temp a name beside the one that it was meant for.
+// placeBeside gives the verified temp a name beside the one that it was meant for. What is owed has the same name each time that it is tried, so
+// that it is known where it came there and nobody heard of it.
 func (f *File) placeBeside(ctx context.Context, j *job, temp string, info backends.Info) (backends.Info, error) {
 	if f.tree.options.Conflict != KeepBoth {
 		return info, f.holdBack(errConflict) // next time it is looked at anew
 	}
 	for n := 0; n < 100; n++ {
-		name := f.tree.conflictName(j.name, n)
+		name := conflictName(j.name, f.tree.options.Host, cmp.Or(j.owed, time.Now()), n)
 		err := f.tree.backend.Rename(ctx, temp, name, backends.NoReplace)
 		if errors.Is(err, os.ErrExist) {
-			continue
+			now, there, err := f.isBeside(ctx, j, name)
+			if err == nil && !there {
+				continue
+			}
+			if err == nil {
+				f.tree.removeTemp(ctx, temp)
+				j.beside = name
+			}
+			return now, err
 		}
 		if err == nil {
 			j.beside = name
@@ -99,9 +109,21 @@ func (f *File) placeBeside(ctx context.Context, j *job, temp string, info backen
 	return info, f.fault("publish", syscall.EEXIST)
 }
 
-// conflictName is the n-th name beside name for a content that could not have it.
-func (t *Tree) conflictName(name string, n int) string {
-	suffix := fmt.Sprintf(".conflict-%s-%s", t.options.Host, time.Now().UTC().Format("20060102T150405Z"))
+// isBeside reports whether what bears name, of which it returns what the server says, is j, which is owed.
+func (f *File) isBeside(ctx context.Context, j *job, name string) (now backends.Info, there bool, err error) {
+	if j.owed.IsZero() {
+		return now, false, nil
+	}
+	now, err = f.tree.ask(ctx, name)
+	if err == nil && now.Mode.IsRegular() {
+		there, err = f.tree.same(ctx, name, now, j.staged, j.size)
+	}
+	return now, there, err
+}
+
+// conflictName is the n-th name beside name for a content of this host that could not have it.
+func conflictName(name, host string, when time.Time, n int) string {
+	suffix := fmt.Sprintf(".conflict-%s-%s", host, when.UTC().Format("20060102T150405Z"))
 	if n > 0 {
 		suffix += fmt.Sprintf("-%d", n)
 	}
@@ -111,7 +133,7 @@ func (t *Tree) conflictName(name string, n int) string {
 
 func (t *Tree) freeConflictName(ctx context.Context, name string) (string, error) {
 	for n := 0; ; n++ {
-		free := t.conflictName(name, n)
+		free := conflictName(name, t.options.Host, time.Now(), n)
 		if _, err := t.ask(ctx, free); errors.Is(err, os.ErrNotExist) {
 			return free, nil
 		} else if err != nil {

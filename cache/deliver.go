@@ -58,7 +58,7 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
 	j := &job{
 		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
 		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
-		owed:   true,
+		owed:   d.began,
 		placed: true, // nobody has written down whether it was appended
 	}
 	f.tree.share(d.staged)

@@ -392,6 +392,47 @@ func TestConflictKeepsBoth(t *testing.T) {
 	}
 }
 
+// TestConflictIsStoredBesideOnce: the daemon dies, or hears nothing, when ours has just got its name beside theirs. It is there once for all that.
+func TestConflictIsStoredBesideOnce(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		t.Run(map[bool]string{false: "unheard", true: "killed"}[crash], func(t *testing.T) {
+			w := newRemote(t, nil)
+			stored := make(chan struct{})
+			var first atomic.Bool
+			w.refuse(true)
+			w.save("f", "ours")
+			w.give("f", "theirs, which is another")
+			w.server.SetAfter(func(_ context.Context, op, name string) error {
+				if op != "rename" || !first.CompareAndSwap(false, true) {
+					return nil
+				}
+				close(stored)
+				if crash {
+					select {}
+				}
+				w.server.SetFault(func(_ context.Context, op, name string) error {
+					w.server.SetFault(nil)
+					return lost(op, name) // to whoever asks what became of it
+				})
+				return lost(op, name)
+			})
+			w.refuse(false)
+			<-stored
+			if crash {
+				w.next()
+			}
+			w.must(w.tree.Drain(t.Context()))
+			w.has("f", "theirs, which is another")
+			if beside := w.beside(); len(beside) != 1 {
+				t.Errorf("beside it lies %q, want ours once", beside)
+			} else {
+				w.has(beside[0], "ours")
+			}
+			w.staged(0)
+		})
+	}
+}
+
 func TestAnotherTargetIsSentNothing(t *testing.T) {
 	w := newOwing(t, nil)
 	w.refuse(true)

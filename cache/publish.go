@@ -53,11 +53,11 @@ type job struct {
 	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
 	sent    []sent // what it may be then; nil if nobody can tell
 	before  func(backends.Info, error) error
-	patch   patch  // what differs from the base
-	early   *early // what is on its way already; nil if nothing is
-	heard   *heard // what was said of the directory when the content got its name; nil if nobody listened
-	owed    bool   // it was acknowledged before
-	place   int64  // how much the place holds that the content is sent to
+	patch   patch     // what differs from the base
+	early   *early    // what is on its way already; nil if nothing is
+	heard   *heard    // what was said of the directory when the content got its name; nil if nobody listened
+	owed    time.Time // since when it is owed; zero if it was not acknowledged before
+	place   int64     // how much the place holds that the content is sent to
 }
 
 // changedElsewhere is why a content cannot be published that builds on one that is no more.
@@ -229,7 +229,7 @@ func (f *File) arrived(j *job, info backends.Info) {
 		f.tree.worked(parent(j.name))
 		return
 	}
-	if _, said := j.heard.of(parent(j.name)); j.owed && !said {
+	if _, said := j.heard.of(parent(j.name)); !j.owed.IsZero() && !said {
 		// Programs have seen the file since it was promised: that it has arrived now is no reason to ask for its directory.
 		f.tree.attrs.Change(attr.Told{}, attr.Altered(j.name, info))
 		f.tree.worked(parent(j.name))
