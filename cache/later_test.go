@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -615,4 +616,42 @@ func TestSymbolicLinksAreOwed(t *testing.T) {
 	if owed := w.tree.Owed(); owed.Files != 0 || owed.Conflicts != 1 {
 		t.Errorf("owed %+v, want one conflict", owed)
 	}
+}
+
+// TestOwnLinkIsKnownBehindABrokenLine: a link that is owed is made, its answer is lost, and so is the next one, to what the name leads to. It is
+// no conflict with ourselves, whatever the policy.
+func TestOwnLinkIsKnownBehindABrokenLine(t *testing.T) {
+	for _, policy := range []cache.Conflict{cache.KeepBoth, cache.Fail} {
+		w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Conflict = policy })
+		w.sees()
+		w.away(true)
+		_, err := w.tree.Symlink(t.Context(), "f", "link")
+		w.must(err)
+		var made, asked atomic.Bool
+		w.server.SetAfter(func(_ context.Context, op, name string) error {
+			if op == "symlink" && made.CompareAndSwap(false, true) || op == "readlink" && asked.CompareAndSwap(false, true) {
+				return lost(op, name)
+			}
+			return nil
+		})
+		w.away(false)
+		w.must(w.tree.Drain(t.Context()))
+		w.only("link")
+		if n := w.tree.Owed().Conflicts; n != 0 || !made.Load() {
+			t.Errorf("conflict = %v: %d conflicts, link made %v", policy, n, made.Load())
+		}
+	}
+}
+
+// TestLinksAreNotPromisedWhereThereAreNone: a server without symbolic links (FTP) gets none, also below a directory that is still owed to it.
+func TestLinksAreNotPromisedWhereThereAreNone(t *testing.T) {
+	w := newRemote(t, func(so *mem.Options, _ *cache.Options) { *so = mem.FTP(nil) })
+	w.sees()
+	w.away(true)
+	w.mkdir("d")
+	if _, err := w.tree.Symlink(t.Context(), "f", "d/link"); err == nil {
+		t.Error("a link is promised that the server cannot have")
+	}
+	w.away(false)
+	w.must(w.tree.Drain(t.Context()))
 }

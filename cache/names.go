@@ -62,7 +62,7 @@ func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) 
 	if t.live(name) != nil {
 		return Entry{}, &backends.Error{Op: "symlink", Name: name, Code: syscall.EEXIST}
 	}
-	if t.changes.concern(name) {
+	if t.Caps().Symlink && t.changes.concern(name) {
 		return t.symlinkLater(ctx, target, name)
 	}
 	listening, heard := t.listen(ctx)

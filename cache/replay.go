@@ -86,8 +86,11 @@ func (t *Tree) makeLink(ctx context.Context, target, name string) error {
 	case !errors.Is(err, os.ErrExist):
 		return err
 	}
-	if there, err := t.backend.Readlink(ctx, name); err == nil && there == target {
+	switch there, err := t.backend.Readlink(ctx, name); {
+	case err == nil && there == target:
 		return nil // before an answer was lost
+	case errors.Is(err, os.ErrNotExist), err != nil && backends.ClassOf(err) != backends.Final: // else it is no link
+		return err
 	}
 	if t.options.Conflict != KeepBoth {
 		return &clash{why: "somebody else has made something of that name"}

@@ -36,8 +36,11 @@ func (t *Tree) sumAt(ctx context.Context, name string, part spool.Range) (sum di
 	buf := make([]byte, min(part.End-part.Off, uploadChunk))
 	for off := part.Off; off < part.End; {
 		n, err := r.ReadAt(ctx, buf[:min(part.End-off, int64(len(buf)))], off)
-		if err != nil && err != io.EOF || n == 0 {
-			return sum, errors.Join(err, io.ErrUnexpectedEOF)
+		switch {
+		case err != nil && err != io.EOF:
+			return sum, err
+		case n == 0: // somebody is changing it
+			return sum, &backends.Error{Op: "read", Name: name, Code: syscall.EAGAIN, Class: backends.Transient, Err: io.ErrUnexpectedEOF}
 		}
 		h.Write(buf[:n])
 		off += int64(n)
