@@ -221,10 +221,11 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 // Caps tells what the server can do.
 func (t *Tree) Caps() backends.Caps { return t.backend.Caps() }
 
-// Extends reports whether what is written to the end of a file is sent alone, and is at the server when its Publish returns.
-func (t *Tree) Extends() bool {
+// Extends reports whether a content may gather under another name beside name, by what is written to its end and is at the server when its
+// Publish returns, and then take the name.
+func (t *Tree) Extends(name string) bool {
 	c := t.Caps()
-	return !t.options.Background && t.options.DoneFile == "" && (c.Append || c.RandomWrite) && !c.ReadOnly
+	return !t.options.Background && t.options.DoneFile == "" && !t.direct(name) && (c.Append || c.RandomWrite) && !c.ReadOnly
 }
 
 // Sum has the server add up the file name. It is EOPNOTSUPP where the server does not, and where what it has is not all that name holds here.

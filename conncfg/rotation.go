@@ -21,10 +21,10 @@ const (
 	rotateAfterKey = "rotateAfter"
 )
 
-const (
-	day         = 24 * time.Hour
-	MaxRotation = 3650 * day
-)
+const day = 24 * time.Hour
+
+// MaxRotation is the longest time that a secret may be said to stay, other than for ever.
+const MaxRotation = 3650 * day
 
 // rotateSoon is how long before a secret must be changed somebody is told.
 const rotateSoon = 14 * day

@@ -452,6 +452,24 @@ func TestPutGoesOn(t *testing.T) {
 	}
 }
 
+// TestPutInOnePieceWhereNothingIsRenamed: with tempName = "none" --resume gathers nothing beside the name.
+func TestPutInOnePieceWhereNothingIsRenamed(t *testing.T) {
+	t.Parallel()
+	server := servers.NewFTP(t, servers.FTPOptions{})
+	s := stageOf(t, server, servers.FTPOptions{}, daemon.Fields{"tempName": "none"})
+	h := newHand(t, s.daemon)
+	if err := os.WriteFile(filepath.Join(h.local, "f"), []byte("in one piece"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.run(0, "put", "--resume", "--verify", "f", connection+":/f")
+	has(t, filepath.Join(s.behind, "f"), []byte("in one piece"))
+	for _, command := range server.Commands(t) {
+		if strings.HasPrefix(command, "RNFR") || strings.Contains(command, ".part") {
+			t.Errorf("the server was told %q", command)
+		}
+	}
+}
+
 // written is how much content has gone to servers.
 func written(t *testing.T, d *daemon.Daemon) float64 {
 	t.Helper()

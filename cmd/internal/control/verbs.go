@@ -398,7 +398,7 @@ type Done struct {
 	Path Name `json:"path"` // what was done to it is what was asked
 	// Replaces is what has the name now; only where nothing was done, but asked what would be.
 	Replaces *File `json:"replaces,omitempty"`
-	// Extends says that what is put at the end of a file there is sent alone, and has arrived when it is answered; only where it was asked for.
+	// Extends says that a file may gather beside Path by what is put at its end, and then be renamed to Path; only where that was asked for.
 	Extends bool `json:"extends,omitempty"`
 }
 

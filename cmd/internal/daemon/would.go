@@ -23,7 +23,7 @@ func (d *Daemon) putPlan(ctx context.Context, q control.PutRequest) (control.Don
 		return control.Done{}, err
 	}
 	done, err := p.wouldTake(ctx, "create", q.NoReplace)
-	done.Extends = p.tree.Extends()
+	done.Extends = p.tree.Extends(p.name)
 	return done, err
 }
 

@@ -74,11 +74,11 @@ func (p *parted) put(ctx context.Context, sent func(io.Reader, int64) io.Reader)
 	}
 	for empty := size == 0; empty || at < size; empty = false { // an empty file has a segment too
 		if at, err = p.send(ctx, source, at); err != nil {
-			return control.File{}, err
+			return control.File{}, p.refused(ctx, err)
 		}
 	}
 	if err := p.finish(ctx); err != nil {
-		return control.File{}, err
+		return control.File{}, p.refused(ctx, err)
 	}
 	return control.Stat.Call(ctx, p.o.Client, p.to.FileRequest)
 }
@@ -180,6 +180,15 @@ func (p *parted) finish(ctx context.Context) error {
 	}
 	_, err = control.Mv.Call(ctx, p.o.Client, control.MvRequest{FileRequest: p.part, To: p.to.Path, NoReplace: p.to.NoReplace})
 	return err
+}
+
+// refused takes the part away where the server lets nothing be added or renamed: no next time would go on with it.
+func (p *parted) refused(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Code != control.PermissionDenied && e.Code != control.NotAllowed {
+		return err
+	}
+	return errors.Join(e.WithHint("%s; without --resume it is put in one piece, as the definition says", e.Hint), p.remove(ctx))
 }
 
 func (p *parted) remove(ctx context.Context) error {
