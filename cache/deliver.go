@@ -389,15 +389,18 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 
 // place gives the verified temp its name, if that is still what j builds on. Where nothing was, nothing is replaced.
 func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info backends.Info) (backends.Info, error) {
-	mode := backends.NoReplace
-	if j.base.Known != 0 {
+	mode, over := backends.NoReplace, f.tree.options.Conflict == Overwrite
+	if j.base.Known != 0 || over {
 		now, err := f.tree.ask(ctx, j.name)
 		switch {
 		case errors.Is(err, os.ErrNotExist): // removed by somebody: what was acknowledged arrives all the same
 		case err != nil:
 			return info, err
-		case now.SameVersion(j.base):
+		case j.base.Known != 0 && now.SameVersion(j.base):
 			mode = backends.Replace
+		case over && now.Mode.IsRegular():
+			f.known(now)
+			j.base, mode = now, backends.Replace
 		default:
 			return f.placeBeside(ctx, j, temp, info)
 		}
@@ -414,6 +417,9 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	displaced(err)
 	if err == nil {
 		j.heard = heard
+	}
+	if over && errors.Is(err, os.ErrExist) {
+		return info, err // made just now: next time it is replaced
 	}
 	if errors.Is(err, changedElsewhere) || errors.Is(err, os.ErrExist) || mode == backends.NoReplace && errors.Is(err, syscall.EISDIR) {
 		return f.placeBeside(ctx, j, temp, info)

@@ -392,6 +392,42 @@ func TestConflictKeepsBoth(t *testing.T) {
 	}
 }
 
+// TestOwedConflictFollowsThePolicy: ours replaces theirs with Overwrite, and waits for a person with Fail, on either kind of server.
+func TestOwedConflictFollowsThePolicy(t *testing.T) {
+	for kind, options := range directKinds {
+		for _, policy := range []cache.Conflict{cache.Overwrite, cache.Fail} {
+			for _, known := range []bool{true, false} {
+				t.Run(fmt.Sprint(kind, policy, known), func(t *testing.T) {
+					t.Parallel()
+					w := newRemote(t, func(so *mem.Options, to *cache.Options) {
+						*so = options()
+						to.Conflict = policy
+					})
+					if known {
+						w.give("f", "before")
+						w.shows("f", "before")
+					}
+					w.away(true)
+					w.save("f", "ours")
+					w.give("f", "theirs, which is another")
+					w.away(false)
+					err := w.tree.Drain(t.Context())
+					w.only("f")
+					if policy == cache.Overwrite {
+						w.must(err)
+						w.has("f", "ours")
+						return
+					}
+					w.has("f", "theirs, which is another")
+					if q := w.tree.Queue(); !errors.Is(err, cache.ErrOwed) || len(q) != 1 || !q[0].Conflict {
+						t.Errorf("Drain = %v, queue %+v", err, q)
+					}
+				})
+			}
+		}
+	}
+}
+
 // TestConflictIsStoredBesideOnce: the daemon dies, or hears nothing, when ours has just got its name beside theirs. It is there once for all that.
 func TestConflictIsStoredBesideOnce(t *testing.T) {
 	for _, crash := range []bool{false, true} {
