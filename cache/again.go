@@ -50,7 +50,7 @@ func (t *Tree) renameOnce(ctx context.Context, from, to string, mode backends.Re
 	if mode != backends.Replace {
 		return t.backend.Rename(ctx, from, to, mode)
 	}
-	displaced := t.displaces(to)
+	displaced := t.displaces(to, from)
 	err := t.backend.Rename(ctx, from, to, mode)
 	displaced(err)
 	return err

@@ -368,7 +368,7 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 	}
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx)
-	displaced := j.displaces(t)
+	displaced := j.displaces(t, temp)
 	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
 	displaced(err)
 	if err == nil {
@@ -412,7 +412,7 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	if mode == backends.Replace && f.tree.options.Conflict != Overwrite {
 		listening = f.tree.replacingOnly(listening, j.name, j.base)
 	}
-	displaced := j.displaces(f.tree)
+	displaced := j.displaces(f.tree, temp)
 	err := f.tree.backend.Rename(listening, temp, j.name, mode)
 	displaced(err)
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"pierfs/backends"
@@ -17,16 +18,18 @@ import (
 // A server that cannot replace a file in one step has the old content moved aside first, to backends.AsideName. A daemon that ends in
 // between, or loses its connection, leaves it there, and perhaps nobody with the name. So the list of temporary names in use tells as well
 // what is being replaced so. This daemon behind a failure, and the next one, look at such a name before they answer for it or change
-// anything of it: the old content has its name back if nobody bears it, and is removed if somebody does. What other machines have
-// left is found in listings, as in leftovers.go.
+// anything of it: the old content is removed if somebody bears the name, and has it back if nobody does and the new one was never placed, as
+// its temporary name shows, or the name that it was to be renamed from. Else whoever waited for the new content has taken it, and the old
+// one must not rise again. What other machines have left is found in listings, as in leftovers.go, and never put back.
 
 const (
-	displaceMark = "displaces " // name
+	displaceMark = "displaces " // name, and what is to take it
 	placedMark   = "placed "    // name
 )
 
-// displaces notes that what bears name is about to be replaced, if the server may do that in steps. The caller tells end what came of it.
-func (t *Tree) displaces(name string) (end func(error)) {
+// displaces notes that what bears name is about to be replaced by what bears from, if the server may do that in steps. The caller tells end
+// what came of it.
+func (t *Tree) displaces(name, from string) (end func(error)) {
 	caps := t.Caps()
 	if caps.Replace && caps.Exclusive { // FTP finds out only when it is refused
 		return func(error) {}
@@ -36,10 +39,10 @@ func (t *Tree) displaces(name string) (end func(error)) {
 	defer t.mu.Unlock()
 	t.temps[aside] = time.Time{}
 	t.litter.active++
-	t.warn("noting a replacement", t.litter.add(displaceMark+strconv.QuoteToASCII(name)))
+	t.warn("noting a replacement", t.litter.add(displaceLine(name, from)))
 	return func(err error) {
 		if err != nil && (backends.ClassOf(err) != backends.Final || !t.Caps().Replace) {
-			t.noteDisplaced(name)
+			t.noteDisplaced(name, from)
 			defer t.sweep()
 		}
 		t.mu.Lock()
@@ -50,11 +53,15 @@ func (t *Tree) displaces(name string) (end func(error)) {
 }
 
 // displaces is Tree.displaces for j, which replaces something if anything is known to be there.
-func (j *job) displaces(t *Tree) (end func(error)) {
-	if j.base.Known == 0 {
+func (j *job) displaces(t *Tree, temp string) (end func(error)) {
+	if j.base.Known == 0 || temp == "" {
 		return func(error) {}
 	}
-	return t.displaces(j.name)
+	return t.displaces(j.name, temp)
+}
+
+func displaceLine(name, from string) string {
+	return displaceMark + strconv.QuoteToASCII(name) + " " + strconv.QuoteToASCII(from)
 }
 
 // readDisplaced takes over what a former daemon may have displaced, as lines tell.
@@ -66,18 +73,23 @@ func (l *litter) readDisplaced(lines [][]byte) {
 			}
 			continue
 		}
-		quoted, ok := bytes.CutPrefix(line, []byte(displaceMark))
-		name, err := strconv.Unquote(string(quoted))
-		if ok && err == nil && name != "" && backends.CheckName("rename", name) == nil && len(l.displaced) < maxLitter {
-			l.displaced[name] = true
+		quoted, ok := strings.CutPrefix(string(line), displaceMark)
+		first, err := strconv.QuotedPrefix(quoted)
+		if !ok || err != nil {
+			continue
+		}
+		name, bad := strconv.Unquote(first)
+		from, unknown := strconv.Unquote(strings.TrimPrefix(quoted[len(first):], " "))
+		if bad == nil && unknown == nil && name != "" && backends.CheckName("rename", name) == nil && backends.CheckName("rename", from) == nil && len(l.displaced) < maxLitter {
+			l.displaced[name] = from
 		}
 	}
 }
 
 // appendDisplaced adds the lines of what may be displaced to text; the caller holds Tree.mu.
 func (l *litter) appendDisplaced(text []byte) []byte {
-	for name := range l.displaced {
-		text = append(strconv.AppendQuoteToASCII(append(text, displaceMark...), name), '\n')
+	for name, from := range l.displaced {
+		text = append(append(text, displaceLine(name, from)...), '\n')
 	}
 	return text
 }
@@ -95,12 +107,24 @@ func (l *litter) waitsAside(aside string) bool {
 	return false
 }
 
-// noteDisplaced has the content that waits for name put back or removed.
-func (t *Tree) noteDisplaced(name string) {
+// isAwaited reports whether temp is what was to take a name of which nobody knows whether it has: it must stay until that is known.
+func (t *Tree) isAwaited(temp string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, from := range t.litter.displaced {
+		if from == temp {
+			return true
+		}
+	}
+	return false
+}
+
+// noteDisplaced has the content that waits for name put back or removed; from is what was to take the name, "" if nobody knows.
+func (t *Tree) noteDisplaced(name, from string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.litter.displaced) < maxLitter {
-		t.litter.displaced[name] = true
+		t.litter.displaced[name] = from
 		t.warn("the list of temporary files on the server", t.litter.write())
 	}
 }
@@ -109,13 +133,15 @@ func (t *Tree) noteDisplaced(name string) {
 func (t *Tree) isDisplaced(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.litter.displaced[name]
+	_, displaced := t.litter.displaced[name]
+	return displaced
 }
 
-// mayComeBack is isDisplaced for who wants to look at name. Whoever publishes the file that bears it looks himself, and while a change of
-// names is owed there the server has it elsewhere.
-func (t *Tree) mayComeBack(name string) bool {
-	return t.isDisplaced(name) && t.live(name) == nil && !t.changes.concern(name)
+// comesBack is putBack for who wants to look at name, and reports whether anything was done. Whoever publishes the file that bears it looks
+// himself, and while a change of names is owed there the server has it elsewhere. It does not wait for the sweeping, which may be at the
+// same name: each step of the two is refused where the other has made it.
+func (t *Tree) comesBack(ctx context.Context, name string) bool {
+	return t.isDisplaced(name) && !t.changes.concern(name) && t.live(name) == nil && t.putBack(ctx, name) == nil
 }
 
 // displacedIf returns the names of which that may be so, and wanted says.
@@ -131,9 +157,7 @@ func (t *Tree) displacedIf(wanted func(name string) bool) []string {
 // putBackIn puts back what was displaced from names in dir, which is about to be listed. A server that does not answer says so then.
 func (t *Tree) putBackIn(ctx context.Context, dir string) {
 	for _, name := range t.displacedIf(func(name string) bool { return parent(name) == dir }) {
-		if t.mayComeBack(name) && t.putBack(ctx, name) != nil {
-			return
-		}
+		t.comesBack(ctx, name)
 	}
 }
 
@@ -213,6 +237,9 @@ func (t *Tree) putBack(ctx context.Context, name string) error {
 func (t *Tree) settleAside(ctx context.Context, aside, name string) error {
 	_, err := t.backend.Stat(ctx, name)
 	if errors.Is(err, os.ErrNotExist) {
+		if err := t.neverPlaced(ctx, name); err != nil {
+			return err
+		}
 		if err = t.backend.Rename(ctx, aside, name, backends.NoReplace); err == nil {
 			t.log.Warn("a replacement was broken off half way: the file has its old content back", "name", name)
 			return nil
@@ -227,6 +254,24 @@ func (t *Tree) settleAside(ctx context.Context, aside, name string) error {
 	}
 	return t.backend.Remove(ctx, aside)
 }
+
+// neverPlaced returns nil if what was to take name is still where it was: nobody has taken it under the name.
+func (t *Tree) neverPlaced(ctx context.Context, name string) error {
+	t.mu.Lock()
+	from := t.litter.displaced[name]
+	t.mu.Unlock()
+	err := errTaken
+	if from != "" {
+		_, err = t.backend.Stat(ctx, from)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return errTaken
+	}
+	return err
+}
+
+// errTaken is why an old content stays aside.
+var errTaken error = &backends.Error{Op: "rename", Code: syscall.ESTALE, Err: errors.New("what replaced it may have been taken away meanwhile")}
 
 // isLeftAside reports whether an entry of a listing is what a replacement has moved aside, and from which element.
 func isLeftAside(info backends.Info) (from string, ok bool) {

@@ -55,7 +55,7 @@ func (l *leftovers) isOld(info backends.Info, now time.Time) bool {
 }
 
 // noteLeftover looks at an entry of a listing that began at now, and has it removed if it is what somebody's upload has left long ago, or
-// put back if it is what one has moved aside.
+// what one has moved aside for a name that is borne.
 func (t *Tree) noteLeftover(name string, info backends.Info, now time.Time) {
 	l := &t.leftovers
 	if !info.Mode.IsRegular() || !info.Known.Has(backends.HasType|backends.HasModTime) {
@@ -74,7 +74,7 @@ func (t *Tree) noteLeftover(name string, info backends.Info, now time.Time) {
 	t.mu.Unlock()
 	switch due = due && before.info.SameVersion(info); {
 	case due && aside:
-		t.noteDisplaced(join(parent(name), from))
+		t.noteDisplaced(join(parent(name), from), "")
 	case due && t.note(name): // the listing's end has it removed
 		t.log.Info("a temporary file that an upload left more than a day ago is removed", "name", name, "changed", info.ModTime)
 	}

@@ -43,7 +43,7 @@ type litter struct {
 	names     map[string]string    // and which name an upload was to give its content to; "" of a former daemon's
 	noted     map[string]time.Time // when a name came to be among them; those of a former daemon are not told
 	sweeping  bool                 // a goroutine removes them
-	displaced map[string]bool      // names whose content may wait aside; see displaced.go
+	displaced map[string]string    // names whose content may wait aside, and what was to take them; see displaced.go
 	taken     *os.File             // only added to
 	size      int64                // of taken
 	active    int                  // names taken and not yet freed
@@ -51,7 +51,7 @@ type litter struct {
 
 // readLitter takes over what a former daemon has left in dir: what it knew of, and what it may have been at when it ended.
 func readLitter(dir string) (l litter, err error) {
-	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, noted: map[string]time.Time{}, holds: map[string]string{}, claims: map[string]time.Time{}, displaced: map[string]bool{}}
+	l = litter{path: filepath.Join(dir, litterFile), names: map[string]string{}, noted: map[string]time.Time{}, holds: map[string]string{}, claims: map[string]time.Time{}, displaced: map[string]string{}}
 	for _, file := range []string{litterFile, takenFile} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -130,6 +130,10 @@ func (l *litter) write() error {
 // removeTemp removes what an upload may have left on the server under a temporary name, later if not now.
 func (t *Tree) removeTemp(ctx context.Context, temp string) {
 	for _, name := range t.reserved(temp) {
+		if t.isAwaited(name) {
+			t.note(name)
+			continue
+		}
 		if err := t.backend.Remove(ctx, name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.remember(name, err)
 		}
@@ -187,14 +191,13 @@ func (t *Tree) sweep() {
 func (t *Tree) sweepLitter() {
 	defer t.work.Done()
 	for pause := firstSweep; t.pause(pause); pause = min(2*pause, longestSweep) {
-		var err error
-		for _, name := range t.ripe() {
-			if err = t.sweepAway(t.ctx, name); err != nil {
-				break
-			}
-		}
+		err := t.putBackAll(t.ctx) // what was to replace it tells, and is swept behind it
 		if err == nil {
-			err = t.putBackAll(t.ctx)
+			for _, name := range t.ripe() {
+				if err = t.sweepAway(t.ctx, name); err != nil {
+					break
+				}
+			}
 		}
 		if err == nil {
 			err = t.removeClaims(t.ctx)
@@ -258,7 +261,7 @@ func (t *Tree) leftBelow(dir string) []string {
 // sweepAway is removeLitter of a name that nobody waits for. While something above it is being renamed nobody can tell
 // where it is: then it stays for the next time. So it does while that is only owed.
 func (t *Tree) sweepAway(ctx context.Context, name string) error {
-	if t.isMoving(name) {
+	if t.isMoving(name) || t.isAwaited(name) {
 		return nil
 	}
 	err := t.clearAway(ctx, name)
@@ -277,6 +280,9 @@ func (t *Tree) isMoving(name string) bool {
 // removeLitter removes one name that is left, if what bears it may be ours: a file. The error is that of a server that
 // cannot be asked now; what it refuses for good, or what is another's, is forgotten.
 func (t *Tree) removeLitter(ctx context.Context, name string) error {
+	if t.isAwaited(name) {
+		return nil
+	}
 	err := t.clearAway(ctx, name)
 	if err == nil && !t.changes.concern(name) { // else it may be elsewhere for now
 		t.forgetLitter(name)
@@ -314,12 +320,15 @@ func (t *Tree) forgetLitter(name string) {
 // fence removes what outages have left of uploads to names, before these are changed. A server that was stalled may still come to a
 // renaming whose connection was given up, and put an old content over what is there by then; without the temporary name it cannot.
 func (t *Tree) fence(ctx context.Context, names ...string) error {
+	if err := t.putBackBelow(ctx, names...); err != nil {
+		return err
+	}
 	for _, temp := range t.leftOf(names) {
 		if err := t.removeLitter(ctx, temp); err != nil {
 			return err
 		}
 	}
-	return t.putBackBelow(ctx, names...)
+	return nil
 }
 
 // leftOf returns the temporary names known to be left of uploads to names.

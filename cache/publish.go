@@ -450,10 +450,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx)
 	j.heard = heard
-	displaced := func(error) {}
-	if temp != "" {
-		displaced = j.displaces(t)
-	}
+	displaced := j.displaces(t, temp)
 	info, err := send(listening, w, j, attr, begun.rest(t, j.staged, j.size))
 	displaced(err)
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.

@@ -304,7 +304,7 @@ func (t *Tree) refresh(ctx context.Context, name string) (Entry, error) {
 			if e, ok := t.entry(ctx, name, info, asked, mark); ok {
 				return e, nil
 			}
-		case errors.Is(err, os.ErrNotExist) && t.mayComeBack(name) && t.putBack(ctx, name) == nil:
+		case errors.Is(err, os.ErrNotExist) && t.comesBack(ctx, name):
 			continue // it may have come back
 		case errors.Is(err, os.ErrNotExist) && t.attrs.AnswerAbsent(name, asked, mark):
 			if t.vanished(ctx, name, mark) {
@@ -523,9 +523,7 @@ func (t *Tree) Open(ctx context.Context, name string, mode OpenMode) (*File, Ent
 		if err := t.settled(ctx, name); err != nil {
 			return nil, Entry{}, err
 		}
-		if t.mayComeBack(name) {
-			_ = t.putBack(ctx, name) // a server that does not answer says so to open
-		}
+		t.comesBack(ctx, name) // a server that does not answer says so to open
 		f, err := t.open(ctx, name, mode, t.era(name))
 		switch {
 		case err == nil:
