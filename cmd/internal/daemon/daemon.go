@@ -319,7 +319,7 @@ func (d *Daemon) tick(ctx context.Context) {
 // claim makes the daemon's directories and locks those that only one daemon may use.
 func (d *Daemon) claim() (release func() error, err error) {
 	for _, dir := range []string{d.o.Dirs.State, d.o.Dirs.Cache, d.o.Dirs.Runtime} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := dirs.Make(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make %s: %w", dir, err)
 		}
 	}

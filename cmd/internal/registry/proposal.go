@@ -146,7 +146,7 @@ func (r *Registry) propose(p Proposal, now, files map[string][]byte) (Proposal, 
 	if err != nil {
 		return p, err
 	}
-	if err := os.MkdirAll(r.proposals(), 0o700); err != nil {
+	if err := dirs.Make(r.proposals(), 0o700); err != nil {
 		return p, err
 	}
 	if err := dirs.Replace(filepath.Join(r.proposals(), p.ID+".json"), text, 0o600); err != nil {

@@ -96,7 +96,7 @@ type Change struct {
 
 // Open returns the registry in dir of the configuration below config, and finishes a change that a crash has cut.
 func Open(dir, config string) (*Registry, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "objects"), 0o700); err != nil {
+	if err := dirs.Make(filepath.Join(dir, "objects"), 0o700); err != nil {
 		return nil, err
 	}
 	r := &Registry{dir: dir, config: config, store: conncfg.NewStore(config), now: time.Now, step: func(string) error { return nil }, files: map[string]string{}}
