@@ -292,7 +292,6 @@ type flow struct {
 	most   int64 // the most of them since since
 	since  time.Time
 	came   int64
-	all    int64 // bytes that ever came
 }
 
 const (
@@ -321,7 +320,6 @@ func (w *flow) begin(n int64) (end func(ok bool)) {
 		w.flying -= n
 		if ok {
 			w.came += n
-			w.all += n
 			w.sample(time.Now(), began)
 		}
 	}
@@ -354,16 +352,11 @@ func (w *flow) told() (trip time.Duration, rate float64) {
 }
 
 // window is how much is worth having on its way: what comes within four round trips and a little more. If that much comes only
-// because no more was asked for, or the way gets wider by further channels, it grows fourfold at once. It does not begin to shrink
-// before much has come: channels that are being opened bring nothing yet, and what comes without them says little.
+// because no more was asked for, or the way gets wider by further channels, it grows fourfold at once.
 func (w *flow) window() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	window := w.windowOf(slices.Max(w.rates[:]))
-	if w.all < 2*firstWindow {
-		return max(window, firstWindow)
-	}
-	return window
+	return w.windowOf(slices.Max(w.rates[:]))
 }
 
 func (w *flow) windowOf(rate float64) int64 {
