@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,7 @@ func TestMountURLOfFTP(t *testing.T) {
 	implicit := servers.NewFTP(t, servers.FTPOptions{TLS: servers.Implicit})
 	d := newDaemon(t)
 	d.Start(t)
+	exception := slices.Clip([]string{"-o", "exception=a test"}) // for whom no authority vouches
 	for name, test := range map[string]struct {
 		scheme string
 		server *servers.FTP
@@ -118,10 +120,11 @@ func TestMountURLOfFTP(t *testing.T) {
 	}{
 		"plain":        {"ftp", plain, nil, 0},
 		"authority":    {"ftpes", explicit, []string{"--ca", explicit.Authority.File}, 0},
-		"pinned":       {"ftps", implicit, []string{"--trust-cert", trust.Fingerprint(implicit.Certificate.X509)}, 0},
-		"first sight":  {"ftpes", explicit, []string{"--trust-new"}, 0},
+		"pinned":       {"ftps", implicit, append(exception, "--trust-cert", trust.Fingerprint(implicit.Certificate.X509)), 0},
+		"first sight":  {"ftpes", explicit, append(exception, "--trust-new"), 0},
+		"not excepted": {"ftps", implicit, []string{"--trust-cert", trust.Fingerprint(implicit.Certificate.X509)}, 78},
 		"stranger":     {"ftps", implicit, nil, 77},
-		"another":      {"ftpes", explicit, []string{"--trust-cert", trust.Fingerprint(implicit.Certificate.X509)}, 77},
+		"another":      {"ftpes", explicit, append(exception, "--trust-cert", trust.Fingerprint(implicit.Certificate.X509)), 77},
 		"wrong mode":   {"ftps", explicit, []string{"--ca", explicit.Authority.File}, 76},
 		"needs TLS":    {"ftp", explicit, nil, 76},
 		"host key":     {"ftpes", explicit, []string{"--host-key", trust.Fingerprint(explicit.Certificate.X509)}, 64},

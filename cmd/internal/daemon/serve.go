@@ -512,6 +512,10 @@ func unnamed(target conncfg.Target, err error) error {
 	case control.HostKeyChanged:
 		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with %s", hostKey)
 	case control.CertUnknown:
+		if target.TLS.OnlyAuthorities {
+			return e.WithHint("mount with --ca FILE of the authority that signed it; this environment believes none by its fingerprint (requireAuthority): " +
+				"if it must be, compare that with what the server's operator tells, and mount with --trust-cert FINGERPRINT -o exception='why, and until when'")
+		}
 		return e.WithHint("mount with --ca FILE of the authority that signed it; or compare the fingerprint with what the server's operator tells, then mount with --trust-cert FINGERPRINT; --trust-new trusts whatever it shows")
 	case control.CertChanged:
 		return e.WithHint("do not connect before the server's operator has confirmed the new fingerprint; then mount with --trust-cert FINGERPRINT")
