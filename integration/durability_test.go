@@ -130,9 +130,7 @@ func TestRefusedUpload(t *testing.T) {
 		errnoIs(t, "overwrite with more than fits", put(filepath.Join(s.mount, "report"), random(2, 8<<20)), syscall.ENOSPC)
 		// The program has an errno; the operator is told what was tried, on what, and why it did not go.
 		told := regexp.MustCompile(`level=WARN .*not published.* name=report err=".*(?i:no space left)`)
-		if !told.MatchString(s.daemon.Log()) {
-			t.Errorf("the log does not tell of the refused upload:\n%s", s.daemon.Log())
-		}
+		await(t, "the log tells of the refused upload", func() bool { return told.MatchString(s.daemon.Log()) })
 		has(t, filepath.Join(s.behind, "report"), old)
 		errnoIs(t, "new file that does not fit", put(filepath.Join(s.mount, "new"), random(3, 8<<20)), syscall.ENOSPC)
 		if names := sh(t, s.behind, `ls -A`); names != "report\n" {
