@@ -112,18 +112,23 @@ func TestWhatChangedOnTheServerIsReadAnew(t *testing.T) {
 	})
 }
 
+// disguise writes content to a file in place of another, and gives it the time of that one.
+func (w *world) disguise(name, content string) {
+	w.Helper()
+	f := w.open(name, cutting)
+	w.write(f, content, 0)
+	at := longAgo
+	_, err := f.SetAttr(w.Context(), backends.Attr{ModTime: &at, AccTime: &at})
+	w.must(err)
+	w.close(f)
+}
+
 // TestOurOwnChangesAreNeverHiddenByWhatWasKept: a new content may have the very size and time of the one before.
 func TestOurOwnChangesAreNeverHiddenByWhatWasKept(t *testing.T) {
 	eachKept(t, func(w *world, content string) {
 		other := strings.Repeat("y", len(content))
 		w.reads("f", content)
-
-		f := w.open("f", cutting)
-		w.write(f, other, 0)
-		at := longAgo
-		_, err := f.SetAttr(w.Context(), backends.Attr{ModTime: &at, AccTime: &at})
-		w.must(err)
-		w.close(f)
+		w.disguise("f", other)
 		w.again()
 		w.reads("f", other)
 
@@ -329,12 +334,7 @@ func TestOwedChangesAreNotHiddenByWhatWasKept(t *testing.T) {
 			other := strings.Repeat("y", len(content))
 			w.giveOf("f", content, longAgo)
 			w.reads("f", content)
-			f := w.open("f", cutting)
-			w.write(f, other, 0)
-			at := longAgo
-			_, err := f.SetAttr(w.Context(), backends.Attr{ModTime: &at, AccTime: &at})
-			w.must(err)
-			w.close(f)
+			w.disguise("f", other)
 			w.paid()
 			if again {
 				w.must(w.nextDaemon())

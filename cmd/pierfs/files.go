@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,19 @@ func (h *hand) at(arg string) (control.FileRequest, error) {
 	return control.FileRequest{Connection: name, Environment: h.environment, Path: control.Name(p)}, nil
 }
 
+// ofFile has do ask about the file that arg names, of which q is told first.
+func (h *hand) ofFile(ctx context.Context, arg string, q *control.FileRequest, do func(*control.Client) error) (err error) {
+	if *q, err = h.at(arg); err != nil {
+		return err
+	}
+	c, done, err := h.served(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return do(c)
+}
+
 func (h *hand) printFiles(files []control.File) error {
 	rows := make([][]string, len(files))
 	for i, f := range files {
@@ -43,20 +57,14 @@ func (h *hand) told(f control.File) error {
 func (h *hand) statCommand() *cobra.Command {
 	return &cobra.Command{Use: "stat NAME:/path", Short: "Describe a file of the server", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := h.at(args[0])
-			if err != nil {
-				return err
-			}
-			c, done, err := h.served(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer done()
-			f, err := control.Stat.Call(cmd.Context(), c, q)
-			if err != nil {
-				return err
-			}
-			return h.told(f)
+			var q control.FileRequest
+			return h.ofFile(cmd.Context(), args[0], &q, func(c *control.Client) error {
+				f, err := control.Stat.Call(cmd.Context(), c, q)
+				if err != nil {
+					return err
+				}
+				return h.told(f)
+			})
 		}}
 }
 

@@ -16,29 +16,23 @@ import (
 func (h *hand) mkdirCommand() *cobra.Command {
 	var q control.MkdirRequest
 	cmd := &cobra.Command{Use: "mkdir NAME:/path", Short: "Make a directory on the server", Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.FileRequest, err = h.at(args[0]); err != nil {
-				return err
-			}
-			c, done, err := h.served(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer done()
-			f, err := control.Mkdir.Call(cmd.Context(), c, q)
-			switch {
-			case err != nil:
-				return err
-			case q.DryRun:
-				p := h.plan()
-				if f.Mode == "" { // it is not there
-					p.take(transfer.Effect{Do: "mkdir", Path: q.Path, Type: "directory"})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return h.ofFile(cmd.Context(), args[0], &q.FileRequest, func(c *control.Client) error {
+				f, err := control.Mkdir.Call(cmd.Context(), c, q)
+				switch {
+				case err != nil:
+					return err
+				case q.DryRun:
+					p := h.plan()
+					if f.Mode == "" { // it is not there
+						p.take(transfer.Effect{Do: "mkdir", Path: q.Path, Type: "directory"})
+					}
+					return p.end()
+				case h.asJSON:
+					return h.json(f)
 				}
-				return p.end()
-			case h.asJSON:
-				return h.json(f)
-			}
-			return nil
+				return nil
+			})
 		}}
 	cmd.Flags().BoolVarP(&q.Parents, "parents", "p", false, "make what is missing above it too, and do not mind if it exists")
 	dryFlag(cmd, &q.DryRun)
@@ -80,19 +74,13 @@ const maxTold = 20
 func (h *hand) rmCommand() *cobra.Command {
 	var q control.RmRequest
 	cmd := &cobra.Command{Use: "rm NAME:/path", Short: "Remove a file of the server", Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.FileRequest, err = h.at(args[0]); err != nil {
-				return err
-			}
-			c, done, err := h.served(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer done()
-			if q.DryRun {
-				return h.wouldRemove(cmd.Context(), c, q)
-			}
-			return h.remove(cmd.Context(), c, q, args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return h.ofFile(cmd.Context(), args[0], &q.FileRequest, func(c *control.Client) error {
+				if q.DryRun {
+					return h.wouldRemove(cmd.Context(), c, q)
+				}
+				return h.remove(cmd.Context(), c, q, args[0])
+			})
 		}}
 	cmd.Flags().BoolVarP(&q.Dir, "dir", "d", false, "remove an empty directory too")
 	cmd.Flags().BoolVarP(&q.Recursive, "recursive", "r", false, "remove a directory and all that is in it")

@@ -282,23 +282,17 @@ func (h *hand) putCommand() *cobra.Command {
 	var q control.PutRequest
 	var flags treeFlags
 	cmd := &cobra.Command{Use: "put LOCAL|- NAME:/path", Short: "Copy a file or a directory to the server; - reads a file from standard input", Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.FileRequest, err = h.at(args[1]); err != nil {
-				return err
-			}
-			c, done, err := h.served(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer done()
-			if flags.recursive {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return h.ofFile(cmd.Context(), args[1], &q.FileRequest, func(c *control.Client) error {
+				if !flags.recursive {
+					return h.putOne(cmd.Context(), c, q, args[0], flags)
+				}
 				if q.NoReplace {
 					return usageError{errors.New("--no-clobber is for one file, and -r for a directory")}
 				}
 				o := transfer.Options{Client: c, Remote: q.FileRequest, Local: args[0], Verify: flags.verify.Verify, Workers: flags.workers, NoLinks: flags.noLinks}
 				return h.putTree(cmd.Context(), o, flags)
-			}
-			return h.putOne(cmd.Context(), c, q, args[0], flags)
+			})
 		}}
 	flags.add(cmd)
 	cmd.Flags().BoolVarP(&q.NoReplace, "no-clobber", "n", false, "fail if the name exists")
