@@ -193,6 +193,12 @@ type Attr struct {
 // Empty reports whether a changes nothing.
 func (a Attr) Empty() bool { return a == Attr{} }
 
+// Untimed is a without its times.
+func (a Attr) Untimed() Attr {
+	a.ModTime, a.AccTime = nil, nil
+	return a
+}
+
 // RenameMode says what Rename does with a name that exists.
 type RenameMode uint8
 

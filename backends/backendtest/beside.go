@@ -17,6 +17,7 @@ var besideTests = []rule{
 	{"a change tells what it touched", func(s *suite) {
 		s.mkdir("a")
 		s.mkdir("b")
+		s.mkdir("besides")
 		s.write("a/file", "x")
 		long := time.Unix(1_000_000_000, 0)
 		for _, change := range []struct {
@@ -48,15 +49,15 @@ var besideTests = []rule{
 					_, _ = s.b.SetAttr(s.ctx, dir, backends.Attr{ModTime: &long, AccTime: &long})
 				}
 			}
-			heard, ctx := s.listen()
+			heard, ctx := s.listen("besides", "a/nothing")
 			s.ok(change.do(ctx), change.did)
 			told := heard.all()
-			for _, dir := range change.touched {
+			for _, dir := range append(change.touched, "besides") {
 				if _, ok := told[dir]; !ok && s.o.Beside {
 					s.Errorf("%s: nothing is said of the directory %q", change.did, dir)
 				}
 			}
-			s.allTrue(change.did, told, append(change.touched, change.also...))
+			s.allTrue(change.did, told, slices.Concat(change.touched, change.also, []string{"besides"}))
 		}
 	}},
 	{"a change that is refused tells nothing", func(s *suite) {
@@ -108,8 +109,8 @@ type hearing struct {
 	late []string
 }
 
-// listen returns a context for one call.
-func (s *suite) listen() (*hearing, context.Context) {
+// listen returns a context for one call, whose caller wants to know of further names besides.
+func (s *suite) listen(besides ...string) (*hearing, context.Context) {
 	h := &hearing{said: map[string]backends.Info{}}
 	s.Cleanup(func() {
 		h.mu.Lock()
@@ -125,7 +126,7 @@ func (s *suite) listen() (*hearing, context.Context) {
 			h.late = append(h.late, name)
 		}
 		h.said[name] = info
-	})
+	}, besides...)
 }
 
 // all is what was told; the call has returned.

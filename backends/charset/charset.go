@@ -82,16 +82,22 @@ func (b *Backend) up(err error) error {
 // listening returns ctx for a call below, whose caller, if he listens, is told names as he knows them. What has a name that is too long
 // there he has to ask for.
 func (b *Backend) listening(ctx context.Context) context.Context {
-	tell := backends.AsideOf(ctx)
+	tell, above := backends.AsideOf(ctx)
 	if tell == nil {
 		return ctx
+	}
+	var besides []string
+	for _, name := range above {
+		if b.down("stat", &name) == nil {
+			besides = append(besides, name)
+		}
 	}
 	return backends.WithAside(ctx, func(name string, info backends.Info) {
 		info.Name = b.encoding.Decode(info.Name)
 		if above := b.encoding.Decode(name); backends.CheckName("stat", above) == nil {
 			tell(above, info)
 		}
-	})
+	}, besides...)
 }
 
 func (b *Backend) infoUp(info backends.Info, err error) (backends.Info, error) {

@@ -116,6 +116,7 @@ type learned struct {
 	seals     bool            // TLS data connections end with a close_notify
 	madeDir   os.FileMode     // mode of a directory that MKD makes; 0 if unknown
 	anyBytes  bool            // names need not be UTF-8
+	stores    bool            // a content has been taken
 	noPerm    bool            // SITE CHMOD is not known
 	noTimes   bool            // nor is any way to set a time
 	lineEnds  proof           // names may have CR and LF in them

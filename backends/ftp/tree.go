@@ -285,7 +285,15 @@ func (b *Backend) replaceInSteps(ctx context.Context, s *wire.Session, from, to 
 	if !known {
 		b.o.Logger.Warn("the server lets no file take the name of another: the old one is moved aside first, and for a moment nobody bears the name", "name", to)
 	}
-	_, _ = s.Do(ctx, "DELE "+b.path(aside)) // the new content is in place; what is left over is only litter
+	// The new content is in place. What is left over is only litter, which is removed once two listings have shown it.
+	remove := "DELE " + b.path(aside)
+	replies, err := s.Do(ctx, remove)
+	if err == nil {
+		err = granted(remove, replies[0])
+	}
+	if err != nil {
+		b.o.Logger.Warn("what a file had before stays beside it for now", "name", aside, "err", err)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"os"
 	"slices"
@@ -410,14 +411,19 @@ func (w *writer) settle(ctx context.Context) error {
 		return w.failed(w.whyNotTaken(ctx, err))
 	}
 	w.safe = w.size
+	w.b.learn(func(l *learned) { l.stores = true })
 	return nil
 }
 
 // whyNotTaken says more of the refusal of a transfer: also that it may be one of the temporary name.
 func (w *writer) whyNotTaken(ctx context.Context, refused error) error {
 	why := w.whyRefused(ctx, refused)
-	if r, ok := errors.AsType[*wire.Refusal](refused); ok && w.temp != "" && r.Reply.Code >= 500 { // else it had begun
-		why = because(why, backends.CauseTempName)
+	r, ok := errors.AsType[*wire.Refusal](refused)
+	switch {
+	case ok && r.Reply.Code == 500 && w.b.known().stores: // pure-ftpd, now and then: it knows the command, and has not heard it right
+		return &coded{code: syscall.EIO, class: backends.Transient, err: fmt.Errorf("the server has not understood what it has understood before: %w", refused)}
+	case ok && w.temp != "" && r.Reply.Code >= 500: // else it had begun
+		return because(why, backends.CauseTempName)
 	}
 	return why
 }

@@ -330,10 +330,13 @@ func (a asides) touch(b *Backend, names ...string) {
 
 // tell tells whoever listens.
 func (a asides) tell(ctx context.Context, b *Backend) {
-	tell := backends.AsideOf(ctx)
+	tell, besides := backends.AsideOf(ctx)
 	if tell == nil || !b.Caps().RandomRead {
 		return
 	}
+	b.mu.Lock()
+	a.touch(b, besides...)
+	b.mu.Unlock()
 	for name, info := range a {
 		tell(name, info)
 	}

@@ -15,11 +15,15 @@ type asides struct {
 	calls []*call
 }
 
-// touching returns the questions for the directories of names.
+// touching returns the questions for the directories of names, and for what the caller wants to know besides.
 func touching(ctx context.Context, names ...string) *asides {
-	a := &asides{tell: backends.AsideOf(ctx)}
+	tell, besides := backends.AsideOf(ctx)
+	a := &asides{tell: tell}
 	for _, name := range names {
 		a.also(parent(name))
+	}
+	for _, name := range besides {
+		a.also(name)
 	}
 	return a
 }

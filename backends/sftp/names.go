@@ -220,7 +220,10 @@ func (s *session) replaceInSteps(ctx context.Context, from, to string, refused e
 		}
 		return errors.Join(err, move(aside, to))
 	}
-	s.ask(ctx, pathFrame(typeRemove, s.path(aside))) // the new content is in place; what is left over is only litter
+	// The new content is in place. What is left over is only litter, which is removed once two listings have shown it.
+	if err := s.ask(ctx, pathFrame(typeRemove, s.path(aside))).status(); err != nil {
+		s.o.Logger.Warn("what a file had before stays beside it for now", "name", aside, "err", err)
+	}
 	return nil
 }
 

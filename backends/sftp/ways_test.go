@@ -385,6 +385,20 @@ func pause(t *testing.T, at int) func(*writer, int) {
 	}
 }
 
+// writeByAll writes content onward, in whole MiB, and waits on the way until there are further ways.
+func writeByAll(t *testing.T, w *writer, content []byte) {
+	t.Helper()
+	wait := pause(t, 6<<20)
+	for off := 0; off < len(content); off += 1 << 20 {
+		_, err := w.WriteAt(t.Context(), content[off:off+1<<20], int64(off))
+		ok(t, err)
+		wait(w, off)
+	}
+	if w.ways.count() == 0 {
+		t.Fatal("there are no further ways")
+	}
+}
+
 func TestLongContentIsWrittenOnSeveralChannels(t *testing.T) {
 	for name, alter := range map[string]func(*channel) error{
 		"all":                 nil,
@@ -433,6 +447,21 @@ func TestLongContentIsWrittenOnSeveralChannels(t *testing.T) {
 			}
 			leaves(t, r.Backend)
 		})
+	}
+}
+
+// A name that was made exclusively is ours as a temporary one is.
+func TestLongContentOfANewNameIsWrittenOnSeveralChannels(t *testing.T) {
+	r := newLaned(t, nil)
+	content := noise(20 << 20)
+	b, err := r.Create(t.Context(), "file", backends.WriteMode{Exclusive: true, Size: int64(len(content))})
+	ok(t, err)
+	w := b.(*writer)
+	writeByAll(t, w, content)
+	_, err = w.Commit(t.Context(), backends.Commit{Size: int64(len(content))})
+	ok(t, err)
+	if get(t, r.path("file")) != string(content) {
+		t.Error("the server has other bytes")
 	}
 }
 
@@ -488,15 +517,8 @@ func TestAllChannelsAnswerBeforeAnythingIsFinal(t *testing.T) {
 	when := time.Unix(1.6e9, 0)
 	b, err := r.Create(t.Context(), "file", backends.WriteMode{TempName: ".file", Perm: 0o644})
 	ok(t, err)
-	w, wait := b.(*writer), pause(t, 6<<20)
-	for off := 0; off < len(content); off += 1 << 20 {
-		_, err := w.WriteAt(t.Context(), content[off:off+1<<20], int64(off))
-		ok(t, err)
-		wait(w, off)
-	}
-	if w.ways.count() == 0 {
-		t.Fatal("there are no further ways")
-	}
+	w := b.(*writer)
+	writeByAll(t, w, content)
 	info, err := w.Commit(t.Context(), backends.Commit{Size: int64(len(content)), Attr: backends.Attr{ModTime: &when, AccTime: &when}})
 	ok(t, err)
 	if len(early) > 0 {
@@ -505,6 +527,50 @@ func TestAllChannelsAnswerBeforeAnythingIsFinal(t *testing.T) {
 	if !info.ModTime.Equal(when) {
 		t.Errorf("its time is %v, want %v", info.ModTime, when)
 	}
+	if get(t, r.path("file")) != string(content) {
+		t.Error("the server has other bytes")
+	}
+}
+
+// A further handle is closed behind its WRITEs, and not a round trip later, when they were answered.
+func TestFurtherHandlesCloseBehindTheirWrites(t *testing.T) {
+	r := newLaned(t, func(c *channel) error {
+		var mu sync.Mutex
+		asked := make(map[uint32]byte)
+		var last []frame // the answer to the last WRITE on a further channel, which comes with the next
+		c.asked = func(c *channel, request frame) frame {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[request.id()] = request[4]
+			return nil
+		}
+		c.told = func(reply frame) []frame {
+			mu.Lock()
+			defer mu.Unlock()
+			kind := asked[reply.id()]
+			delete(asked, reply.id())
+			switch {
+			case c.number == 0:
+			case kind == typeWrite:
+				before := last
+				last = []frame{slices.Clone(reply)}
+				return before
+			case kind == typeClose:
+				before := last
+				last = nil
+				return append(before, reply)
+			}
+			return []frame{reply}
+		}
+		return nil
+	})
+	content := noise(20 << 20)
+	b, err := r.Create(t.Context(), "file", backends.WriteMode{TempName: ".file", Perm: 0o644})
+	ok(t, err)
+	w := b.(*writer)
+	writeByAll(t, w, content)
+	_, err = w.Commit(t.Context(), backends.Commit{Size: int64(len(content))})
+	ok(t, err)
 	if get(t, r.path("file")) != string(content) {
 		t.Error("the server has other bytes")
 	}

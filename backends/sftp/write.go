@@ -33,8 +33,8 @@ func recycle(f frame) {
 // them is collected in failure and comes out of the next call. The last packet is held back, so that a small content
 // leaves in one flight with all that makes it final.
 //
-// A long content under a temporary name is striped over several channels, as long as it is written onward. All of them must have
-// answered, and closed, before anything that makes it final leaves.
+// A long content under a name that we have made is striped over several channels, as long as it is written onward. All of them must
+// have answered, and closed, before anything that makes it final leaves.
 type writer struct {
 	b      *Backend
 	s      *session
@@ -45,7 +45,8 @@ type writer struct {
 	fresh  bool   // name did not exist before us, and is ours to remove
 	ways   ways
 	parted []way         // further ways that were taken out of ways, their handles still open
-	made   backends.Info // what the temporary file was at first; Known is 0 if nobody asked
+	closed []*call       // the CLOSE of each that had one
+	made   backends.Info // what the file at place was when we had made it; Known is 0 if nobody asked
 	top    atomic.Int64  // the highest end of what was sent
 
 	turn   chan struct{} // holds one token: whoever has it may touch what follows
@@ -139,8 +140,8 @@ func (b *Backend) create(ctx context.Context, s *session, name string, mode back
 	open := f.add(openFrame(s.path(place), flags, perm))
 	open.late = w.undoLate(place, flags&openExcl != 0)
 	var made *call
-	if w.temp != "" && s.wide() > 1 {
-		made = f.add(pathFrame(typeLstat, s.path(w.temp)))
+	if flags&openExcl != 0 && s.wide() > 1 && (mode.Size == 0 || mode.Size > crowded) { // else it will have one way
+		made = f.add(pathFrame(typeLstat, s.path(place)))
 	}
 	held := func() error { return nil }
 	if mode.Exclusive && w.temp != "" {
@@ -462,7 +463,7 @@ func (w *writer) ship(ctx context.Context) error {
 	f := by.m.flight()
 	w.load(f, p, by)
 	f.send(bulk)
-	if by.m.load() > crowded && w.temp != "" && !w.single && w.ways.mayWiden(w.s) {
+	if by.m.load() > crowded && w.made.Known != 0 && !w.single && w.ways.mayWiden(w.s) {
 		w.b.background(w.widen)
 	}
 	return nil
@@ -591,7 +592,8 @@ func (w *writer) last(ctx context.Context, f *flight) error {
 	return nil
 }
 
-// gather brings the content back to the first way: all WRITEs are answered and the further handles closed when it returns.
+// gather brings the content back to the first way: all WRITEs are answered and the further handles closed when it returns. A handle is
+// closed behind its WRITEs, in the same flight: what was refused is sent anew by the first way.
 func (w *writer) gather(ctx context.Context) error {
 	w.parted = append(w.parted, w.ways.close()...)
 	if len(w.parted) == 0 && !w.torn {
@@ -600,11 +602,12 @@ func (w *writer) gather(ctx context.Context) error {
 	if err := w.ship(ctx); err != nil {
 		return err
 	}
+	closed := w.part()
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
 	var refused error
-	for _, c := range w.part() { // all are waited for, also when one is refused
+	for _, c := range closed { // all are waited for, also when one is refused
 		if err := c.wait(ctx).status(); err != nil && !lostReply(err) { // a handle whose channel is gone is closed
 			refused = fmt.Errorf("close: %w", err)
 		}
@@ -612,18 +615,18 @@ func (w *writer) gather(ctx context.Context) error {
 	return refused
 }
 
-// part sends the CLOSE of every further way that there was, each on its own channel.
+// part sends the CLOSE of every further way that is still open, each on its own channel, and returns those of all that there were.
 func (w *writer) part() (closed []*call) {
 	for _, by := range append(w.parted, w.ways.close()...) {
 		f := by.m.flight()
-		closed = append(closed, f.add(pathFrame(typeClose, by.handle)))
+		w.closed = append(w.closed, f.add(pathFrame(typeClose, by.handle)))
 		f.send(bulk)
 	}
 	w.parted = nil
-	return closed
+	return w.closed
 }
 
-// widen looks for further ways to the temporary file. It is ours, and nothing is written by a handle that may be of another.
+// widen looks for further ways to the file at place. It is ours, and nothing is written by a handle that may be of another.
 func (w *writer) widen() {
 	defer w.ways.rest()
 	ctx, cancel := context.WithTimeout(w.b.ctx, w.s.o.SocketTimeout)
@@ -637,7 +640,7 @@ func (w *writer) widen() {
 			return other.Known == is.Known && other.Mode == is.Mode && other.UID == is.UID && other.GID == is.GID &&
 				other.Size <= w.top.Load() && !other.ModTime.Before(is.ModTime)
 		}
-		handle, err := openAgain(ctx, m, w.s.path(w.temp), openWrite, typeLstat, same)
+		handle, err := openAgain(ctx, m, w.s.path(w.place()), openWrite, typeLstat, same)
 		if err == nil {
 			err = surely(ctx, m, handle, same)
 		}

@@ -412,7 +412,7 @@ func TestUploadsTellHowTheyEnd(t *testing.T) {
 
 // TestOneByOneUnlessSequential: what is to come behind an upload is sent with it only where the server is known to wait.
 func TestOneByOneUnlessSequential(t *testing.T) {
-	for banner, together := range map[string]bool{"220 fake\r\n": false, "220 (vsFTPd 3.0.3)\r\n": true} {
+	for banner, together := range map[string]bool{"220 fake\r\n": false, "220 (vsFTPd 3.0.3)\r\n": true, "220 Welcome to Pure-FTPd\r\n": false} {
 		stor := make(chan int, 1)
 		f := newFake(t, map[string]answer{"STOR": func(c *control, _ string) {
 			c.say("150 go on")

@@ -354,7 +354,8 @@ const eager = 64 << 10
 // would cost a round trip: its refusal comes out of Write or End. Others (pyftpdlib) lose content that comes before they
 // have agreed. ctx is for the opening only. A refusal is a *Refusal.
 // behind are commands that the server is to run when the transfer has ended well or not; a Sequential server gets them in
-// the same write, any other after a good final reply.
+// the same write, any other after a good final reply. So does pure-ftpd: what comes there a moment later than the STOR, in a packet of its own,
+// is answered while the transfer is under way, by a 500 that would be taken for the end of it.
 func (s *Session) Store(ctx context.Context, command string, behind ...string) (*Upload, error) {
 	for _, c := range slices.Concat([]string{command}, behind, s.prepended) {
 		if err := s.checkCommand(c); err != nil {
@@ -375,7 +376,7 @@ func (s *Session) Store(ctx context.Context, command string, behind ...string) (
 			return nil, err
 		}
 		t.eager = s.Features().Sequential && s.Idle() < hot
-		if s.Features().Sequential {
+		if f := s.Features(); f.Sequential && !f.mute {
 			t.behind = newExchanges(behind)
 		} else {
 			t.later = behind

@@ -122,7 +122,7 @@ type Features struct {
 	Other      []string // every line of FEAT as sent, without spaces around it
 
 	// mute says that a transfer which is given up may stay without a final reply: pure-ftpd 1.0.50 ends it with a 150, or with nothing,
-	// and takes a command that comes before that for an unknown one.
+	// and takes a command that comes before a transfer has ended for an unknown one.
 	mute bool
 
 	// fragile says that a download over TLS must not be given up by closing its data connection.
