@@ -10,6 +10,7 @@ package attr
 
 import (
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type Store struct {
 	entries int // in all directories together, and one for each directory
 	limit   int
 	change  uint64    // counts our own changes to names, in the whole tree
+	shapes  uint64    // counts the shapes that directories had; see List.Shape
 	epoch   time.Time // has a reading of the clock that nobody can set
 	notes   notes     // of what it comes to know; see memo.go
 }
@@ -39,6 +41,7 @@ type directory struct {
 	asked    time.Time // when it was asked for
 	complete bool      // what is not in it was not there
 	unseen   bool      // no program has seen it
+	shape    uint64    // of list with what was learned since
 	over               // what was learned since
 	change   uint64    // Store.change when we last changed a name here; no less than when the directory was made
 	born     uint64    // answers to what was asked before this moment are not taken
@@ -360,6 +363,7 @@ func (s *Store) AnswerList(dir string, l *List, asked time.Time, m Mark, complet
 	if Mark(d.born) > m {
 		return false
 	}
+	l.shape = s.reshape(d)
 	s.entries -= d.size()
 	was := d.over
 	unseen = unseen && (d.list == nil || d.unseen)
@@ -392,7 +396,7 @@ func (s *Store) Listing(dir string) (l *List, asked time.Time, ok bool) {
 	if len(d.index) == 0 || self && len(d.index) == 1 {
 		return d.list, d.asked, d.list.vague == 0
 	}
-	l = &List{base: d.list, better: map[int]better{}}
+	l = &List{base: d.list, better: map[int]better{}, shape: d.shape}
 	vague := d.list.vague
 	for _, base := range slices.Sorted(maps.Keys(d.index)) { // what is not in the list comes in the same order each time
 		r := d.records[d.index[base]]
@@ -492,6 +496,40 @@ func (o *over) get(name string) (r record, ok bool) {
 		r = o.records[i]
 	}
 	return r, ok
+}
+
+// set puts what is known of one name over all else; the caller holds the lock of s.
+func (d *directory) set(s *Store, name string, r record, id string) {
+	before := s.face(d, name)
+	d.over.set(s, name, r, id)
+	if d.list != nil && name != "" && s.face(d, name) != before {
+		s.reshape(d)
+	}
+}
+
+// face is what of a name tells one shape of a directory from another.
+type face struct {
+	state State // Unknown of a name whose fate is uncertain
+	known bool  // and so is its type
+	mode  os.FileMode
+}
+
+func (s *Store) face(d *directory, name string) face {
+	r, _, ok := s.find(d, name)
+	switch {
+	case !ok || r.absent:
+		return face{state: Absent}
+	case r.unknown():
+		return face{}
+	}
+	return face{Present, r.known.Has(backends.HasType), fileMode(r.mode).Type()}
+}
+
+// reshape gives d a shape that no directory had before, and returns it; the caller holds the lock.
+func (s *Store) reshape(d *directory) uint64 {
+	s.shapes++
+	d.shape = s.shapes
+	return d.shape
 }
 
 // set puts what is known of one name over all else; the caller holds the lock of s, to whose directories o belongs.

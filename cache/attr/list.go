@@ -18,7 +18,8 @@ type List struct {
 	pages [][]entry // of pageSize entries, but for the last
 	text  arena     // names, each followed by the identity
 	n     int
-	vague int      // entries of which only the name is known
+	vague int // entries of which only the name is known
+	shape uint64
 	index []uint32 // places and one by hash of the name, of a List that a Store has; nil if it is short
 
 	// What a Store knows better than base.
@@ -97,6 +98,10 @@ func (l *List) add(f fact, name, id string) {
 		l.vague++
 	}
 }
+
+// Shape tells Lists of one Store apart: two of the same shape have the same names of the same types in the same order. It is 0 of a
+// List that no Store has taken or given.
+func (l *List) Shape() uint64 { return l.shape }
 
 // Len returns the number of entries.
 func (l *List) Len() int { return l.below() + l.n }

@@ -3,6 +3,7 @@ package attr_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -183,5 +184,69 @@ func TestToldIsOneListUntilTheNext(t *testing.T) {
 	s.AnswerList("d", list(info("a", 1)), time.Now(), s.Mark(), true, false)
 	if next, _, _ := s.Told("d"); next == first || next.Len() != 1 {
 		t.Errorf("Told = %v after another listing", next)
+	}
+}
+
+// TestListsOfOneShapeShowTheSameNames makes random changes, answers and listings of one directory: as long as its shape stays, so do its
+// names, their types and their order; and attributes alone change no shape.
+func TestListsOfOneShapeShowTheSameNames(t *testing.T) {
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		s := attr.New(1 << 20)
+		shown := map[uint64]string{}
+		var last uint64
+		for step := range 200 {
+			name := fmt.Sprint("n", random.IntN(12))
+			e := info(name, int64(step))
+			if random.IntN(8) == 0 {
+				e.Mode |= os.ModeDir
+			}
+			op := random.IntN(12)
+			switch op {
+			case 0:
+				l := list(e)
+				for i := range 12 {
+					if other := fmt.Sprint("n", i); other != name && random.IntN(2) == 0 {
+						l.Add(info(other, 1))
+					}
+				}
+				s.AnswerList("d", l, time.Now(), s.Mark(), true, random.IntN(2) == 0)
+			case 1:
+				s.PutAbsent("d/" + name)
+			case 2:
+				s.Forget("d/" + name)
+			case 3:
+				s.AnswerAbsent("d/"+name, time.Now(), s.Mark())
+			case 4:
+				s.Move("d", "e")
+				s.Move("e", "d")
+			case 5, 6:
+				s.Put("d/"+name, e)
+			case 7, 8:
+				s.Answer("d/"+name, e, time.Now(), s.Mark())
+			default:
+				if l, _, ok := s.Listing("d"); ok && l.Len() > 0 { // attributes alone
+					known := l.At(random.IntN(l.Len()))
+					known.Size++
+					s.Answer("d/"+known.Name, known, time.Now(), s.Mark())
+				}
+			}
+			l, _, ok := s.Listing("d")
+			if !ok {
+				continue
+			}
+			var show string
+			for i := range l.Len() {
+				e := l.At(i)
+				show += fmt.Sprintf("%s %v\n", e.Name, e.Mode.Type())
+			}
+			if before, known := shown[l.Shape()]; known && before != show || l.Shape() == 0 {
+				t.Fatalf("seed %d, step %d: shape %d showed\n%sand now\n%s", seed, step, l.Shape(), before, show)
+			}
+			if op > 8 && l.Shape() != last && last != 0 {
+				t.Errorf("seed %d, step %d: attributes gave it the shape %d in place of %d", seed, step, l.Shape(), last)
+			}
+			shown[l.Shape()], last = show, l.Shape()
+		}
 	}
 }

@@ -295,6 +295,7 @@ func (s *Store) recall(n note) {
 		s.drop(n.name)
 		d := s.dir(n.name)
 		d.list, d.asked, d.complete, d.unseen = n.list, recalled, n.complete, true
+		n.list.shape = s.reshape(d)
 		s.entries += n.list.Len()
 	case noteForget:
 		s.drop(n.name)

@@ -24,6 +24,11 @@ type File interface {
 	Close() error
 }
 
+// reserver is what a File can be besides: it takes room on the disk before it is written to.
+type reserver interface {
+	Reserve(off, n int64) error
+}
+
 // The steps on the disk, as Options.Hook is told of them.
 const (
 	siteAppend    = "journal.append"    // a record is about to be written
@@ -69,3 +74,13 @@ func (disk) SyncDir(name string) error {
 type synced struct{ *os.File }
 
 func (s synced) Sync() error { return unix.Fdatasync(int(s.Fd())) }
+
+// Reserve takes the n bytes at off of the disk, behind the end of the file or not.
+func (s synced) Reserve(off, n int64) error {
+	for {
+		err := unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err != unix.EINTR { // tmpfs breaks off for any signal, and the runtime sends itself some
+			return err
+		}
+	}
+}

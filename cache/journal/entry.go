@@ -38,6 +38,10 @@ type Entry struct {
 	Missing []Range `json:"missing,omitempty"`
 	Tail    int64   `json:"tail,omitempty"`
 
+	// Appended says that behind Base the content holds nothing but what programs have appended, wherever the end was; older records do
+	// not say so.
+	Appended bool `json:"appended,omitempty"`
+
 	Base *Version `json:"base,omitempty"` // what Name was when this was written, and must still be; nil: nothing
 	Over *Version `json:"over,omitempty"` // of a Rename: what To was, and is replaced
 	Show Version  `json:"show,omitzero"`  // how programs see Name
@@ -51,6 +55,9 @@ type Entry struct {
 	Begun bool `json:"begun,omitempty"`
 
 	Into bool `json:"into,omitempty"` // the content is written to Name itself, which may hold a part of it
+
+	// Ridden says that programs could still write to Staged past the caller when this was written, and may outlive him.
+	Ridden bool `json:"ridden,omitempty"`
 
 	Held bool `json:"held,omitempty"` // by a person: it is not to be sent by itself
 }

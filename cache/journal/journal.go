@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options are what Open may be told besides the path; the zero value serves.
@@ -29,6 +31,10 @@ type Options struct {
 	FS      FS                // nil is the real one
 	Hook    func(site string) // told right before and after each step on the disk; see Sites. Nil: nobody listens
 	MaxSize int64             // bytes that the list may take on the disk; 0 is DefaultMaxSize
+
+	// Reserve is how many bytes of the disk are kept behind the list for changes that only end entries: others are refused with what the disk
+	// says (ENOSPC) when they would be taken, so that a disk that is full of contents can become empty again.
+	Reserve int64
 }
 
 // DefaultMaxSize is room for some hundred thousand entries.
@@ -40,6 +46,7 @@ type Journal struct {
 	fs   FS
 	hook func(string)
 	max  int64
+	kept int64 // Options.Reserve
 
 	disk sync.Mutex // held by whoever writes the file; what follows up to mu is its
 	file File
@@ -82,7 +89,7 @@ type Damaged struct {
 // Open opens the list at path, making it if it is not there. What is damaged is told in Found and is no error; an error leaves
 // everything as it is.
 func Open(path string, o Options) (*Journal, Found, error) {
-	j := &Journal{path: path, fs: o.FS, hook: o.Hook, max: o.MaxSize, open: map[uint64]Entry{}, over: map[uint64]Entry{}, next: 1}
+	j := &Journal{path: path, fs: o.FS, hook: o.Hook, max: o.MaxSize, kept: o.Reserve, open: map[uint64]Entry{}, over: map[uint64]Entry{}, next: 1}
 	if j.fs == nil {
 		j.fs = disk{}
 	}
@@ -250,6 +257,9 @@ func (j *Journal) append(b *batch) error {
 			return ErrFull // what only ends entries is always taken
 		}
 	}
+	if err := j.reserve(b); err != nil {
+		return fmt.Errorf("journal %s: %w", j.path, err)
+	}
 	j.hook(siteAppend)
 	_, err := j.file.WriteAt(b.text, j.size)
 	if err == nil {
@@ -269,6 +279,19 @@ func (j *Journal) append(b *batch) error {
 	j.size += int64(len(b.text))
 	j.hook(siteSynced)
 	return nil
+}
+
+// reserve takes the room for b, and behind it what is kept for changes that only end entries; these need not find it. The caller holds disk.
+func (j *Journal) reserve(b *batch) error {
+	r, ok := j.file.(reserver)
+	if !ok || j.kept == 0 {
+		return nil
+	}
+	err := r.Reserve(j.size, int64(len(b.text))+j.kept)
+	if errors.Is(err, unix.EOPNOTSUPP) || !adds(b) {
+		return nil
+	}
+	return err
 }
 
 func adds(b *batch) bool {

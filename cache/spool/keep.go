@@ -41,6 +41,7 @@ func Reopen(path string, size int64, missing []Range) (*File, error) {
 func (f *File) Clone(path string) (*File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.measure()
 	return f.clone(path, nil)
 }
 
@@ -48,6 +49,7 @@ func (f *File) Clone(path string) (*File, error) {
 func (f *File) CloneWithin(path string) (*File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.measure()
 	reserved, err := f.reserve(f.size, f.taken)
 	if err != nil {
 		return nil, err

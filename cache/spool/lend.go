@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,8 +73,8 @@ func (f *File) copyTo(path string) error {
 }
 
 // marked is the time that a watched file bears as long as nobody but its File has written to it. What is stored into a mapping
-// gives it another, however coarse the clock of the local file system is.
-var marked = time.Unix(1, 0)
+// gives it another, however coarse the clock of the local file system is. It is not the time that Sent leaves.
+var marked = time.Unix(2, 0)
 
 // Watch begins to watch for what programs store into shared mappings of the local file, of which nobody is told.
 func (f *File) Watch() error {
@@ -98,17 +99,8 @@ func (f *File) mark() error {
 // Stored reports whether something was stored since the last question, or since Watch. A page that was stored to is noticed
 // once, and again after Sync. What is stored while the File itself writes may go unnoticed, as a part of that.
 func (f *File) Stored() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.watched {
-		return false
-	}
-	info, err := f.disk.Stat()
-	if err == nil && info.ModTime().Equal(marked) {
-		return false
-	}
-	f.marks()
-	return true
+	_, ok := f.StoredAt()
+	return ok
 }
 
 // Shared reports whether somebody else has the local file open, or mapped: the kernel grants a write lease only to the one
@@ -155,16 +147,24 @@ func (f *File) checkLending(to string) error {
 	if !f.Stored() {
 		return fmt.Errorf("the file system of %q does not tell when mapped files are written", f.path)
 	}
-	other, err := os.Open(f.path)
+	shared, err := f.sharedWithAnother()
 	if err != nil {
-		return err
-	}
-	shared := f.Shared()
-	if err := other.Close(); err != nil {
 		return err
 	}
 	if !shared || f.Shared() {
 		return fmt.Errorf("the file system of %q does not tell who has a file open", f.path)
 	}
 	return f.MoveTo(to)
+}
+
+// sharedWithAnother is what Shared says while the file is open a second time. No process is forked meanwhile: until it
+// executes its program it would hold that second one open, too, which would then seem to be somebody else's.
+func (f *File) sharedWithAnother() (bool, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	other, err := os.Open(f.path)
+	if err != nil {
+		return false, err
+	}
+	return f.Shared(), other.Close()
 }

@@ -46,6 +46,7 @@ type File struct {
 	noted   bool      // what is real is written down, and true as long as no byte changes
 	lent    bool      // somebody reads the local file itself: what is there must not change, but by what is written
 	watched bool      // see Watch
+	ridden  bool      // see Ride
 	sent    bool      // the content has arrived where it was meant for, and was not changed since; see Sent
 	grown   bool      // it has become the image of a longer base, and is of no version that could be looked up again
 }
@@ -56,10 +57,12 @@ func Create(path string, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := disk.Truncate(size); err != nil {
-		disk.Close()
-		os.Remove(path)
-		return nil, err
+	if size > 0 { // ext4 takes a file that was cut to nothing for one that is being replaced, and brings it to the disk when it is closed
+		if err := disk.Truncate(size); err != nil {
+			disk.Close()
+			os.Remove(path)
+			return nil, err
+		}
 	}
 	f := &File{disk: disk, path: path, size: size, base: size}
 	f.advise()
@@ -91,6 +94,7 @@ func (f *File) Path() string {
 func (f *File) Size() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.measure()
 	return f.size
 }
 
@@ -171,12 +175,14 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 func (f *File) Append(p []byte) (off int64, n int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.measure()
 	off = f.size
 	n, err = f.writeAt(p, off)
 	return off, n, err
 }
 
 func (f *File) writeAt(p []byte, off int64) (int, error) {
+	f.measure()
 	reserved, err := f.reserve(off, int64(len(p)))
 	if err != nil {
 		return 0, err
@@ -356,6 +362,7 @@ func (f *File) Truncate(size int64) error {
 func (f *File) Allocate(off, n int64, keepSize bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.measure()
 	reserved, err := f.reserve(off, n)
 	if err != nil {
 		return err
