@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,18 +16,41 @@ type heard struct {
 	tree  *Tree
 	mark  attr.Mark // from before the change
 	asked time.Time
+	above []string // directories further up that were asked for besides
 
 	mu   sync.Mutex
 	said map[string]backends.Info
 }
 
-// listen returns a context for one change.
-func (t *Tree) listen(ctx context.Context) (context.Context, *heard) {
-	h := &heard{tree: t, mark: t.attrs.Mark(), asked: time.Now(), said: map[string]backends.Info{}}
-	return backends.WithAside(ctx, h.hear), h
+// listen returns a context for one change, of names.
+func (t *Tree) listen(ctx context.Context, names ...string) (context.Context, *heard) {
+	h := &heard{tree: t, mark: t.attrs.Mark(), asked: time.Now(), above: t.aging(names), said: map[string]backends.Info{}}
+	return backends.WithAside(ctx, h.hear, h.above...), h
+}
+
+// aging returns the directories above those of names, of which what is known will soon be too old: the kernel asks for each directory on
+// the way to a name, and whoever goes on there would wait for the answer.
+func (t *Tree) aging(names []string) (above []string) {
+	for _, name := range names {
+		for dir := parent(name); dir != ""; {
+			dir = parent(dir)
+			_, asked, state := t.attrs.Get(dir)
+			touched := slices.ContainsFunc(names, func(name string) bool { return parent(name) == dir })
+			if state == attr.Present && time.Since(asked) >= t.options.MetadataTTL/2 && !touched && !slices.Contains(above, dir) {
+				above = append(above, dir)
+			}
+		}
+	}
+	return above
 }
 
 func (h *heard) hear(name string, info backends.Info) {
+	if slices.Contains(h.above, name) {
+		if info.IsDir() {
+			h.tree.attrs.Answer(name, h.tree.told(name, info), h.asked, h.mark) // if it was overtaken, the next who needs it asks
+		}
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.said[name] = info

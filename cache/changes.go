@@ -220,7 +220,7 @@ func (l *changes) linkAt(name string) (target, there string) {
 func (l *changes) rest() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !slices.ContainsFunc(l.list, func(c *change) bool { return c.held == nil && !c.parked && !l.waits(c) })
+	return !slices.ContainsFunc(l.list, func(c *change) bool { return c.held == nil && (c.sending || !c.parked && !l.waits(c)) })
 }
 
 // waits reports whether c must wait for others; the caller holds mu.

@@ -42,13 +42,24 @@ func (l *litter) unclaimed(temp string) error {
 	return l.add(freeMark + strconv.QuoteToASCII(name))
 }
 
+// namedBy returns the name that a line of mark tells; "" if nobody can read it.
+func namedBy(mark string, line []byte) (name string, ok bool) {
+	quoted, ok := bytes.CutPrefix(line, []byte(mark))
+	if !ok {
+		return "", false
+	}
+	name, err := strconv.Unquote(string(quoted))
+	if err != nil {
+		return "", true
+	}
+	return name, true
+}
+
 // readClaims takes over the claims that a former daemon has left in lines.
 func (l *litter) readClaims(lines [][]byte) {
 	for _, line := range lines {
-		if name, ok := bytes.CutPrefix(line, []byte(freeMark)); ok {
-			if name, err := strconv.Unquote(string(name)); err == nil {
-				delete(l.claims, name)
-			}
+		if name, ok := namedBy(freeMark, line); ok {
+			delete(l.claims, name)
 			continue
 		}
 		rest, ok := strings.CutPrefix(string(line), claimMark)

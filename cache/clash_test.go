@@ -340,6 +340,13 @@ func TestAppendedBytesAreCompared(t *testing.T) {
 				wantErrno(t, f.Publish(w.Context()), syscall.ESTALE)
 				w.has("f", "old, nEw")
 				w.must(f.Close(w.Context(), true))
+				kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+				if err != nil || len(kept) != 1 {
+					t.Fatalf("quarantine holds %q, %v; want ours", kept, err)
+				}
+				if got, err := os.ReadFile(kept[0]); err != nil || !strings.HasSuffix(string(got), ", new") {
+					t.Errorf("it is %q, %v", got, err)
+				}
 			})
 		})
 	}

@@ -38,13 +38,14 @@ func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backend
 	case Fail:
 		return info, f.holdBack(errConflict)
 	case Overwrite:
-		if j.base, err = t.ask(ctx, j.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		now, err := t.ask(ctx, j.name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return info, err
 		}
-		if j.base.Known != 0 && !j.base.Mode.IsRegular() {
+		if now.Known != 0 && !now.Mode.IsRegular() {
 			return info, f.holdBack(errConflict)
 		}
-		f.known(j.base)
+		f.known(j, d, now)
 	}
 	directly := func() (backends.Info, error) {
 		if t.options.Conflict == Overwrite {
@@ -73,11 +74,17 @@ func (f *File) deliverBeside(ctx context.Context, j *job, d *debt) (info backend
 	return info, err
 }
 
-// known notes what the server has under the file's name, which is to be replaced.
-func (f *File) known(now backends.Info) {
+// known notes what the server has under the file's name, which is to be replaced by all of j, or of what is owed since.
+func (f *File) known(j *job, d *debt, now backends.Info) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.base = now
+	f.base, j.base = now, now
+	j.tail, j.placed = 0, true
+	for _, d := range []*debt{d, f.owing.debt} {
+		if d != nil {
+			d.tail, d.placed = 0, true
+		}
+	}
 	f.sentIsKnown()
 }
 
@@ -163,7 +170,7 @@ func (f *File) lostTo(j *job, d *debt) error {
 	t.conflicts.Add(1)
 	t.log.Error("a conflict: somebody else changed the file meanwhile, and both are kept", "name", j.name, "ours", j.beside)
 	f.mu.Lock()
-	f.owing.paying, f.owing.stop = nil, nil
+	f.notPaying()
 	last := f.owing.debt
 	f.mu.Unlock()
 	if last != d { // written since: that has no place either
@@ -193,7 +200,7 @@ func (f *File) lostTo(j *job, d *debt) error {
 func (f *File) keepOwed(d *debt, reason error) (string, error) {
 	t := f.tree
 	name, _ := f.Name()
-	kept := filepath.Join(t.options.Quarantine, filepath.Base(d.staged.Path()))
+	kept := keptAs(t.options.Quarantine, filepath.Base(d.staged.Path()))
 	err := makeDir(t.options.Quarantine)
 	var copied *spool.File
 	if err == nil {
@@ -209,6 +216,7 @@ func (f *File) keepOwed(d *debt, reason error) (string, error) {
 	if err != nil {
 		if copied != nil {
 			t.warn("removal of a copy", os.Remove(kept)) // the next attempt makes it anew
+			_ = os.Remove(noteOf(kept))                  // if it came to that
 		}
 		return "", f.fault("publish", err)
 	}

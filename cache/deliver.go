@@ -21,16 +21,36 @@ func (f *File) pay(ctx context.Context) error {
 	return f.payInTurn(ctx)
 }
 
+// payUnlessWritten is pay for a caller who can wait for whoever still writes to what is owed.
+func (f *File) payUnlessWritten(ctx context.Context) error {
+	if f.mayRest() {
+		return errWritten
+	}
+	return f.pay(ctx)
+}
+
 // payInTurn is pay for a caller who has the turn.
 func (f *File) payInTurn(ctx context.Context) error {
+	for range maxMoves {
+		if err := f.payOnce(ctx); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return errStopped
+}
+
+func (f *File) payOnce(ctx context.Context) error {
 	if f.awaitsChange() {
 		return f.fault("publish", errParked)
 	}
+	if err := f.setApart(ctx); err != nil {
+		return err
+	}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
-	d, j := f.beginPaying(stop)
+	d, j, err := f.beginPaying(stop)
 	if d == nil {
-		return nil
+		return err
 	}
 	defer f.tree.dropSent(d)
 	info, err := f.deliver(sending, j, d)
@@ -38,6 +58,8 @@ func (f *File) payInTurn(ctx context.Context) error {
 		err = errStopped
 	}
 	switch {
+	case errors.Is(err, errMoved):
+		return err
 	case err != nil:
 		f.unpaid(j, err)
 		return err
@@ -47,23 +69,30 @@ func (f *File) payInTurn(ctx context.Context) error {
 	return f.paid(j, d, info)
 }
 
-// beginPaying takes what is to be sent, which stays here until dropSent; nil if nothing is owed, or it is held.
-func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job) {
+// beginPaying takes what is to be sent, which stays here until dropSent; nil if nothing is owed, or it is held, or a
+// program writes to it again.
+func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d := f.owing.debt
 	if d == nil || f.owing.held != nil || f.gone {
-		return nil, nil
+		return nil, nil, nil
+	}
+	if f.debtIsWrittenLocked() {
+		return nil, nil, errWritten
+	}
+	if f.owing.failed == errWritten { // that was no failure
+		f.owing.tries, f.owing.failed = 0, nil
 	}
 	j := &job{
 		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
 		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
-		owed:   d.began,
-		placed: true, // nobody has written down whether it was appended
+		owed: d.began, placed: d.placed,
 	}
+	j.announce = func(ctx context.Context) error { return f.sending(ctx, d) }
 	f.tree.share(d.staged)
 	f.owing.paying, f.owing.stop = d, stop
-	return d, j
+	return d, j, nil
 }
 
 // awaitsChange reports whether a change of names must be made before what the file owes can be sent.
@@ -125,7 +154,7 @@ func (t *Tree) dropSent(d *debt) { t.warn("removal of a staging file", t.dropSta
 func (f *File) unpaid(j *job, err error) {
 	f.mu.Lock()
 	f.begun = j.begun
-	f.owing.paying, f.owing.stop = nil, nil
+	f.notPaying()
 	if j.refused {
 		f.sentIsKnown()
 	}
@@ -147,7 +176,7 @@ func (f *File) paid(j *job, d *debt, info backends.Info) error {
 	f.tree.hook("drain.arrived")
 	f.tree.options.Spool.Drop(j.name) // a program may have given the new content the size and time of the old one
 	f.mu.Lock()
-	f.owing.paying, f.owing.stop = nil, nil
+	f.notPaying()
 	if !f.gone {
 		f.arrived(j, info)
 	}
@@ -236,20 +265,17 @@ func (f *File) deliverOnce(ctx context.Context, j *job, d *debt) (backends.Info,
 		case found == ours:
 			return f.tree.complete(ctx, j, now)
 		case found == foreign:
-			return f.deliverBeside(ctx, j, d)
+			return f.deliverBehind(ctx, j, d)
 		}
 	}
 	if j.inPlace = f.onlyGrew(j); j.inPlace {
-		if err := f.sending(ctx, d); err != nil {
-			return backends.Info{}, err
-		}
 		info, err := f.uploadTail(ctx, j)
 		switch {
 		case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EOPNOTSUPP):
 		case errors.Is(err, os.ErrNotExist):
 			j.base = backends.Info{}
 		case errors.Is(err, syscall.ESTALE):
-			return f.deliverBeside(ctx, j, d)
+			return f.deliverBehind(ctx, j, d)
 		default:
 			return info, err
 		}
@@ -320,7 +346,7 @@ func (f *File) baseIsGone(ctx context.Context, j *job) bool {
 func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.Info, err error) {
 	t := f.tree
 	temp = t.tempName(j.name, false)
-	w, err := t.backend.Create(ctx, temp, backends.WriteMode{Perm: j.perm, Exclusive: t.Caps().Exclusive})
+	w, err := t.backend.Create(ctx, temp, backends.WriteMode{Perm: j.perm, Size: j.size, Exclusive: t.Caps().Exclusive})
 	if err != nil {
 		t.notCreated(ctx, temp, err)
 		return "", info, because(err, backends.CauseTempName)
@@ -367,7 +393,7 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 		return err
 	}
 	attr, _ := sendable(j.attr, t.Caps())
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, j.name)
 	displaced := j.displaces(t, temp)
 	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
 	displaced(err)
@@ -399,8 +425,8 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 		case j.base.Known != 0 && now.SameVersion(j.base):
 			mode = backends.Replace
 		case over && now.Mode.IsRegular():
-			f.known(now)
-			j.base, mode = now, backends.Replace
+			f.known(j, d, now)
+			mode = backends.Replace
 		default:
 			return f.placeBeside(ctx, j, temp, info)
 		}
@@ -408,7 +434,7 @@ func (f *File) place(ctx context.Context, j *job, d *debt, temp string, info bac
 	if err := f.sending(ctx, d); err != nil {
 		return info, err
 	}
-	listening, heard := f.tree.listen(ctx)
+	listening, heard := f.tree.listen(ctx, j.name)
 	if mode == backends.Replace && f.tree.options.Conflict != Overwrite {
 		listening = f.tree.replacingOnly(listening, j.name, j.base)
 	}

@@ -102,11 +102,15 @@ func (t *Tree) weakerLocked(what string, why error) {
 	t.log.Warn("a promise does not hold here", "what", what, "err", why)
 }
 
-// Weaker returns, in words for a person, which of the usual promises the server has turned out not to allow.
+// Weaker returns, in words for a person, which of the usual promises the server, or this machine, has turned out not to allow.
 func (t *Tree) Weaker() []string {
 	t.directs.mu.Lock()
 	defer t.directs.mu.Unlock()
-	return slices.Clone(t.directs.said)
+	said := slices.Clone(t.directs.said)
+	if err := t.Riding(); err != nil && err != errNotWanted {
+		said = append(said, fmt.Sprintf("writePassthrough has no effect, files are written through the daemon: %v", err))
+	}
+	return said
 }
 
 // replaceDirectly is replace after refused, where the content may get to its own name.
@@ -123,7 +127,7 @@ func (f *File) replaceDirectly(ctx context.Context, j *job, refused error) (back
 	}
 	j.unsure, j.sent = true, nil
 	attr, _ := sendable(j.attr, t.Caps())
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, j.name)
 	j.heard, j.place = heard, 0
 	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{End: j.size}))
 	if err != nil {

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -67,10 +66,8 @@ func displaceLine(name, from string) string {
 // readDisplaced takes over what a former daemon may have displaced, as lines tell.
 func (l *litter) readDisplaced(lines [][]byte) {
 	for _, line := range lines {
-		if name, ok := bytes.CutPrefix(line, []byte(placedMark)); ok {
-			if name, err := strconv.Unquote(string(name)); err == nil {
-				delete(l.displaced, name)
-			}
+		if name, ok := namedBy(placedMark, line); ok {
+			delete(l.displaced, name)
 			continue
 		}
 		quoted, ok := strings.CutPrefix(string(line), displaceMark)

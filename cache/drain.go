@@ -37,7 +37,7 @@ const (
 )
 
 // queue are the Files that owe something. Each is in it once, whatever it owes by now: contents that were replaced before their
-// turn came are never sent. It has each of them open, so that they outlive the programs that wrote them.
+// turn came are never sent. It has each of them open, so that they outlive the programs that wrote them. Lock order: queue.mu, File.mu.
 type queue struct {
 	mu      sync.Mutex
 	ready   []*File // in the order in which they came to owe
@@ -76,6 +76,8 @@ func (w *waiting) Pop() any {
 	*w = (*w)[:len(*w)-1]
 	return last
 }
+
+func (w *waiting) remove(i int) { heap.Remove(w, i) }
 
 // enqueue has what the file owes sent by and by.
 func (f *File) enqueue() {
@@ -146,7 +148,7 @@ func (t *Tree) drain() {
 	for {
 		for f, short := t.queue.take(long, most); f != nil; f, short = t.queue.take(long, most) {
 			lanes.Go(func() {
-				err := f.pay(t.ctx)
+				err := f.payUnlessWritten(t.ctx)
 				t.queue.tried(f, short, err)
 				if t.changes.unpark(); err == nil {
 					t.isBack()
@@ -297,11 +299,12 @@ func (t *Tree) isOffline() bool {
 func (t *Tree) emptied(ctx context.Context, vain func() bool) {
 	q := t.queue
 	for !vain() {
-		rest := t.changes.rest()
 		q.mu.Lock()
-		if parked := slices.Clone(q.parked); rest && len(q.known) == len(parked) {
+		if parked := slices.Clone(q.parked); len(q.known) == len(parked) {
 			q.mu.Unlock()
-			if !slices.ContainsFunc(parked, func(f *File) bool { return !f.awaitsChange() }) { // else it is about to be sent
+			// Asked behind the queue: what has left that lets changes go on that waited for it.
+			rest := t.changes.rest()
+			if rest && !slices.ContainsFunc(parked, func(f *File) bool { return !f.awaitsChange() }) { // else it is about to be sent
 				return
 			}
 			q.mu.Lock()

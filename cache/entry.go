@@ -13,10 +13,16 @@ import (
 func (f *File) record(d *debt) journal.Entry {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.recordLocked(d)
+}
+
+// recordLocked is record for a caller who holds mu.
+func (f *File) recordLocked(d *debt) journal.Entry {
 	e := journal.Entry{
 		Target: journal.Name(f.tree.options.Target), Kind: journal.Put, When: d.began, Name: journal.Name(f.name),
-		Staged: filepath.Base(d.staged.Path()), Size: d.size, Missing: d.missing, Tail: d.tail,
+		Staged: filepath.Base(d.staged.Path()), Size: d.size, Missing: d.missing, Tail: d.tail, Appended: !d.placed,
 		Show: versionOf(d.info), Attr: attrOf(d.attr), Into: f.owing.into, Held: f.owing.held != nil,
+		Ridden: f.riding.on != nil && f.riding.on == d.staged,
 	}
 	if f.base.Known != 0 {
 		base := versionOf(f.base)

@@ -43,6 +43,7 @@ type File struct {
 	info backends.Info // as programs see the file
 	base backends.Info // what the server has and the content builds on; Known is 0 if it has nothing
 
+	kept error // why its content was put into quarantine when the Tree was closed: nothing of it is published by anybody who is still at that
 	torn error // a write that failed half done: what is here is not what the program meant, and is not published
 
 	reader   backends.Reader // of base; nil until something is read
@@ -80,8 +81,9 @@ type File struct {
 	owing owing // what was acknowledged and is not there yet
 
 	// Of content that the kernel reads past us; see Local.
-	lent   bool  // copied, or what was staged of it, is the kernel's to read: one local file for good
-	stored bool  // programs may store into it unseen
+	lent   bool // copied, or what was staged of it, is the kernel's to read: one local file for good
+	stored bool // programs may store into it unseen
+	riding riding
 	lags   int64 // size at the server, if more was appended there than is here
 }
 
@@ -339,11 +341,12 @@ func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error 
 	if err := f.stageLocked(); err != nil {
 		return fault("allocate", f.name, err)
 	}
+	f.notice()
 	end := f.staged.Size()
 	if err := f.staged.Allocate(off, n, keepSize); err != nil {
 		return fault("allocate", f.name, err)
 	}
-	if f.staged.Size() > end {
+	if f.staged.Size() > end || f.riding.writers > 0 { // what the kernel wrote meanwhile passes for a part of it
 		f.changed(end)
 		f.placed = true
 	}
@@ -352,6 +355,11 @@ func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error 
 
 // truncate sets the size; size < 0 never comes from a kernel and is EINVAL.
 func (f *File) truncate(size int64) error {
+	done, err := f.sealBefore(size)
+	if err != nil {
+		return fault("truncate", f.name, err)
+	}
+	defer done()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.writable("truncate"); err != nil {
@@ -371,7 +379,7 @@ func (f *File) truncate(size int64) error {
 
 func (f *File) truncateLocked(size int64) error {
 	f.placed = true
-	if size == 0 && !f.lent && (f.staged == nil || f.owing.frozen > 0) { // nothing of the old content counts any more
+	if size == 0 && !f.changesInPlace() && (f.staged == nil || f.owing.frozen > 0) { // nothing of the old content counts any more
 		staged, err := f.tree.newStaging(f.name, 0)
 		if err != nil {
 			return err
@@ -538,6 +546,7 @@ func (f *File) postpone(a backends.Attr) (done bool, err error) {
 	if err := f.writable("setattr"); err != nil {
 		return false, err
 	}
+	f.notice() // what was written before it does not take back the times that it sets
 	switch {
 	case a.Empty():
 		return true, nil
@@ -648,6 +657,80 @@ func (f *File) shutOut() {
 	if f.shut == 0 {
 		f.shut = syscall.ESHUTDOWN
 	}
+}
+
+// endWriting ends what programs are still writing when the Tree is closed: it is published if it was only added, and else kept. The error says
+// what was kept; unfinished that it was, for nobody can tell whether it was whole.
+func (f *File) endWriting(ctx context.Context) (unfinished bool, err error) {
+	f.shutOut()
+	mine := f.publishing()
+	taken := mine.take(ctx) == nil // who is publishing it may go on until ctx ends
+	if unfinished = f.isUnfinished(); unfinished {
+		f.dropEarly()
+		f.abortClaim()
+		if !f.isBare() {
+			err = f.keep(errUnfinished)
+		}
+	}
+	if taken {
+		mine.give()
+	}
+	if unfinished {
+		return err != nil, err
+	}
+	if err = f.Publish(ctx); err != nil {
+		err = f.keep(err)
+	}
+	return false, err
+}
+
+// publishing is what Publish takes.
+func (f *File) publishing() turn {
+	if name, _ := f.Name(); f.tree.options.Background && !f.tree.linked(name) {
+		return f.owing.sealing
+	}
+	return f.turn
+}
+
+// errUnfinished is why a content is kept, and not published, when the Tree is closed.
+var errUnfinished = errors.New("a program was still writing it when the daemon ended")
+
+// keep puts what was not published into quarantine because of err, when the Tree is closed.
+func (f *File) keep(err error) error {
+	if f.owes() {
+		kept := f.keepUnsealed(err)
+		f.givenBack()
+		return kept
+	}
+	f.mu.Lock()
+	f.kept = err
+	f.mu.Unlock()
+	return f.quarantine(err)
+}
+
+// isUnfinished reports whether the file holds a content that no program has closed, and that is not just the old one with something added.
+func (f *File) isUnfinished() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.owing.debt
+	switch {
+	case !f.unsealedLocked():
+		return false
+	case d != nil:
+		return f.tail < d.size
+	}
+	return f.base.Known == 0 || f.writer != nil || f.cut || f.tail < f.base.Size
+}
+
+// isBare reports whether an unfinished file has nothing in it yet, which is then given up.
+func (f *File) isBare() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.owing.debt != nil || f.staged != nil && f.staged.Size() > 0 {
+		return false
+	}
+	f.published = f.change
+	return true
 }
 
 // remove notes that the file bears no name any more.

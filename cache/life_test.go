@@ -63,8 +63,9 @@ func TestFileOpenedDuringAFailingLastCloseIsKeptForWhoOpenedIt(t *testing.T) {
 
 func TestNothingIsWrittenAfterTheTreeIsClosed(t *testing.T) {
 	w := newWorld(t, nil)
-	f := w.open("f", creating)
-	w.write(f, "content", 0)
+	w.give("f", "con")
+	f := w.open("f", writing)
+	w.write(f, "tent", 3)
 	w.must(w.tree.Close(w.Context()))
 	w.has("f", "content")
 	_, err := f.WriteAt(w.Context(), []byte("late"), 0)

@@ -2,9 +2,13 @@ package cache
 
 import (
 	"context"
+	"fmt"
+	"hash/maphash"
 	"io"
 	"math"
 	"path"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +81,43 @@ func (l *Listing) entry(i int) Entry {
 	return e
 }
 
+// Shown tells listings of one directory apart: equal ones show the same names, of the same types and in the same order.
+type Shown struct{ listed, rest uint64 }
+
+// Shown returns what l shows. It is the zero value, which is equal to no other listing's, while l is still under way, and if nobody
+// can say whether another one shows the same.
+func (l *Listing) Shown() Shown {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	listed := l.list.Shape()
+	if !l.done || l.err != nil || listed == 0 {
+		return Shown{}
+	}
+	var rest maphash.Hash
+	rest.SetSeed(shownSeed)
+	for _, e := range l.rest {
+		fmt.Fprintf(&rest, "%s/%v/", e.Name, e.Mode.Type())
+	}
+	return Shown{listed, rest.Sum64()}
+}
+
+// shownSeed makes it useless to choose names for their hashes.
+var shownSeed = maphash.MakeSeed()
+
+// Len returns how many entries l has; false while it is still under way.
+func (l *Listing) Len() (n int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.list.Len() + len(l.rest), l.done && l.err == nil
+}
+
+// Left returns for how long what l says may be used without asking again.
+func (l *Listing) Left() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, time.Until(l.ends))
+}
+
 // Close stops a listing that is still under way. It may be called twice.
 func (l *Listing) Close() { l.cancel() }
 
@@ -145,6 +186,19 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 	}()
 	return l, nil
 }
+
+// Known is List for who wants what is known of dir alone: nil if that is not fresh.
+func (t *Tree) Known(dir string) *Listing {
+	l := t.newListing(func() {})
+	if !t.listKnown(dir, l) {
+		return nil
+	}
+	t.visited(dir)
+	return l
+}
+
+// Lifetime returns for how long what the server said may be used without asking again.
+func (t *Tree) Lifetime() time.Duration { return t.options.MetadataTTL }
 
 // newListing returns a listing of which nothing has arrived.
 func (t *Tree) newListing(cancel context.CancelFunc) *Listing {
@@ -288,7 +342,7 @@ func (o *overlay) entry(f *File, info backends.Info) (Entry, bool) {
 	return e, e.Linked != 0
 }
 
-// rest returns what the server does not know yet.
+// rest returns what the server does not know yet, by name: the same in the same order each time.
 func (o *overlay) rest() (rest []Entry) {
 	for base, f := range o.names {
 		if f == nil {
@@ -298,6 +352,7 @@ func (o *overlay) rest() (rest []Entry) {
 			rest = append(rest, f.entry())
 		}
 	}
+	slices.SortFunc(rest, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return rest
 }
 

@@ -136,17 +136,24 @@ func (f *File) moveToStaging() error {
 
 // notice finds out what programs have stored into mappings; the caller holds mu.
 func (f *File) notice() {
-	if f.stored && f.staged != nil && f.staged.Stored() {
+	if !f.stored || f.staged == nil {
+		return
+	}
+	if at, ok := f.staged.StoredAt(); ok {
 		f.changed(0)
+		f.placed, f.riding.stirred = true, true
+		if f.riding.through > 0 && !at.IsZero() {
+			f.info.ModTime = at
+		}
 	}
 }
 
 // settle makes sure that what is stored from now on will be noticed.
 func (f *File) settle() error {
 	f.mu.Lock()
-	staged, stored := f.staged, f.stored
+	staged, mapped := f.staged, f.stored && (f.riding.on == nil || f.riding.mappable)
 	f.mu.Unlock()
-	if !stored || staged == nil {
+	if !mapped || staged == nil {
 		return nil
 	}
 	return staged.Sync() // pages that are clean cannot be stored to unseen

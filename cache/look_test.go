@@ -314,10 +314,12 @@ func TestChangesOneAfterTheOtherCostTheirFlight(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newFar(t, nil, fillDir("d", files))
 				w.stat("d")
-				calls := w.within("100 "+what, (files+4)*far, func() {
+				w.stat("")
+				calls := w.within("100 "+what, (files+2)*far, func() {
 					for i := range files {
 						change(w, i)
 						w.stat("d") // as the kernel does, for permissions
+						w.stat("")
 					}
 				})
 				if calls["stat"] > 4 || calls["list"] > 10 {
@@ -378,5 +380,27 @@ func TestDirectoryIsAsTheServerHasItAfterAChange(t *testing.T) {
 		}
 		all.Wait()
 		same("twenty at once", "d")
+	})
+}
+
+// TestArrivalsAreNoReasonToAskAgain: what was promised arrives, several at once, while a program goes on in the directory. It waits for none of that.
+func TestArrivalsAreNoReasonToAskAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFar(t, func(_ *mem.Options, to *cache.Options) { to.Background, to.Target, to.Host = true, "mem test", "here" }, fillDir("d", 10))
+		w.stat("d")
+		w.misses("d/new") // and another, so that it is listed
+		calls := w.within("200 files", time.Second+8*far, func() {
+			for i := range 200 {
+				name := fmt.Sprint("d/new", i)
+				w.misses(name)
+				w.save(name, "x")
+				w.stat("d")
+				time.Sleep(5 * time.Millisecond) // so that some arrive meanwhile
+			}
+		})
+		if calls["stat"] > 6 {
+			t.Errorf("%v, want hardly a question", calls)
+		}
+		w.must(w.tree.Close(t.Context()))
 	})
 }

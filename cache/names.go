@@ -24,7 +24,7 @@ func (t *Tree) Mkdir(ctx context.Context, name string, perm os.FileMode) (Entry,
 	if !wanted && t.changes.concern(name) {
 		return t.mkdirLater(ctx, name, perm)
 	}
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, name)
 	if err := t.backend.Mkdir(listening, name, perm); !wanted && t.isAway(ctx, err) {
 		return t.mkdirLater(ctx, name, perm)
 	} else if err != nil {
@@ -65,7 +65,7 @@ func (t *Tree) Symlink(ctx context.Context, target, name string) (Entry, error) 
 	if t.Caps().Symlink && t.changes.concern(name) {
 		return t.symlinkLater(ctx, target, name)
 	}
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, name)
 	if err := t.backend.Symlink(listening, target, name); t.isAway(ctx, err) && t.Caps().Symlink {
 		return t.symlinkLater(ctx, target, name)
 	} else if err != nil {
@@ -140,10 +140,12 @@ func (t *Tree) removeNow(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	if err := f.forgive(); err != nil { // it goes on being owed, and is seen
+		return fault("unlink", name, err)
+	}
 	if t.options.Background && !f.onServer() {
 		t.attrs.PutAbsent(name)
 	}
-	f.forgive()
 	f.abortClaim()         // now: afterwards the name is free for another's
 	if t.live(name) == f { // no other name took it over
 		t.detach(f)
@@ -154,7 +156,7 @@ func (t *Tree) removeNow(ctx context.Context, name string) error {
 
 // removed removes name at the server by remove, and notes the outcome.
 func (t *Tree) removed(ctx context.Context, name string, remove func(context.Context, string) error) error {
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, name)
 	err := remove(listening, name)
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
@@ -269,7 +271,7 @@ func (t *Tree) renameNow(ctx context.Context, from, to string, mode backends.Ren
 	}
 	t.tidy(ctx, to)
 	nothingMoved := t.foreseeMove(from, to)
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, from, to)
 	err = t.renameOnce(listening, from, to, mode, t.wasAt(from))
 	t.dropRenamed(from, to)
 	if err != nil {

@@ -17,14 +17,16 @@ import (
 // not have yet. A File owes one at most: the newest, which replaces what it owed before.
 //
 // The content is the first size bytes of staged, which nobody changes any more: who writes there gives his File a staging file
-// of its own first (thaw). A debt itself does not change but for tail, once what came before it has arrived.
+// of its own first (thaw). A debt itself does not change but for tail and placed, once what came before it has arrived or it is to
+// replace something else.
 type debt struct {
 	seq    uint64 // of its entry in the journal
 	staged *spool.File
 	size   int64
 	change uint64        // of File.change that it holds
 	tail   int64         // from here on it differs from File.base
-	delta  int64         // the same of before
+	placed bool          // something of it was written to a place that a program chose, and not appended to File.base
+	delta  int64         // from here on it differs from before
 	before *debt         // what it replaced, while that may still come to the server; nil if it replaced nothing
 	attr   backends.Attr // what programs set
 	set    backends.Attr // what is to be set at the server
@@ -105,7 +107,7 @@ func (d *debt) follow(before *debt) {
 	}
 	d.attr = merge(older, d.attr)
 	d.began = before.began
-	d.tail = min(d.tail, before.tail)
+	d.tail, d.placed = min(d.tail, before.tail), d.placed || before.placed
 	d.before = before
 }
 

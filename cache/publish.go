@@ -53,11 +53,14 @@ type job struct {
 	unsure  bool   // an attempt ended without an answer: what bears the name by now may be ours
 	sent    []sent // what it may be then; nil if nobody can tell
 	before  func(backends.Info, error) error
-	patch   patch     // what differs from the base
-	early   *early    // what is on its way already; nil if nothing is
-	heard   *heard    // what was said of the directory when the content got its name; nil if nobody listened
-	owed    time.Time // since when it is owed; zero if it was not acknowledged before
-	place   int64     // how much the place holds that the content is sent to
+
+	// announce is called before the first byte is sent into the file that bears the name; nil if nobody wants to know.
+	announce func(context.Context) error
+	patch    patch     // what differs from the base
+	early    *early    // what is on its way already; nil if nothing is
+	heard    *heard    // what was said of the directory when the content got its name; nil if nobody listened
+	owed     time.Time // since when it is owed; zero if it was not acknowledged before
+	place    int64     // how much the place holds that the content is sent to
 }
 
 // changedElsewhere is why a content cannot be published that builds on one that is no more.
@@ -136,6 +139,8 @@ func (f *File) begin() (*job, error) {
 	defer f.mu.Unlock()
 	f.notice()
 	switch {
+	case f.kept != nil:
+		return nil, fault("publish", f.name, f.kept)
 	case f.gone || f.change == f.published:
 		return nil, nil
 	case f.stale:
@@ -229,17 +234,18 @@ func (f *File) arrived(j *job, info backends.Info) {
 		f.tree.worked(parent(j.name))
 		return
 	}
-	if _, said := j.heard.of(parent(j.name)); !j.owed.IsZero() && !said {
-		// Programs have seen the file since it was promised: that it has arrived now is no reason to ask for its directory.
-		f.tree.attrs.Change(attr.Told{}, attr.Altered(j.name, info))
-		f.tree.worked(parent(j.name))
-		return
-	}
 	heard := j.heard
 	if heard == nil {
 		_, heard = f.tree.listen(context.Background())
 	}
-	heard.changed(attr.Made(j.name, info))
+	if j.owed.IsZero() {
+		heard.changed(attr.Made(j.name, info))
+		return
+	}
+	// Programs have seen the file since it was promised: that it has arrived now is no reason to ask for its directory, nor, where many
+	// arrive at once and nobody knows which was the last, to take what is known of that for too old.
+	heard.changed(attr.Altered(j.name, info))
+	f.tree.worked(parent(j.name))
 }
 
 // sentAll notes on the staging file that nothing of it is owed any more: a daemon that comes after a crash would take it for content
@@ -448,7 +454,7 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	}
 	defer t.freeTemp(temp)
 	attr, _ := sendable(j.attr, t.Caps())
-	listening, heard := t.listen(ctx)
+	listening, heard := t.listen(ctx, j.name)
 	j.heard = heard
 	displaced := j.displaces(t, temp)
 	info, err := send(listening, w, j, attr, begun.rest(t, j.staged, j.size))
@@ -504,6 +510,12 @@ func (f *File) uploadTail(ctx context.Context, j *job) (info backends.Info, err 
 		if err != nil {
 			return err
 		}
+		if j.announce != nil {
+			if err := j.announce(ctx); err != nil {
+				w.Abort() // nothing was written
+				return err
+			}
+		}
 		if j.from == j.size && !t.Caps().RandomWrite { // nothing is left to be sent
 			w.Abort()
 			info, err = f.endInPlace(ctx, j)
@@ -545,7 +557,7 @@ func (f *File) endInPlace(ctx context.Context, j *job) (info backends.Info, err 
 func (f *File) openToAppend(ctx context.Context, j *job) (w backends.Writer, err error) {
 	t := f.tree
 	if t.Caps().RandomWrite {
-		listening, heard := t.listen(ctx)
+		listening, heard := t.listen(ctx, j.name)
 		w, refused := t.backend.Update(listening, j.name)
 		now, ok := heard.of(j.name)
 		if ok {

@@ -53,12 +53,12 @@ func (t *Tree) Queue() []Due {
 	if t.journal == nil {
 		return nil
 	}
-	files, next := t.owingFiles(), t.queue.next()
+	files, next, outage := t.owingFiles(), t.queue.next(), t.queue.why()
 	var all []Due
 	for _, e := range t.journal.Owed() {
 		d := dueOf(e)
 		if f := files[e.Seq]; f != nil {
-			f.tell(&d)
+			f.tell(&d, outage)
 			if d.Next = next[f]; !d.Held && !d.Sending && d.Next.IsZero() {
 				d.Next = time.Now()
 			}
@@ -91,17 +91,15 @@ func (t *Tree) owingFiles() map[uint64]*File {
 	return files
 }
 
-// tell completes d with what the file knows.
-func (f *File) tell(d *Due) {
+// tell completes d with what the file knows, and with why nothing at all is sent now, if that is so.
+func (f *File) tell(d *Due, outage error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d.Sending = f.owing.stop != nil
 	d.Tries, d.Reason = f.owing.tries, cmp.Or(f.owing.held, f.owing.failed)
 	d.Held, d.Conflict = f.owing.held != nil, isClash(f.owing.held)
-	if d.Reason == nil || isOutage(d.Reason) {
-		if outage := f.tree.queue.why(); outage != nil {
-			d.Reason = outage
-		}
+	if outage != nil && (d.Reason == nil || isOutage(d.Reason)) {
+		d.Reason = outage
 	}
 }
 
@@ -378,22 +376,33 @@ func intoQuarantine(staging, quarantine string, e journal.Entry, reason error, b
 	if e.Staged == "" || filepath.Base(e.Staged) != e.Staged {
 		return "", nil
 	}
-	kept = filepath.Join(quarantine, e.Staged)
+	staged := filepath.Join(staging, e.Staged)
+	if kept = filepath.Join(quarantine, e.Staged); isOneFile(staged, kept) { // it was kept before, and the daemon died behind that
+		return kept, syncPath(quarantine)
+	}
+	kept = keptAs(quarantine, e.Staged)
 	told := note{Name: string(e.Name), Begun: e.When, Kept: time.Now(), Reason: reason.Error()}
 	for _, r := range e.Missing {
 		told.Missing = append(told.Missing, rangeOf(r))
 	}
-	err = makeDir(quarantine)
-	if err == nil {
+	if err = makeDir(quarantine); err == nil {
 		err = keepNote(noteOf(kept), told)
 	}
 	if err == nil {
-		err = bring(filepath.Join(staging, e.Staged), kept)
+		err = bring(staged, kept)
 	}
-	if err == nil || errors.Is(err, os.ErrExist) { // it was kept before, and the daemon died behind that
-		err = syncPath(quarantine)
+	if err != nil {
+		_ = os.Remove(noteOf(kept)) // the next attempt makes it anew
+		return "", err
 	}
-	return kept, err
+	return kept, syncPath(quarantine)
+}
+
+// isOneFile reports whether a and b are names of one file.
+func isOneFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, other := os.Stat(b)
+	return err == nil && other == nil && os.SameFile(first, second)
 }
 
 // copyFile makes to, which is not there, a durable copy of from.

@@ -27,7 +27,7 @@ func (t *Tree) openJournal() (owed map[string]bool, err error) {
 			return nil, err
 		}
 	}
-	j, found, err := journal.Open(path, journal.Options{Hook: t.options.Hook})
+	j, found, err := journal.Open(path, journal.Options{Hook: t.options.Hook, Reserve: t.journalKeeps()})
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +36,10 @@ func (t *Tree) openJournal() (owed map[string]bool, err error) {
 		t.log.Warn("the end of the journal was torn off by a crash; nothing of it was acknowledged", "bytes", found.Torn)
 	}
 	if len(found.Damaged) > 0 {
-		err := fmt.Errorf("%d records of the journal are damaged; it is kept as %s, and their contents in quarantine", len(found.Damaged), found.Kept)
+		kept := keptAs(t.options.Quarantine, filepath.Base(found.Kept)) // where recoverStaging brings it
+		err := fmt.Errorf("%d records of the journal are damaged; it is kept as %s, and their contents beside it", len(found.Damaged), kept)
 		t.lastError.Store(&err)
-		t.log.Error("the journal is damaged", "records", len(found.Damaged), "kept", found.Kept)
+		t.log.Error("the journal is damaged", "records", len(found.Damaged), "kept", kept)
 	}
 	owed = map[string]bool{}
 	for _, e := range j.Owed() {
@@ -47,13 +48,25 @@ func (t *Tree) openJournal() (owed map[string]bool, err error) {
 			owed[s.Staged] = true
 		}
 	}
+	paid := map[string]int64{}
 	for _, e := range j.Over() {
-		if !owed[e.Staged] {
+		paid[e.Staged] = max(paid[e.Staged], e.Size)
+	}
+	for _, e := range j.Over() {
+		if !owed[e.Staged] && !t.wasWrittenOn(e.Staged, paid[e.Staged]) {
 			t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
 		}
 		j.Forget(e.Seq)
 	}
 	return owed, nil
+}
+
+// wasWrittenOn reports whether a program has written on behind the first size bytes of a staging file, which the server has: that was never
+// promised, and is kept.
+func (t *Tree) wasWrittenOn(name string, size int64) bool {
+	path := filepath.Join(t.options.Staging, filepath.Base(name))
+	info, err := os.Stat(path)
+	return err == nil && info.Size() > size && !spool.WasSent(path)
 }
 
 // removeStaged removes a staging file and its note, as far as they are there.
@@ -166,7 +179,7 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	if e.Base != nil {
 		f.base = infoOf(name, *e.Base)
 	}
-	d := &debt{seq: e.Seq, staged: staged, size: e.Size, missing: e.Missing, change: 1, tail: e.Tail, delta: e.Tail, attr: setOf(e.Attr), info: f.info, began: e.When}
+	d := &debt{seq: e.Seq, staged: staged, size: e.Size, missing: e.Missing, change: 1, tail: e.Tail, placed: !e.Appended, delta: e.Tail, attr: setOf(e.Attr), info: f.info, began: e.When}
 	f.staged, f.change = staged, 1
 	d.set = f.attrToSet(d.attr)
 	if d.set.ModTime == nil {
@@ -174,6 +187,12 @@ func (t *Tree) resumeFile(e journal.Entry) error {
 	}
 	t.share(staged) // the debt's
 	f.owing.debt, f.owing.frozen = d, e.Size
+	if e.Ridden && staged.Shared() { // by a program that has outlived the daemon
+		if err := staged.Watch(); err != nil {
+			return errors.Join(err, staged.Close())
+		}
+		f.riding.on, f.riding.mappable = staged, true
+	}
 	for _, s := range e.Sent {
 		if err := f.resumeSent(e, s); err != nil {
 			return errors.Join(err, staged.Close())

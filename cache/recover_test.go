@@ -2,12 +2,15 @@ package cache_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"pierfs/backends/mem"
 	"pierfs/cache"
 	"pierfs/cache/journal"
 )
@@ -101,4 +104,106 @@ func (w *world) nextDaemonAfter(harm func(staging string)) error {
 	harm(w.options.Staging)
 	w.next()
 	return err
+}
+
+// TestWhatWasWrittenBehindWhatArrivedIsKept: a program goes on writing to a file that has arrived, and the daemon dies before it is closed.
+func TestWhatWasWrittenBehindWhatArrivedIsKept(t *testing.T) {
+	w := newOwing(t, nil)
+	f := w.open("f", logging)
+	w.add(f, "acknowledged")
+	w.must(f.Publish(t.Context()))
+	w.paid()
+	w.add(f, ", and more")
+	dead := w.tree
+	w.next()
+	t.Cleanup(func() { dead.Close(context.Background()) })
+	w.has("f", "acknowledged")
+	kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("quarantine holds %q, %v; want what was written behind", kept, err)
+	}
+	if got, err := os.ReadFile(kept[0]); err != nil || string(got) != "acknowledged, and more" {
+		t.Errorf("it is %q, %v", got, err)
+	}
+}
+
+// TestDamagedRecordPutsItsContentIntoQuarantine: a record of the journal is damaged on the disk. Its content is not sent and not thrown away: it lies
+// in quarantine with a note of what it is, the damaged journal beside it, and what the other records owe arrives.
+func TestDamagedRecordPutsItsContentIntoQuarantine(t *testing.T) {
+	w := newOwing(t, nil)
+	w.refuse(true)
+	for _, name := range []string{"first", "precious", "last"} {
+		w.save(name, "content of "+name)
+	}
+	if err := w.stop(); err == nil {
+		t.Error("nothing is owed")
+	}
+	path := filepath.Join(w.options.Staging, "journal")
+	text, err := os.ReadFile(path)
+	w.must(err)
+	at := bytes.LastIndex(text, []byte("precious"))
+	if at < 0 {
+		t.Fatalf("the journal tells nothing of the file: %q", text)
+	}
+	text[at] ^= 1
+	w.must(os.WriteFile(path, text, 0o600))
+	w.next()
+	w.must(w.tree.Drain(t.Context()))
+	w.only("first", "last")
+	w.has("first", "content of first")
+	w.has("last", "content of last")
+	w.staged(1)
+	kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("quarantine holds %q, %v", kept, err)
+	}
+	if content, err := os.ReadFile(kept[0]); err != nil || string(content) != "content of precious" {
+		t.Errorf("it is %q, %v", content, err)
+	}
+	if note, err := os.ReadFile(strings.TrimSuffix(kept[0], ".data") + ".json"); err != nil || !strings.Contains(string(note), `"name":"precious"`) || !strings.Contains(string(note), `"begun"`) {
+		t.Errorf("its note is %s, %v", note, err)
+	}
+	beside, err := filepath.Glob(filepath.Join(w.options.Quarantine, "journal.*"))
+	if err != nil || len(beside) != 1 {
+		t.Fatalf("the damaged journal is not kept: %q, %v", beside, err)
+	}
+	if damaged, err := os.ReadFile(beside[0]); err != nil || !bytes.Equal(damaged, text) {
+		t.Errorf("the damaged journal is kept as %q, %v", damaged, err)
+	}
+	if owed := w.tree.Owed(); owed.Quarantined != 1 || owed.LastError == nil || !strings.Contains(owed.LastError.Error(), beside[0]) {
+		t.Errorf("it is told as %+v, want where the journal is", owed)
+	}
+}
+
+// What a crash has left of a staging file in quarantine stays there when another one leaves more of the same file.
+func TestEachCrashKeepsWhatWasWrittenBehindAPromise(t *testing.T) {
+	d := &dying{dead: make(chan struct{})}
+	w := newOwing(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+	w.refuse(true)
+	f := w.open("f", creating)
+	w.write(f, "promised", 0)
+	w.must(f.Publish(w.Context()))
+	w.add(f, ", first")
+	w.crash(d)
+	f = w.open("f", writing)
+	w.add(f, ", second and longer")
+	w.next()
+	kept, err := filepath.Glob(filepath.Join(w.options.Quarantine, "*.data"))
+	w.must(err)
+	var all []string
+	for _, path := range kept {
+		content, err := os.ReadFile(path)
+		w.must(err)
+		all = append(all, string(content))
+		if _, err := os.Stat(strings.TrimSuffix(path, ".data") + ".json"); err != nil {
+			t.Error("no note tells what is kept:", err)
+		}
+	}
+	slices.Sort(all)
+	if want := []string{"promised, first", "promised, second and longer"}; !slices.Equal(all, want) {
+		t.Errorf("quarantine keeps %q, want %q", all, want)
+	}
+	w.refuse(false)
+	w.paid()
+	w.has("f", "promised")
 }

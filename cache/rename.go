@@ -23,18 +23,19 @@ func (f *File) stopSending() {
 	}
 }
 
-// forgive drops what the file owes, for its name is no more; the caller has its turn and its sealing.
-func (f *File) forgive() {
+// forgive drops what the file owes, for its name is no more, once that is written down; the caller has its turn and its sealing. Without
+// that the next daemon would send it.
+func (f *File) forgive() error {
 	f.mu.Lock()
 	d := f.owing.debt
-	f.owing.debt, f.owing.held = nil, nil
-	f.sentIsKnown()
 	f.mu.Unlock()
-	if d == nil {
-		return
+	if d != nil {
+		if err := f.tree.enter(&journal.Change{Done: []uint64{d.seq}}); err != nil {
+			return err
+		}
 	}
-	f.isOver(d)
-	f.tree.queue.wake() // it will find nothing, and close the file
+	f.forgiveOver()
+	return nil
 }
 
 // payAll sends what the file owes and what was changed since; the caller has the turn.
@@ -199,7 +200,7 @@ func (t *Tree) renameDebt(f, target *File, to string, base backends.Info) error 
 	d := f.owing.debt
 	f.mu.Unlock()
 	e := f.record(d)
-	e.Name = journal.Name(to)
+	e.Name, e.Appended = journal.Name(to), false
 	if base.Known != 0 {
 		v := versionOf(base)
 		e.Base = &v
@@ -220,7 +221,7 @@ func (t *Tree) renameDebt(f, target *File, to string, base backends.Info) error 
 	defer f.mu.Unlock()
 	d.seq = change.Add[0].Seq
 	f.base = base
-	d.tail = 0 // it has nothing in common with what it replaces
+	d.tail, d.placed = 0, true // it has nothing in common with what it replaces
 	return nil
 }
 

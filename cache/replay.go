@@ -138,11 +138,18 @@ func (t *Tree) setIfOurs(ctx context.Context, c *change) error {
 	name, a := string(c.e.Name), setOf(c.e.Attr)
 	if c.e.Base != nil {
 		now, err := t.ask(ctx, name)
-		if err == nil && !t.isVersion(now, *c.e.Base) && !t.isVersion(now, c.e.Show) { // the latter if an answer was lost
-			err = &forgone{"somebody else has changed it meanwhile"}
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return unlessRemoved(err)
+		case t.isVersion(now, *c.e.Base), t.isVersion(now, c.e.Show): // the latter if an answer was lost
+		case mayContinue(infoOf(name, *c.e.Base), now) && isAsAccessible(now, infoOf(name, *c.e.Base), infoOf(name, c.e.Show)):
+			t.attrs.Forget(name) // it is longer than programs were told
+			a = a.Untimed()
+		default:
+			return &forgone{"somebody else has changed it meanwhile"}
+		}
+		if a.Empty() {
+			return nil
 		}
 	}
 	info, refused, err := t.send(ctx, name, a)

@@ -10,6 +10,7 @@ import (
 
 	"pierfs/backends"
 	"pierfs/cache/journal"
+	"pierfs/cache/spool"
 )
 
 // promise is Publish with commit = "background": it returns when content and entry are on this machine's disk, and the upload
@@ -47,6 +48,17 @@ func (f *File) promiseOnce(ctx context.Context) error {
 		return err
 	}
 	defer f.owing.sealing.give()
+	return f.sealAndWriteDown(ctx)
+}
+
+// sealAndWriteDown is promiseOnce for a caller who has the sealing.
+func (f *File) sealAndWriteDown(ctx context.Context) error {
+	if err := f.settle(); err != nil {
+		return f.fault("publish", err)
+	}
+	if err := f.checkWrites(); err != nil {
+		return f.fault("publish", err)
+	}
 	d, before, err := f.seal()
 	if d == nil {
 		return err
@@ -74,7 +86,12 @@ func (f *File) seal() (d, before *debt, err error) {
 	if err := f.stageLocked(); err != nil { // only attributes may have changed
 		return nil, nil, fault("publish", f.name, err)
 	}
-	d = &debt{staged: f.staged, size: f.staged.Size(), change: f.change, tail: f.tail, delta: f.tail, attr: f.pending, info: f.info, began: time.Now()}
+	return f.sealAs(f.staged)
+}
+
+// sealAs is seal of staged, which holds what the file does; the caller holds mu.
+func (f *File) sealAs(staged *spool.File) (d, before *debt, err error) {
+	d = &debt{staged: staged, size: staged.Size(), change: f.change, tail: f.tail, placed: f.placed, delta: f.tail, attr: f.pending, info: f.info, began: time.Now()}
 	d.info.Size = d.size
 	if before = f.owing.debt; before != nil {
 		d.follow(before)
@@ -86,9 +103,11 @@ func (f *File) seal() (d, before *debt, err error) {
 	if d.set.AccTime == nil { // else SFTP must be asked what it is, for it sets both times or none
 		d.set.AccTime = d.set.ModTime
 	}
-	f.tree.share(d.staged)
-	f.owing.frozen = d.size
-	f.tail, f.pending = math.MaxInt64, backends.Attr{}
+	if staged == f.staged { // else it is the debt's alone
+		f.tree.share(d.staged)
+		f.owing.frozen = d.size
+	}
+	f.tail, f.pending, f.placed = math.MaxInt64, backends.Attr{}, false
 	return d, before, nil
 }
 
@@ -97,6 +116,7 @@ func (f *File) unseal(d *debt) {
 	f.mu.Lock()
 	f.tail = min(f.tail, d.delta)
 	f.pending = merge(d.attr, f.pending)
+	f.placed = f.placed || d.placed
 	f.mu.Unlock()
 	f.tree.warn("removal of a staging file", f.tree.dropStaging(d.staged))
 }
@@ -111,6 +131,7 @@ func (f *File) writeDown(ctx context.Context, d, before *debt) error {
 	d.missing = missing(d) // readers fetch more of it at any time, and not before the next sync is that on the disk
 	if before == nil || before.staged != d.staged || d.delta < math.MaxInt64 || !slices.Equal(d.missing, before.missing) {
 		if err := f.tree.syncStaged(d.staged); err != nil {
+			f.lost(d, err)
 			return err
 		}
 	}
@@ -131,6 +152,16 @@ func (f *File) writeDown(ctx context.Context, d, before *debt) error {
 		f.tree.over(before)
 	}
 	return nil
+}
+
+// lost notes that d could not be brought to the disk. The kernel tells that once (fsync(2), "EIO"): the next sync of the same file
+// succeeds without what is lost, so that nothing of it is acknowledged until the program has begun anew.
+func (f *File) lost(d *debt, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d.staged == f.staged {
+		f.torn = fault("publish", f.name, err)
+	}
 }
 
 // sendsEnd reports whether d only adds to what the server has, so that the rest need not be here.

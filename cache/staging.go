@@ -72,7 +72,7 @@ func (f *File) quarantine(reason error) error {
 		return reason
 	}
 	t := f.tree
-	kept := filepath.Join(t.options.Quarantine, filepath.Base(staged.Path()))
+	kept := keptAs(t.options.Quarantine, filepath.Base(staged.Path()))
 	told := note{Name: name, Kept: time.Now(), Reason: reason.Error(), Missing: staged.Missing(0, staged.Size())}
 	err := makeDir(t.options.Quarantine) // whoever emptied it may have taken it away
 	if err == nil {
@@ -106,6 +106,7 @@ func (t *Tree) recoverStaging() error {
 	if err != nil {
 		return err
 	}
+	stems := map[string]string{} // in quarantine, by those here
 	for _, entry := range left {
 		if name := entry.Name(); name == litterFile || name == takenFile || isOwed(name, owed) {
 			continue
@@ -117,12 +118,48 @@ func (t *Tree) recoverStaging() error {
 			}
 			continue
 		}
-		err := os.Rename(path, filepath.Join(t.options.Quarantine, entry.Name()))
+		stem, suffix := stemOf(entry.Name())
+		if stems[stem] == "" {
+			stems[stem] = freeStem(t.options.Quarantine, stem)
+		}
+		err := os.Rename(path, stems[stem]+suffix)
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // the note of what was removed has gone with it
 			return err
 		}
 	}
 	return nil
+}
+
+// keptAs returns where in quarantine what the staging directory has as name is kept. What was kept of it before stays: a staging file that
+// outlives a daemon may have been changed since.
+func keptAs(quarantine, name string) string {
+	stem, suffix := stemOf(name)
+	return freeStem(quarantine, stem) + suffix
+}
+
+// stemOf parts name from the suffix that tells a content from its note.
+func stemOf(name string) (stem, suffix string) {
+	for _, suffix := range []string{dataSuffix, noteSuffix} {
+		if stem, ok := strings.CutSuffix(name, suffix); ok {
+			return stem, suffix
+		}
+	}
+	return name, ""
+}
+
+// freeStem returns a path in dir, beginning with stem, that no file has, nor a content or a note.
+func freeStem(dir, stem string) string {
+	path := filepath.Join(dir, stem)
+	for n := 2; isThere(path) || isThere(path+dataSuffix) || isThere(path+noteSuffix); n++ {
+		path = filepath.Join(dir, fmt.Sprintf("%s-%d", stem, n))
+	}
+	return path
+}
+
+// isThere reports whether something is at path. Where nobody can tell, whoever writes there is told why.
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // quarantined counts what lies in quarantine now: a person who has looked at it takes it away.

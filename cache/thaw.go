@@ -16,7 +16,7 @@ import (
 // thaw gives the file a staging file of its own before bytes from off on are changed, if they belong to a debt; the caller
 // holds mu.
 func (f *File) thaw(off int64) error {
-	if f.staged == nil || off >= f.owing.frozen {
+	if f.staged == nil || off >= f.owing.frozen || f.riding.writers > 0 {
 		return nil
 	}
 	t := f.tree
@@ -46,6 +46,9 @@ func (f *File) swapStaging(own *spool.File) {
 // arrive, or could not be told. The caller holds mu.
 func (f *File) revert() {
 	d := f.owing.debt
+	if f.cannotRevert(d) {
+		return
+	}
 	if f.staged == d.staged {
 		f.tree.warn("cutting a staging file", d.staged.Truncate(d.size))
 	} else {
@@ -54,7 +57,7 @@ func (f *File) revert() {
 	}
 	f.owing.frozen = d.size
 	f.change, f.info, f.torn = d.change, d.info, nil
-	f.tail, f.pending = math.MaxInt64, backends.Attr{}
+	f.tail, f.pending, f.placed = math.MaxInt64, backends.Attr{}, false
 	f.version = f.tree.staged.Add(1)
 }
 
@@ -65,7 +68,7 @@ func (f *File) keepUnsealed(reason error) error {
 	if f.owing.debt == nil || !f.unsealedLocked() || f.staged == nil {
 		return reason
 	}
-	kept := filepath.Join(f.tree.options.Quarantine, filepath.Base(f.staged.Path()))
+	kept := keptAs(f.tree.options.Quarantine, filepath.Base(f.staged.Path()))
 	copied, err := f.staged.Clone(kept)
 	if err == nil {
 		told := note{Name: f.name, Kept: time.Now(), Reason: reason.Error(), Missing: copied.Missing(0, copied.Size())}

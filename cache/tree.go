@@ -88,6 +88,10 @@ type Options struct {
 	// ENOSPC. 0 leaves it to the disk.
 	StagingLimit int64
 
+	// Passthrough lets the kernel write new contents to their staging files by itself, with Background and if File.Ride is asked for
+	// them. Their file system must keep them within StagingLimit then, or it has no effect; see Tree.Riding.
+	Passthrough bool
+
 	// Hook is told right before and after each step on the disk and each change at the server; see Sites. Nil: nobody listens.
 	Hook func(site string)
 
@@ -128,6 +132,7 @@ type Tree struct {
 	attrs   *attr.Store
 	kept    kept
 	lending lending
+	ride    ride
 	looks   looks
 	walks   walks
 	nexts   nexts
@@ -196,6 +201,7 @@ func New(b backends.Backend, o Options) (*Tree, error) {
 	if err := t.recoverStaging(); err != nil {
 		return nil, fmt.Errorf("staging of %q: %w", o.Staging, err)
 	}
+	_ = t.Riding() // it is told in the log, and by Weaker
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.leftovers = newLeftovers(o.TempName)
 	m := t.recallKnown()
@@ -1005,8 +1011,8 @@ func (t *Tree) Owed() Owed {
 	return o
 }
 
-// Close publishes what open files still hold until ctx ends, quarantines the rest and closes the backend. Calls that
-// come later get ESHUTDOWN, those that write to an open file as well. The error names what had to be quarantined. What was
+// Close publishes what was only added to open files until ctx ends, quarantines the rest, for nobody can tell whether more was to come, and
+// closes the backend. Calls that come later get ESHUTDOWN, those that write to an open file as well. The error names what had to be quarantined. What was
 // acknowledged is sent until ctx ends or the server is known to be away; if something of it is left the error is ErrOwed.
 func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
@@ -1017,15 +1023,7 @@ func (t *Tree) Close(ctx context.Context) error {
 		return nil
 	}
 	t.endNexts()
-	var errs []error
-	for _, f := range t.below("") {
-		f.shutOut()
-		if err := f.Publish(ctx); err != nil && f.owes() {
-			errs = append(errs, f.keepUnsealed(err))
-		} else if err != nil {
-			errs = append(errs, f.quarantine(err))
-		}
-	}
+	errs := t.endFiles(ctx)
 	t.emptied(ctx, t.isOffline)
 	t.cancel()
 	t.walks.stop()
@@ -1038,6 +1036,25 @@ func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return errors.Join(append(errs, t.litter.close())...)
+}
+
+// endFiles ends what programs are still writing.
+func (t *Tree) endFiles(ctx context.Context) (errs []error) {
+	files := 0
+	for _, f := range t.below("") {
+		unfinished, err := f.endWriting(ctx)
+		if unfinished {
+			files++
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if files > 0 {
+		t.log.Warn("files that programs were still writing are kept, and not published: nobody can tell whether they are whole", "files", files,
+			"quarantine", t.options.Quarantine)
+	}
+	return errs
 }
 
 func shutDown(op, name string) error {

@@ -1231,25 +1231,107 @@ func TestFileWithoutANameCanBeGivenOne(t *testing.T) {
 	w.has("named", "Content")
 }
 
-func TestCloseOfTheTreePublishesOrKeeps(t *testing.T) {
-	w := newWorld(t, nil)
-	for _, name := range []string{"fine", "refused"} {
-		w.write(w.open(name, creating), name, 0)
-	}
-	w.server.SetFault(func(_ context.Context, op, name string) error {
-		if op == "create" && name == "refused" {
-			return syscall.EDQUOT
+// What programs are still writing when the Tree is closed may be half of what they mean: it is kept, whatever it is, and not published. What
+// they have added to a file is.
+func TestCloseOfTheTreePublishesOnlyWhatWasAdded(t *testing.T) {
+	const old = "0123456789"
+	for name, c := range map[string]struct {
+		write     func(w *world) *cache.File
+		has, kept string // in the end, by the server's name and in quarantine
+	}{
+		"new":       {func(w *world) *cache.File { return w.wrote("f", creating, "half", 0) }, "", "half"},
+		"exclusive": {func(w *world) *cache.File { return w.wrote("f", claiming, "half", 0) }, "", "half"},
+		"cut":       {func(w *world) *cache.File { return w.wrote("old", cuttingNew, "half", 0) }, old, "half"},
+		"patched":   {func(w *world) *cache.File { return w.wrote("old", writing, "half", 2) }, old, "\x00\x00half\x00\x00\x00\x00"},
+		"added to":  {func(w *world) *cache.File { return w.wrote("old", writing, "more", 10) }, old + "more", ""},
+		"synced": {func(w *world) *cache.File {
+			f := w.wrote("f", creating, "whole", 0)
+			w.must(f.Publish(w.Context()))
+			w.write(f, " and more", 5)
+			return f
+		}, "whole and more", ""},
+		"nothing but cut":    {func(w *world) *cache.File { return w.open("old", cuttingNew) }, old, ""},
+		"nothing but a name": {func(w *world) *cache.File { return w.open("f", creating) }, "", ""},
+	} {
+		for _, background := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " ", background), func(t *testing.T) {
+				w := newWorld(t, func(_ *mem.Options, to *cache.Options) { to.Background = background })
+				w.give("old", old)
+				f := c.write(w)
+				bears, _ := f.Name()
+				if err := w.tree.Close(w.Context()); (err != nil) != (c.kept != "") {
+					t.Errorf("Close = %v, want an error if something was kept", err)
+				}
+				if c.has == "" {
+					w.only("old")
+				} else {
+					w.has(bears, c.has)
+				}
+				if c.kept == "" {
+					w.empty(w.options.Quarantine)
+				} else {
+					w.quarantineHolds(c.kept)
+				}
+				if _, _, err := w.tree.Open(w.Context(), "old", reading); backends.Errno(err) != syscall.ESHUTDOWN {
+					t.Errorf("Open after Close = %v", err)
+				}
+			})
 		}
-		return nil
-	})
-	if err := w.tree.Close(w.Context()); !errors.Is(err, syscall.EDQUOT) {
-		t.Errorf("Close = %v, want the refusal", err)
 	}
-	w.has("fine", "fine")
-	w.quarantineHolds("refused")
-	if _, _, err := w.tree.Open(w.Context(), "fine", reading); backends.Errno(err) != syscall.ESHUTDOWN {
-		t.Errorf("Open after Close = %v", err)
+}
+
+// A publication that is under way when the Tree is closed is waited for; one that does not end in time is no success.
+func TestPublicationThatMeetsTheEndOfTheTree(t *testing.T) {
+	for _, inTime := range []bool{true, false} {
+		t.Run(fmt.Sprint(inTime), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				f := w.wrote("f", creating, "content", 0)
+				asked, on := make(chan struct{}), make(chan struct{})
+				w.server.SetFault(func(ctx context.Context, op, _ string) error {
+					if op == "create" {
+						close(asked)
+						select {
+						case <-on:
+						case <-ctx.Done():
+							return ctx.Err()
+						}
+					}
+					return nil
+				})
+				published, closed := make(chan error, 1), make(chan error, 1)
+				go func() { published <- f.Publish(context.Background()) }()
+				<-asked
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				go func() { closed <- w.tree.Close(ctx) }()
+				synctest.Wait()
+				if inTime {
+					close(on)
+				}
+				toldClose := <-closed
+				if !inTime {
+					close(on)
+				}
+				if told := <-published; (told == nil) != inTime || (toldClose == nil) != inTime {
+					t.Errorf("Publish = %v, Close = %v; want both to be told of success: %v", told, toldClose, inTime)
+				}
+				if inTime {
+					w.has("f", "content")
+				} else {
+					w.quarantineHolds("content")
+				}
+			})
+		})
 	}
+}
+
+// wrote returns name, opened by mode, with content written at off.
+func (w *world) wrote(name string, mode cache.OpenMode, content string, off int64) *cache.File {
+	w.Helper()
+	f := w.open(name, mode)
+	w.write(f, content, off)
+	return f
 }
 
 func TestFilesAreDiscardedWithTheirLastClose(t *testing.T) {
