@@ -10,48 +10,19 @@ import (
 	"pierfs/cache"
 )
 
-// dirListing is what one open directory shows: a snapshot from its first entry to its last, so that offsets stay good
-// while names come and go. It is taken anew when somebody reads from the beginning (rewinddir).
-type dirListing struct {
-	mu      sync.Mutex
-	listing *cache.Listing
-	changes uint64 // nodes.changes of the directory when the listing was taken
-	on      *ground
-}
-
-// set replaces the snapshot by one of on, which the caller uses, and stops the old one, if that is still arriving.
-func (l *dirListing) set(listing *cache.Listing, changes uint64, on *ground) {
-	if on != nil {
-		on.enter()
-	}
-	l.mu.Lock()
-	old, left := l.listing, l.on
-	l.listing, l.changes, l.on = listing, changes, on
-	l.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
-	left.leave()
-}
-
-// The offset of an entry is its place in the listing and two, after "." and "..".
-const (
-	offDot    = 0
-	offDotDot = 1
-	offFirst  = 2
-)
-
 func (s *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if s.draining.Load() {
 		return statusShutdown
 	}
-	out.Fh = s.handles.add(&handle{node: in.NodeId, pid: in.Pid})
+	h := &handle{node: in.NodeId, pid: in.Pid}
+	out.OpenFlags = s.openListing(h)
+	out.Fh = s.handles.add(h)
 	return fuse.OK
 }
 
 func (s *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
 	if h := s.handles.remove(in.Fh); h != nil {
-		h.listing.set(nil, 0, nil)
+		s.closeListing(h)
 	}
 }
 
@@ -73,37 +44,44 @@ func (s *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.
 	rest func(r *request, page page, out *fuse.DirEntryList) error) fuse.Status {
 	r := s.begin(cancel, in.Pid)
 	defer s.end(r)
+	s.listings.Add(1)
 	h := s.handles.get(in.Fh)
 	v, ok := s.nodes.view(in.NodeId)
 	if h == nil || !ok {
 		return fuse.EBADF
 	}
-	listing, changes, err := s.listing(r, h, in.Offset == 0)
+	shown, place, err := s.snapshot(r, h, in.Offset)
 	if err != nil {
 		return status(err)
 	}
-	for off := in.Offset; off < offFirst; off++ {
-		d := fuse.DirEntry{Name: ".", Ino: v.ino, Mode: fuse.S_IFDIR, Off: off + 1}
-		if off == offDotDot {
+	defer shown.leave()
+	p := page{shown, in.NodeId, place, shown.changes == s.nodes.changes(in.NodeId)}
+	for ; p.place < placeFirst; p.place++ {
+		d := fuse.DirEntry{Name: ".", Ino: v.ino, Mode: fuse.S_IFDIR, Off: shown.behind(p.place)}
+		if p.place == placeDotDot {
 			d.Name, d.Ino = "..", s.nodes.parentIno(in.NodeId)
 		}
 		if !dot(d) {
 			return fuse.OK
 		}
 	}
-	p := page{listing, in.NodeId, int(max(in.Offset, offFirst) - offFirst), changes == s.nodes.changes(in.NodeId)}
-	if err := rest(r, p, out); err != nil && err != io.EOF && out.Offset == in.Offset {
+	err = rest(r, p, out)
+	empty := out.Offset == in.Offset
+	if err != nil && err != io.EOF && empty {
 		return status(err)
+	}
+	if h.collector {
+		s.nodes.brought(in.NodeId, shown, out.Offset, empty && err == io.EOF)
 	}
 	return fuse.OK // what came before an error is shown; the next call meets it
 }
 
 // page is where in a listing one request begins.
 type page struct {
-	listing *cache.Listing
-	dir     nodeID
-	first   int
-	fresh   bool // nothing was changed here since the listing was taken
+	*snapshot
+	dir   nodeID
+	place int
+	fresh bool // nothing was changed here since the listing was taken
 }
 
 // names is what addNames works with: about as many entries as fit into what ls(1) has room for.
@@ -117,7 +95,7 @@ var namesPool = sync.Pool{New: func() any { return new(names) }}
 func (s *fileSystem) addNames(r *request, p page, out *fuse.DirEntryList) error {
 	n := namesPool.Get().(*names)
 	defer namesPool.Put(n)
-	for i := p.first; ; {
+	for i := p.place - placeFirst; ; {
 		found, err := p.listing.Heads(r, i, n.heads[:])
 		if err != nil {
 			return err
@@ -128,7 +106,7 @@ func (s *fileSystem) addNames(r *request, p page, out *fuse.DirEntryList) error 
 			if !shows(heads[k].Name) {
 				continue
 			}
-			d := fuse.DirEntry{Name: heads[k].Name, Ino: n.inos[k], Off: uint64(i + k + 1 + offFirst)}
+			d := fuse.DirEntry{Name: heads[k].Name, Ino: n.inos[k], Off: p.behind(placeFirst + i + k)}
 			if heads[k].Type { // else DT_UNKNOWN
 				d.Mode = unixMode(heads[k].Mode)
 			}
@@ -141,7 +119,7 @@ func (s *fileSystem) addNames(r *request, p page, out *fuse.DirEntryList) error 
 }
 
 func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) error {
-	for i := p.first; ; i++ {
+	for i := p.place - placeFirst; ; i++ {
 		e, err := p.listing.At(r, i)
 		if err != nil {
 			return err
@@ -150,7 +128,7 @@ func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) erro
 			continue
 		}
 		typed := e.Known.Has(backends.HasType)
-		d := fuse.DirEntry{Name: e.Name, Ino: s.nodes.ino(p.dir, e.Name), Off: uint64(i + 1 + offFirst)}
+		d := fuse.DirEntry{Name: e.Name, Ino: s.nodes.ino(p.dir, e.Name), Off: p.behind(placeFirst + i)}
 		if typed {
 			d.Mode = unixMode(e.Mode)
 		}
@@ -169,28 +147,6 @@ func (s *fileSystem) addEntries(r *request, p page, out *fuse.DirEntryList) erro
 
 // shows reports whether the kernel takes an entry of that name; for one that it does not it would refuse the whole directory.
 func shows(name string) bool { return backends.CheckElement(name) == 0 }
-
-// listing returns the snapshot that h shows, a new one if h is read from the beginning.
-func (s *fileSystem) listing(r *request, h *handle, anew bool) (*cache.Listing, uint64, error) {
-	l := &h.listing
-	l.mu.Lock()
-	known, changes := l.listing, l.changes
-	l.mu.Unlock()
-	if known != nil && !anew {
-		return known, changes, nil
-	}
-	changes = s.nodes.changes(h.node)
-	var fresh *cache.Listing
-	err := s.at(h.node, func(name string) (err error) {
-		fresh, err = r.on.tree.List(r, name)
-		return err
-	})
-	if err != nil {
-		return nil, 0, err
-	}
-	l.set(fresh, changes, r.on)
-	return fresh, changes, nil
-}
 
 func (s *fileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return s.make(in.NodeId, name, out, func(r *request, path string) (cache.Entry, error) {

@@ -20,7 +20,7 @@ func (s *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	case (mode.Write || mode.Truncate) && r.on.readOnly():
 		return fuse.EROFS
 	}
-	h := &handle{node: in.NodeId, pid: in.Pid, read: mode.Read, write: mode.Write}
+	h := &handle{node: in.NodeId, pid: in.Pid, read: mode.Read, write: mode.Write, ridable: ridable(in.Flags)}
 	keep, err := s.open(r, h, mode)
 	switch code := status(err); code {
 	case fuse.OK:
@@ -125,7 +125,7 @@ func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 	case h.backing != 0:
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
 		out.BackingID = h.backing
-		if h.write {
+		if h.write && !h.rides {
 			out.OpenFlags |= fuse.FOPEN_DIRECT_IO // it reads and writes through us
 		}
 	case keep:
@@ -141,6 +141,10 @@ func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 	}
 	out.Fh = s.handles.add(h)
 }
+
+// ridable reports whether a program that opens a file with these flags may have the kernel write it by itself: each write of one that asks for
+// O_SYNC is a promise, and so a request.
+func ridable(flags uint32) bool { return flags&syscall.O_SYNC == 0 && flags&syscall.O_DSYNC == 0 }
 
 // openMode returns what the flags of open(2) ask for.
 func openMode(flags uint32) cache.OpenMode {
@@ -161,7 +165,7 @@ func (s *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	mode := openMode(in.Flags)
 	mode.Create = true
 	mode.Perm = permMode(in.Mode)
-	h, code := s.create(r, in.NodeId, name, mode, &out.EntryOut)
+	h, code := s.create(r, in.NodeId, name, mode, ridable(in.Flags), &out.EntryOut)
 	if code != fuse.OK {
 		return code
 	}
@@ -171,7 +175,7 @@ func (s *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 }
 
 // create opens an entry of dir that may have to be made, and gives its node to the kernel.
-func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.OpenMode, out *fuse.EntryOut) (*handle, fuse.Status) {
+func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.OpenMode, ridable bool, out *fuse.EntryOut) (*handle, fuse.Status) {
 	if s.draining.Load() {
 		return nil, statusShutdown
 	}
@@ -196,7 +200,7 @@ func (s *fileSystem) create(r *request, dir nodeID, name string, mode cache.Open
 	if !ok {
 		return nil, status(errors.Join(syscall.ESTALE, file.Close(r, false)))
 	}
-	h := &handle{node: v.id, read: mode.Read, write: mode.Write}
+	h := &handle{node: v.id, read: mode.Read, write: mode.Write, ridable: ridable}
 	if _, err := s.hold(r, h, file, opened, e); err != nil {
 		s.nodes.tells(v.id, 0)
 		s.nodes.forget(v.id, 1) // this answer does not give it to the kernel
@@ -215,7 +219,7 @@ func (s *fileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string
 	r := s.begun()
 	defer s.end(r)
 	mode := cache.OpenMode{Write: true, Create: true, Exclusive: true, Perm: permMode(in.Mode)}
-	h, code := s.create(r, in.NodeId, name, mode, out)
+	h, code := s.create(r, in.NodeId, name, mode, false, out)
 	if code != fuse.OK {
 		return code
 	}

@@ -51,7 +51,11 @@ type fileSystem struct {
 
 	mountID   atomic.Int64  // of our mount in this namespace, for fdinfo; 0 until known
 	inFlight  atomic.Int64  // requests being answered
+	listings  atomic.Int64  // requests for names of a directory, of one after the other
+	lookups   atomic.Int64  // and of a single one
+	writes    atomic.Int64  // WRITE requests that came
 	noPassage atomic.Bool   // the kernel was asked for one, and makes none
+	ended     atomic.Bool   // the kernel has let go of the mount, and programs perhaps not
 	draining  atomic.Bool   // Unmount has begun: nothing new is opened
 	stop      chan struct{} // closed when the mount is aborted: every request ends
 }

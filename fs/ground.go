@@ -113,6 +113,9 @@ func (t *nodes) leadTo(on *ground) []stale {
 	clear(t.linked)
 	clear(t.files)
 	clear(t.last)
+	for _, k := range t.kept {
+		k.forget()
+	}
 	for _, o := range t.open {
 		o.spoilt = true
 	}

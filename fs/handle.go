@@ -16,10 +16,16 @@ type handle struct {
 	read  bool   // of a file: its program may read it, and so map it
 	write bool
 
-	content *content   // of a file
-	backing int32      // of a file: the passage that it was opened through, 0 if none
-	listing dirListing // of a directory
-	empty   bool       // a file whose size was told as 0 when it was opened for reading
+	content *content // of a file
+	backing int32    // of a file: the passage that it was opened through, 0 if none
+	ridable bool     // of a file: the kernel may write it by itself, for nothing is asked of each write
+	rides   bool     // of a file: it was lent the staging file; see cache.File.Ride
+	empty   bool     // a file whose size was told as 0 when it was opened for reading
+
+	collector bool // of a directory: the kernel may collect what this is brought, and show it what it keeps
+	keeper    bool // and kept something when it was opened
+	mu        sync.Mutex
+	now       *snapshot // that a directory shows
 }
 
 // handles is the table of all that is open. Ids are never used twice.
@@ -291,6 +297,7 @@ func (s *fileSystem) release(h *handle) {
 	name, named := h.content.file.Name()
 	dropped := told && h.content.file.Dirty()
 	passable := h.backing == 0 && s.backer != nil && !s.noPassage.Load() && h.content.file.Lendable()
+	s.alight(h)
 	s.forgetPassage(s.nodes.closes(h.node, h.content, h.write, h.backing))
 	if passable && !s.nodes.hasOpen(h.node) {
 		s.dropPages(h.node)
@@ -303,6 +310,6 @@ func (s *fileSystem) release(h *handle) {
 		// A program was told that its content did not arrive, and with the last handle it is gone: the name has its old
 		// content, or none, and nothing that the kernel keeps of the other may show.
 		s.nodes.forgetPages(h.node)
-		s.notifier.add(name)
+		s.notifier.add(notice{name: name})
 	}
 }

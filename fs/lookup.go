@@ -12,6 +12,10 @@ import (
 func (s *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r := s.begin(cancel, in.Pid)
 	defer s.end(r)
+	s.lookups.Add(1)
+	if s.nodes.lookedBeside(in.NodeId) {
+		s.notifier.add(notice{listing: in.NodeId})
+	}
 	var e cache.Entry
 	err := s.in(in.NodeId, name, func(name string) (err error) {
 		e, err = r.on.tree.Stat(r, name)

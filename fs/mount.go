@@ -87,7 +87,7 @@ func Mount(dir string, tree *cache.Tree, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %q: %w", dir, err)
 	}
-	s.fs.notifier.start(func(name string) { s.fs.tellKernel(s.fuse, name) })
+	s.fs.notifier.start(func(n notice) { s.fs.tell(s.fuse, n) })
 	go s.serve()
 	if err := s.identify(); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), abortPatience)
@@ -191,6 +191,7 @@ func (w debugWriter) Write(p []byte) (int, error) {
 // serve ends when the kernel has let go.
 func (s *Server) serve() {
 	s.fuse.Serve()
+	s.fs.ended.Store(true)
 	s.fs.notifier.end() // a notice under way ended with the connection
 	close(s.done)
 	s.releaseAll()
@@ -238,13 +239,15 @@ func (s *Server) Dir() string { return s.dir }
 func (s *Server) Done() <-chan struct{} { return s.done }
 
 // Changed tells the kernel that name was changed by other ways than this mount. It does not wait.
-func (s *Server) Changed(name string) { s.fs.notifier.add(name) }
+func (s *Server) Changed(name string) { s.fs.notifier.add(notice{name: name}) }
 
 // Stats is what a mount has at hand.
 type Stats struct {
 	OpenFiles int // handles that programs have open
 	Requests  int // being answered
 	Nodes     int // that the kernel remembers
+	Listings  int // requests for names in directories so far, by some of them at a time
+	Lookups   int // and one by one
 }
 
 // Stats counts.
@@ -253,6 +256,8 @@ func (s *Server) Stats() Stats {
 		OpenFiles: len(s.fs.handles.files()),
 		Requests:  int(s.fs.inFlight.Load()),
 		Nodes:     s.fs.nodes.count(),
+		Listings:  int(s.fs.listings.Load()),
+		Lookups:   int(s.fs.lookups.Load()),
 	}
 }
 

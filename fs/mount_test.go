@@ -80,6 +80,8 @@ type rigOptions struct {
 	mem   mem.Options
 	fs    Options
 	cache cache.Options
+
+	staging string // where contents are staged; "" is a directory of the test's own
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -93,6 +95,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	o.cache.Staging, o.cache.Quarantine, o.cache.Logger = filepath.Join(t.TempDir(), "staging"), filepath.Join(t.TempDir(), "quarantine"), logger
+	if o.staging != "" {
+		o.cache.Staging = o.staging
+	}
 	if o.cache.MetadataTTL == 0 {
 		o.cache.MetadataTTL, o.cache.NegativeTTL = time.Second, time.Second
 	}

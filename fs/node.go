@@ -79,6 +79,9 @@ type nodes struct {
 	live  int
 	// last is what removed directories were, for those who still stand in them.
 	last map[slot]cache.Entry
+	// kept is what the kernel may keep of listings, for directories that were opened.
+	kept    map[slot]*keeping
+	numbers uint64 // counts listings that were begun
 	// replacing counts the renames under way that give a name to another file: what the tree opens by it may be that one.
 	replacing map[place]int
 }
@@ -104,6 +107,7 @@ func newNodes() *nodes {
 		moved: map[movedKey]uint64{},
 		next:  rootSlot,
 		last:  map[slot]cache.Entry{},
+		kept:  map[slot]*keeping{},
 
 		replacing: map[place]int{},
 
@@ -428,6 +432,9 @@ func (t *nodes) rename(fromDir nodeID, from string, toDir nodeID, to string) {
 	t.at(b).kids++
 	t.at(a).kids--
 	n.changed = time.Now().UnixNano()
+	if k := t.kept[i]; k != nil {
+		k.forget() // it has another number for ".."
+	}
 	t.settle(i)
 	t.drop(a)
 }
@@ -506,13 +513,14 @@ func (t *nodes) forget(id nodeID, count uint64) {
 func (t *nodes) drop(i slot) {
 	for i != 0 && i != rootSlot {
 		n := t.at(i)
-		if n.lookups > 0 || n.kids > 0 || t.open[i] != nil || n.kind == 0 {
+		if n.lookups > 0 || n.kids > 0 || t.open[i] != nil || n.kind == 0 || t.collects(i) {
 			return
 		}
 		parent := n.parent
 		others := t.more[i]
 		delete(t.more, i)
 		delete(t.last, i)
+		delete(t.kept, i)
 		t.isFile(i, 0)
 		if n.flags&displaced != 0 {
 			t.notAway(n.ino)

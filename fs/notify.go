@@ -21,8 +21,14 @@ type notifier struct {
 }
 
 type lane struct {
-	queue  []string
-	queued map[string]bool // what is in queue: a name need not be told twice
+	queue  []notice
+	queued map[notice]bool // what is in queue: nothing need be told twice
+}
+
+// notice is what the kernel is told of: a name that was changed, or a directory whose names are to be asked for again.
+type notice struct {
+	name    string
+	listing nodeID // 0 for a name
 }
 
 const notifyLanes = 4
@@ -34,15 +40,15 @@ func newNotifier() *notifier {
 }
 
 // start begins to give notices; tell gives one.
-func (n *notifier) start(tell func(name string)) {
+func (n *notifier) start(tell func(notice)) {
 	for i := range n.lanes {
-		n.lanes[i].queued = map[string]bool{}
+		n.lanes[i].queued = map[notice]bool{}
 		n.done.Go(func() { n.run(&n.lanes[i], tell) })
 	}
 }
 
 // run ends after end.
-func (n *notifier) run(l *lane, tell func(name string)) {
+func (n *notifier) run(l *lane, tell func(notice)) {
 	for {
 		n.mu.Lock()
 		for len(l.queue) == 0 && !n.ended {
@@ -52,24 +58,24 @@ func (n *notifier) run(l *lane, tell func(name string)) {
 			n.mu.Unlock()
 			return
 		}
-		name := l.queue[0]
+		next := l.queue[0]
 		l.queue = l.queue[1:]
-		delete(l.queued, name)
+		delete(l.queued, next)
 		n.mu.Unlock()
-		tell(name)
+		tell(next)
 	}
 }
 
 // add never blocks.
-func (n *notifier) add(name string) {
+func (n *notifier) add(one notice) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &n.lanes[maphash.String(n.seed, path.Dir(name))%notifyLanes]
-	if n.ended || l.queued == nil || l.queued[name] {
+	l := &n.lanes[(maphash.String(n.seed, path.Dir(one.name))+one.listing)%notifyLanes]
+	if n.ended || l.queued == nil || l.queued[one] {
 		return
 	}
-	l.queued[name] = true
-	l.queue = append(l.queue, name)
+	l.queued[one] = true
+	l.queue = append(l.queue, one)
 	n.wake.Broadcast()
 }
 
@@ -97,6 +103,15 @@ type notices interface {
 	EntryNotify(parent uint64, name string) fuse.Status
 }
 
+// tell gives a notice.
+func (s *fileSystem) tell(to notices, n notice) {
+	if n.listing != 0 {
+		s.dropListing(to, n.listing)
+		return
+	}
+	s.tellKernel(to, n.name)
+}
+
 // tellKernel makes the kernel ask again for a name, its attributes, its pages and its directory's listing. What the kernel
 // answers does not matter: it does not know the name, or it is unmounted.
 func (s *fileSystem) tellKernel(to notices, name string) {
@@ -105,6 +120,7 @@ func (s *fileSystem) tellKernel(to notices, name string) {
 		return
 	}
 	s.nodes.changed(dir)
+	s.nodes.forgetListing(dir)
 	if element != "" {
 		to.EntryNotify(dir, element)
 	}

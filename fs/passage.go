@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +21,9 @@ import (
 //     all the same (FOPEN_DIRECT_IO), and we write into the very file that the readers read: they see it at once, also in their
 //     mappings. Locks, inotify and sizes are those of one inode. What he stores into a mapping of his own nobody tells us of;
 //     the local file's time does (cache.File.Local).
+//   - Who first opens a new content to write it is lent the staging file (writePassthrough; cache.File.Ride): the kernel writes by itself, for him
+//     and for all who come beside him. If it cannot be lent to one of these, because what is in it is on its way to the server, the
+//     name gets another node.
 //   - A mapping of a passage outlives the close of what it was made from, and the kernel tells us of the close alone. As long
 //     as one is left, the file stays open here, and whoever opens it comes through the passage as well.
 
@@ -27,6 +31,7 @@ import (
 type way struct {
 	chosen  chan struct{} // closed when the rest is decided
 	file    *cache.File   // that the passage leads to
+	ridden  *os.File      // its staging file, if the kernel writes by itself; nil if it only reads
 	backing int32         // what the kernel calls the passage; 0 if there is none
 }
 
@@ -53,7 +58,18 @@ func (s *fileSystem) enter(h *handle) error {
 		s.nodes.spoil(h.node) // the kernel looks the name up again, and gets another node for it
 		return syscall.ESTALE
 	}
-	if h.write {
+	if w.ridden != nil && !h.rides {
+		disk, err := w.file.Ride(h.mode(), w.ridden)
+		if err != nil {
+			return err
+		}
+		if disk == nil {
+			s.nodes.spoil(h.node)
+			return syscall.ESTALE
+		}
+		h.rides = true
+	}
+	if h.write && !h.rides {
 		if _, err := w.file.Local(h.mode()); err != nil {
 			return err
 		}
@@ -66,22 +82,48 @@ func (s *fileSystem) enter(h *handle) error {
 // choose decides for the first who has the node of h open.
 func (s *fileSystem) choose(w *way, h *handle) {
 	defer close(w.chosen)
-	if h.write || s.backer == nil || s.noPassage.Load() {
+	if s.backer == nil || s.noPassage.Load() {
 		return
 	}
-	disk, err := h.content.file.Local(h.mode())
+	file := h.content.file
+	var disk *os.File
+	var err error
+	switch {
+	case !h.write:
+		disk, err = file.Local(h.mode())
+	case h.ridable:
+		disk, err = file.Ride(h.mode(), nil)
+		h.rides = disk != nil
+	}
 	if disk == nil || err != nil {
 		return
 	}
 	id, errno := s.backer.RegisterBackingFd(&fuse.BackingMap{Fd: int32(disk.Fd())})
 	if errno != 0 {
+		s.alight(h)
 		// EPERM: not root. ELOOP: the cache directory is on an overlay. ENOTTY, EOPNOTSUPP: an older kernel. None of it changes.
 		if !s.noPassage.Swap(true) {
 			s.log().Info("local files are read through the daemon: the kernel makes no passage to them", "err", errno)
 		}
 		return
 	}
-	w.file, w.backing = h.content.file, id
+	w.file, w.backing = file, id
+	if h.rides {
+		w.ridden = disk
+	}
+}
+
+// alight gives back what h was lent to write to, if it was.
+func (s *fileSystem) alight(h *handle) {
+	switch {
+	case !h.rides:
+		return
+	case s.ended.Load():
+		h.content.file.AlightUnseen(h.mode())
+	default:
+		h.content.file.Alight(h.mode())
+	}
+	h.rides = false
 }
 
 // dropPages lets the kernel drop the pages of a file that nobody has open any more and of which all is here by now: the next reader

@@ -76,9 +76,17 @@ func newPassageRig(t *testing.T, o rigOptions) (*rig, *passages) {
 		o.cache.Spool = store.Shelf("rig")
 	}
 	r := newRig(t, o)
-	p := &passages{backer: r.mount.fs.backer}
-	r.mount.fs.backer = p
-	return r, p
+	return r, r.countPassages()
+}
+
+// countPassages has the passages of the mount counted from now on.
+func (r *rig) countPassages() *passages {
+	s := r.mount.fs
+	s.nodes.mu.Lock() // which every request that opens a file takes before
+	defer s.nodes.mu.Unlock()
+	p := &passages{backer: s.backer}
+	s.backer = p
+	return p
 }
 
 // old is a time that is long enough ago for a content to be kept beyond its last close.

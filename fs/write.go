@@ -28,6 +28,7 @@ func (s *fileSystem) writable(id uint64) (*handle, fuse.Status) {
 func (s *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r := s.begin(cancel, in.Pid) // nothing is written before it waits, so it may be interrupted
 	defer s.end(r)
+	s.writes.Add(1)
 	h, code := s.writable(in.Fh)
 	if code != fuse.OK {
 		return 0, code
@@ -65,6 +66,9 @@ func (s *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status
 		return fuse.OK
 	}
 	file := h.content.file
+	if h.rides && file.Stirred() {
+		s.nodes.wrote(h.node)
+	}
 	if !file.Dirty() || s.closesLater(h, in.Pid) {
 		return fuse.OK
 	}
@@ -82,7 +86,7 @@ func (s *fileSystem) giveUp(h *handle) {
 	h.content.file.GiveUp()
 	s.nodes.spoil(h.node)
 	if named {
-		s.notifier.add(name)
+		s.notifier.add(notice{name: name})
 	}
 }
 
@@ -149,7 +153,7 @@ func (s *fileSystem) moved(id nodeID, f *cache.File) {
 	}
 	s.nodes.forgetPages(id)
 	if name, named := f.Name(); named {
-		s.notifier.add(name)
+		s.notifier.add(notice{name: name})
 	}
 }
 
