@@ -38,6 +38,7 @@ func (c *Connection) evaluate(env string, x *expander) *evaluation {
 	e.port()
 	e.way()
 	e.fallbacks()
+	e.passthrough()
 	e.policy()
 	return e
 }
@@ -389,6 +390,13 @@ func (e *evaluation) fallbacks() {
 	}
 	if e.target.RetryCount == 0 {
 		e.find(Warning, "fallbackHosts", &problem{CodeAdvice, "is asked by a repetition, and retryCount is 0: the call that finds host away fails, and only the next one goes elsewhere", "set retryCount = 3"}, s.text, "retryCount")
+	}
+}
+
+// passthrough wants what the kernel writes to be sent behind: with commit = "close" each write is to be known when the file is closed.
+func (e *evaluation) passthrough() {
+	if e.target.WritePassthrough && e.target.Commit != CommitBackground && !e.unknown["commit"] {
+		e.find(Error, "writePassthrough", &problem{CodePair, `needs commit = "background", and commit is "` + string(e.target.Commit) + `"`, `write commit = "background", or leave writePassthrough out`}, "true", "commit")
 	}
 }
 

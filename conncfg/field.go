@@ -222,6 +222,8 @@ var fields = []*field{
 		apply: func(t *Target, s *setting) { t.DrainTimeout = s.duration }},
 	{name: "stagingLimit", kind: size, check: checkStagingLimit,
 		apply: func(t *Target, s *setting) { t.StagingLimit = s.number }},
+	{name: "writePassthrough", kind: truth, standard: "false",
+		apply: func(t *Target, s *setting) { t.WritePassthrough = s.truth }},
 	{name: "tempName", kind: text, standard: ".NAME.pierfs-XXXX", check: checkTempName, warn: warnTempName,
 		apply: func(t *Target, s *setting) { t.TempName = s.text }},
 	{name: "doneFile", kind: text, check: checkDoneFile,

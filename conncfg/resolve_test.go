@@ -65,6 +65,7 @@ doneFile = "NAME.done"
 drainTimeout = "5m"
 idleTimeout = "2m"
 stagingLimit = "20GiB"
+writePassthrough = true
 tempName = ".NAME.part"
 metadataTTL = 0
 negativeTTL = "1m"
@@ -95,7 +96,7 @@ rateLimit = "2MiB"
 			HostKey: "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"},
 		SourceAddress: "192.0.2.1", RateLimit: 2 << 20,
 		Encoding: "windows-1252", ReadOnly: true, MountPoint: "/srv/x", UID: new(uint32(0)), GID: new(uint32(7)), FileMode: 0o640, DirMode: 0o750,
-		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DoneFile: "NAME.done", Verify: VerifyHash, DrainTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, StagingLimit: 20 << 30, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxEntries: 20_000, MaxSessions: 2,
+		Owner: OwnerFixed, Commit: CommitBackground, Conflict: ConflictFail, DoneFile: "NAME.done", Verify: VerifyHash, DrainTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, StagingLimit: 20 << 30, WritePassthrough: true, TempName: ".NAME.part", NegativeTTL: time.Minute, MaxEntries: 20_000, MaxSessions: 2,
 	}
 	if !reflect.DeepEqual(got, want) || HasErrors(findings) {
 		t.Errorf("got %+v\nwant %+v\nfindings%s", got, want, printed(findings))

@@ -63,14 +63,17 @@ type Target struct {
 	DrainTimeout time.Duration
 	// StagingLimit is how many bytes may be written here that the server does not have yet; 0 leaves it to the disk.
 	StagingLimit int64
-	TempName     string     // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
-	DoneFile     string     // pattern of the name of an empty file that tells that an upload is complete; "" for none
-	Update       UpdateMode // of SFTP
-	Verify       Verify
-	MetadataTTL  time.Duration
-	NegativeTTL  time.Duration
-	MaxEntries   int // names remembered at most; 0 for the default
-	MaxSessions  int // of FTP and FTPS; SFTP needs one
+
+	// WritePassthrough lets the kernel write new files here by itself; only with CommitBackground.
+	WritePassthrough bool
+	TempName         string     // pattern of the temporary upload name, "" for the default; see docs/DEFINITIONS.md
+	DoneFile         string     // pattern of the name of an empty file that tells that an upload is complete; "" for none
+	Update           UpdateMode // of SFTP
+	Verify           Verify
+	MetadataTTL      time.Duration
+	NegativeTTL      time.Duration
+	MaxEntries       int // names remembered at most; 0 for the default
+	MaxSessions      int // of FTP and FTPS; SFTP needs one
 }
 
 // SSH is what only SFTP needs.

@@ -334,6 +334,7 @@ func (m *mount) plant(target conncfg.Target) (*cache.Tree, Backend, error) {
 		Background:   target.Commit == conncfg.CommitBackground,
 		Target:       target.Identity(),
 		StagingLimit: target.StagingLimit,
+		Passthrough:  target.WritePassthrough,
 		Retry:        dial.Policy(target),
 		Hook:         steps(),
 		Logger:       m.log,

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"os"
 	"slices"
 
 	"pierfs/backends/dial"
@@ -16,6 +17,9 @@ func (m *mount) weaker() []string {
 		return nil
 	}
 	said := append(dial.Weaker(m.target, tree.Caps()), tree.Weaker()...)
+	if m.target.WritePassthrough && os.Geteuid() != 0 {
+		said = append(said, "writePassthrough has no effect: only a root daemon may let the kernel write by itself")
+	}
 	slices.Sort(said)
 	return slices.Compact(said)
 }
