@@ -358,6 +358,8 @@ type PutRequest struct {
 	Into Name `json:"into,omitempty"`
 	// At, unless it is 0, has the stream go behind what Path holds, which must be so many bytes.
 	At int64 `json:"at,omitempty"`
+	// Time, unless it is nil, is the modification time that the file gets, where the server sets any.
+	Time *time.Time `json:"time,omitempty"`
 }
 
 // RmRequest removes a file or link; Dir also an empty directory, Recursive a whole one.

@@ -164,6 +164,9 @@ func (d *Daemon) put(ctx context.Context, q control.PutRequest, body io.Reader) 
 	} else {
 		err = fill(ctx, file, gathered, q.At)
 	}
+	if err == nil && q.Time != nil {
+		_, err = file.SetAttr(ctx, backends.Attr{ModTime: q.Time})
+	}
 	if err == nil {
 		err = file.Publish(ctx)
 	}

@@ -8,12 +8,17 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"time"
 
 	"pierfs/cmd/internal/control"
 )
 
 // segment is how much of a file is put at a time where it is to go on: what a cut costs at the most.
 const segment = 16 << 20
+
+// gathering is the modification time of a part that is still to grow: whoever else writes to it gives it another, though it be in the second in which
+// the last segment came, and servers tell times to the second.
+var gathering = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // PutFile sends a local file that is open as Put does. Where the server can be sent the end of a file alone it gathers there under a name of its own
 // beside the file's, segment by segment, and what is cut goes on the next time: behind what o.Done remembers as arrived, or all that is there if
@@ -86,7 +91,11 @@ func (p *parted) put(ctx context.Context, sent func(io.Reader, int64) io.Reader)
 // send brings the segment from at on to the end of the part, and returns where that ends then.
 func (p *parted) send(ctx context.Context, source io.Reader, at int64) (int64, error) {
 	n := min(segment-at%segment, p.info.Size()-at)
-	f, err := control.Put.Call(ctx, p.o.Client, control.PutRequest{FileRequest: p.part, Mode: p.mode, Size: &n, At: at}, io.LimitReader(source, n))
+	q := control.PutRequest{FileRequest: p.part, Mode: p.mode, Size: &n, At: at}
+	if at+n < p.info.Size() {
+		q.Time = &gathering
+	}
+	f, err := control.Put.Call(ctx, p.o.Client, q, io.LimitReader(source, n))
 	if err != nil {
 		return at, err
 	}
@@ -94,7 +103,11 @@ func (p *parted) send(ctx context.Context, source io.Reader, at int64) (int64, e
 	if f.Size != at {
 		return at, control.Errorf(control.Failed, "the server has %d bytes of %q, and %d were sent", f.Size, p.part.Path, at).WithHint("somebody writes to it: remove it, and try again")
 	}
-	return at, errors.Join(p.o.Done.add(p.key(at, control.Version{}), string(p.part.Path)), p.o.Done.add(p.key(at, f.Version()), string(p.part.Path)), p.o.Done.sync())
+	err = p.o.Done.add(p.key(at, control.Version{}), string(p.part.Path))
+	if q.Time != nil {
+		err = errors.Join(err, p.o.Done.add(p.key(at, f.Version()), string(p.part.Path)))
+	}
+	return at, errors.Join(err, p.o.Done.sync())
 }
 
 // key is that so many bytes of this version of the file have arrived, and made the part what it is.
