@@ -131,7 +131,7 @@ var plants = []plant{
 		harm: func(dir string, _ *worker) error {
 			return os.WriteFile(filepath.Join(dir, ".a.pierfs-0123abcd"), []byte("a"), 0o600)
 		},
-		want: []string{"left .a.pierfs-0123abcd"},
+		want: []string{"glimpsed .a.pierfs-0123abcd", "left .a.pierfs-0123abcd"},
 	},
 }
 

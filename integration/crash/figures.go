@@ -9,6 +9,8 @@ import (
 
 // figures are what a run has come to.
 type figures struct {
+	cuts     int // kills with which the server lost its sessions
+	terms    int // kills that SIGTERM went before
 	kills    int
 	sites    map[string]int // where daemons were killed on the wire
 	passed   map[string]int // how often each site was passed
@@ -18,8 +20,8 @@ type figures struct {
 	nothing  int            // and that are not
 	torn     int            // appends in place of which a part is there, which nobody was told of
 	temps    int            // temporary names that were left by the dead
-	glimpses int            // of these, seen by programs for a moment
 	harms    map[harmKind]int
+	forgiven int // temporary names that programs have seen behind a failure of the power
 	dropped  int // changes that were not on the disk when the power failed
 }
 
@@ -29,14 +31,16 @@ func newFigures() figures {
 
 func (f *figures) add(g figures) {
 	f.kills += g.kills
+	f.cuts += g.cuts
+	f.terms += g.terms
 	f.calls += g.calls
 	f.acked += g.acked
 	f.whole += g.whole
 	f.nothing += g.nothing
 	f.torn += g.torn
 	f.temps += g.temps
-	f.glimpses += g.glimpses
 	f.dropped += g.dropped
+	f.forgiven += g.forgiven
 	addAll(f.sites, g.sites)
 	addAll(f.passed, g.passed)
 	addAll(f.harms, g.harms)
@@ -51,15 +55,16 @@ func addAll[K comparable](to, more map[K]int) {
 // String is one line.
 func (f figures) String() string {
 	var harms []string
-	for _, kind := range []harmKind{lost, half, doubled, risen, strange, left, shown} {
+	for _, kind := range []harmKind{lost, half, doubled, risen, strange, left, shown, glimpsed, stale} {
 		harms = append(harms, fmt.Sprintf("%d %s", f.harms[kind], kind))
 	}
-	text := fmt.Sprintf("%d kills at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
-		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d, seen by programs for a moment: %d",
-		f.kills, len(f.sites), len(f.passed), f.calls, float64(f.acked)/(1<<20), strings.Join(harms, ", "),
-		f.whole, f.nothing, f.torn, f.temps, f.glimpses)
+	text := fmt.Sprintf("%d kills (%d with the server's sessions, %d behind SIGTERM) at %d of %d sites and between them; %d changes with %.1f MiB acknowledged: %s; "+
+		"unacknowledged: %d whole, %d not at all, %d appends in part; temporary names after the kills: %d",
+		f.kills, f.cuts, f.terms, len(f.sites), len(f.passed), f.calls, float64(f.acked)/(1<<20), strings.Join(harms, ", "),
+		f.whole, f.nothing, f.torn, f.temps)
 	if f.dropped > 0 {
-		text += fmt.Sprintf("; %d changes were dropped with the power", f.dropped)
+		text += fmt.Sprintf("; %d changes were dropped with the power; forgiven, for no sync is spent on them: temporary names that programs see until they are a day old, %d times",
+			f.dropped, f.forgiven)
 	}
 	return text
 }

@@ -35,6 +35,10 @@ type aim struct {
 	nth   int // the step at which, or behind which, it is killed; 0 is never
 	early bool
 	delay time.Duration // 0 kills at the step, which then does not happen; otherwise the step happens, and so much later it is killed
+
+	after time.Duration // of the daemon's start it is killed, whatever step it is at, if it is not 0
+	grace time.Duration // between SIGTERM and the kill; 0 is none of the former, and so it is at a step
+	cut   bool          // the server loses its sessions at that moment, and does not come to what they still held
 }
 
 func (a aim) String() string {
@@ -42,15 +46,26 @@ func (a aim) String() string {
 	if a.early {
 		from = "the daemon"
 	}
+	var text string
 	switch {
 	case a.fresh != nil:
 		return "at a site where none was killed before"
+	case a.after > 0:
+		text = fmt.Sprintf("%v after the start", a.after)
 	case a.nth == 0:
 		return "never"
 	case a.delay == 0:
-		return fmt.Sprintf("at step %d of %s", a.nth, from)
+		text = fmt.Sprintf("at step %d of %s", a.nth, from)
+	default:
+		text = fmt.Sprintf("%v after step %d of %s", a.delay, a.nth, from)
 	}
-	return fmt.Sprintf("%v after step %d of %s", a.delay, a.nth, from)
+	if a.grace > 0 {
+		text += fmt.Sprintf(", by SIGTERM and %v later", a.grace)
+	}
+	if a.cut {
+		text += ", and the sessions with it"
+	}
+	return text
 }
 
 func newGate(a aim, strike func()) *gate {

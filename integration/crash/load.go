@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // recordMark begins the first line of every record that is written. The line is like no other's, so that a record that stands
@@ -22,13 +23,14 @@ const bigSize = 5 << 20
 
 // worker is a program at work in a directory of its own. It notes at every moment which trees the server may have there.
 type worker struct {
-	name string // of the directory
-	dir  string // the same, as programs see it
-	rng  *rand.Rand
-	big  bool     // writes a large file now and then
-	ties bool     // makes links, which not every server can
-	even bool     // does the rare things as often as the others
-	log  *logbook // that it shares with others
+	name  string // of the directory
+	dir   string // the same, as programs see it
+	rng   *rand.Rand
+	big   bool     // writes a large file now and then
+	ties  bool     // makes links, which not every server can
+	times bool     // sets times, which not every server keeps
+	even  bool     // does the rare things as often as the others
+	log   *logbook // that it shares with others
 
 	register *register // as well
 	bag      []job
@@ -37,7 +39,7 @@ type worker struct {
 	may     []state // what the server may have; read by others when run has returned
 	records int
 	claim   string   // what its daemon left of an exclusive creation, and the next one may remove; "" is nothing
-	past    past     // what the server may have while something is owed to it
+	past    *past    // what the server may have while something is owed to it
 	trail   []string // the last things it did
 	acked   int64    // bytes of content that it was told are safe
 	calls   int      // changes that it was told are done
@@ -80,6 +82,12 @@ func jobs() []job {
 		{2, "patch", (*worker).patch},
 		{1, "map", (*worker).mapped},
 		{2, "truncate", (*worker).truncate},
+		{1, "extend", (*worker).extend},
+		{2, "append by two handles", (*worker).appendByTwo},
+		{2, "save", (*worker).save},
+		{1, "create anew", (*worker).createAnew},
+		{1, "swap", (*worker).swap},
+		{1, "write a large one", (*worker).writeLarge},
 		{4, "rename", (*worker).rename},
 		{2, "rename while open", (*worker).renameOpen},
 		{3, "unlink", (*worker).unlink},
@@ -88,10 +96,12 @@ func jobs() []job {
 		{2, "mkdir", (*worker).mkdir},
 		{1, "rename a directory", (*worker).renameDir},
 		{1, "rename a directory while a file is open", (*worker).renameDirOpen},
+		{1, "rename a directory and make another of its name", (*worker).renameDirAndBack},
 		{1, "rmdir", (*worker).rmdir},
 		{1, "leave open", (*worker).leaveOpen},
 		{2, "read", (*worker).read},
 		{1, "chmod", (*worker).chmod},
+		{1, "utimes", (*worker).utimes},
 		{1, "link", (*worker).link},
 		{1, "symlink", (*worker).symlink},
 	}
@@ -157,9 +167,12 @@ func (w *worker) remember(s state) {
 		w.past.claims[s.claim] = true
 		return
 	}
+	if s.grows != "" && len(s.world[s.grows].content) >= bigSize {
+		w.past.grown = append(w.past.grown, s)
+	}
 	for _, n := range s.world {
-		if n.kind == 0 && len(n.content) < bigSize {
-			w.past.contents[string(n.content)] = true
+		if n.kind == 0 {
+			w.past.contents[keyOf(n.content)] = true
 		}
 	}
 }
@@ -169,7 +182,11 @@ func (w *worker) found(at world, s state) {
 	if s.claim == "" {
 		s.claim = w.claim
 	}
-	w.now, w.claim = at, ""
+	w.now, w.claim = maps.Clone(at), ""
+	for name, n := range at { // times count that a program has set
+		n.changed = s.world[name].changed
+		w.now[name] = n
+	}
 	if _, still := at[s.claim]; still {
 		w.claim = s.claim
 	}
@@ -498,14 +515,16 @@ func (w *worker) unlinkOpen() (bool, error) {
 	if w.big && (w.even || w.rng.IntN(3) == 0) {
 		size = bigSize // so that it is on its way already
 	}
+	content := w.record(size)
+	over := slices.Concat(content, w.now[name].content[min(len(content), len(w.now[name].content)):])
 	return true, w.step("write to "+name+" and unlink it", w.now.without(name), func() error {
 		f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE, 0o644)
 		if err != nil {
 			return err
 		}
-		err = w.write(f, w.record(size))
+		err = w.write(f, content)
 		return closing(f, errors.Join(err, os.Remove(w.path(name))))
-	})
+	}, state{world: w.now.with(name, over)}) // the mount may go before the name does, and the file be closed all the same
 }
 
 // unlinkLarge removes a large file while it may still be owed, and on its way.
@@ -596,7 +615,12 @@ func (w *worker) leaveOpen() (bool, error) {
 	if err := w.write(f, content); err != nil {
 		return true, closing(f, err)
 	}
-	if err := w.elsewhere(name); err != nil {
+	if err := w.elsewhere(name); err != nil { // the mount may go, and the file be closed all the same
+		for _, s := range slices.Clone(w.may) {
+			s.world = s.with(name, content)
+			w.may = append(w.may, s)
+			w.remember(s)
+		}
 		return true, closing(f, err)
 	}
 	return true, w.step("close "+name, w.now.with(name, content), f.Close)
@@ -644,6 +668,153 @@ func (w *worker) chmod() (bool, error) {
 	}
 	perm := 0o600 | os.FileMode(w.rng.IntN(8)*0o011)
 	return true, w.step(fmt.Sprintf("chmod %s to %v", name, perm), w.now.withPerm(name, perm), func() error { return os.Chmod(w.path(name), perm) })
+}
+
+// utimes sets a time long ago.
+func (w *worker) utimes() (bool, error) {
+	name, ok := w.file()
+	if !ok || !w.times {
+		return false, nil
+	}
+	changed := time.Unix(1e9+w.rng.Int64N(5e8), 0)
+	return true, w.step(fmt.Sprintf("set the time of %s to %d", name, changed.Unix()), w.now.withTime(name, changed.Unix()),
+		func() error { return os.Chtimes(w.path(name), changed, changed) })
+}
+
+// extend adds zeros to a file.
+func (w *worker) extend() (bool, error) {
+	name, ok := w.file()
+	if !ok || len(w.now[name].content) > bigSize {
+		return false, nil
+	}
+	next, part := w.grown(name, make([]byte, 1+w.rng.IntN(8<<10)))
+	size := int64(len(next[name].content))
+	return true, w.step(fmt.Sprintf("extend %s to %d", name, size), next, func() error { return os.Truncate(w.path(name), size) }, part)
+}
+
+// appendByTwo appends to a file through two descriptors in turns.
+func (w *worker) appendByTwo() (bool, error) {
+	name, ok := w.file()
+	if !ok || len(w.now[name].content) > bigSize {
+		return false, nil
+	}
+	records := [][]byte{w.record(w.rng.IntN(2 << 10)), w.record(w.rng.IntN(2 << 10)), w.record(w.rng.IntN(2 << 10))}
+	next, part := w.grown(name, bytes.Join(records, nil))
+	return true, w.step("append to "+name+" by two handles", next, func() error {
+		first, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return err
+		}
+		second, err := os.OpenFile(w.path(name), os.O_RDWR|os.O_APPEND, 0)
+		if err != nil {
+			return closing(first, err)
+		}
+		for i, record := range records {
+			if err == nil {
+				err = w.write([]*os.File{first, second}[i%2], record)
+			}
+		}
+		return closing(second, closing(first, err))
+	}, part)
+}
+
+// save writes a file beside another one and gives it its name, as editors do.
+func (w *worker) save() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	beside, content := w.fresh(filepath.Dir(name), "t"), w.record(w.size())
+	err := w.step("create "+beside, w.now.with(beside, content), func() error { return w.put(beside, os.O_CREATE|os.O_EXCL, content) },
+		state{world: w.now.with(beside, nil), claim: beside})
+	if err == nil {
+		err = w.step("rename "+beside+" to "+name, w.now.renamed(beside, name), func() error { return os.Rename(w.path(beside), w.path(name)) })
+	}
+	return true, err
+}
+
+// createAnew removes a file and creates it again at once.
+func (w *worker) createAnew() (bool, error) {
+	name, ok := w.file()
+	if !ok {
+		return false, nil
+	}
+	content := w.record(w.size())
+	err := w.step("unlink "+name, w.now.without(name), func() error { return os.Remove(w.path(name)) })
+	if err == nil {
+		err = w.step("create "+name+" anew", w.now.with(name, content), func() error { return w.put(name, os.O_CREATE|os.O_EXCL, content) },
+			state{world: w.now.with(name, nil), claim: name})
+	}
+	return true, err
+}
+
+// swap gives two files each other's name.
+func (w *worker) swap() (bool, error) {
+	one, ok := w.file()
+	other, _ := w.file()
+	if !ok || one == other {
+		return false, nil
+	}
+	aside := w.newName("r")
+	for _, names := range [][2]string{{one, aside}, {other, one}, {aside, other}} {
+		from, to := names[0], names[1]
+		if err := w.step("rename "+from+" to "+to, w.now.renamed(from, to), func() error { return os.Rename(w.path(from), w.path(to)) }); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// writeLarge writes so much that it travels while it is written, by several channels, and now and then changes it before it is closed.
+func (w *worker) writeLarge() (bool, error) {
+	if !w.big || !w.even && w.rng.IntN(2) == 0 {
+		return false, nil
+	}
+	name, ok := w.file()
+	if !ok || len(w.names(false)) < maxFiles && w.rng.IntN(2) == 0 {
+		name = w.newName("b")
+	}
+	content := w.record(bigSize + w.rng.IntN(6<<20))
+	back := -1
+	if w.rng.IntN(3) == 0 {
+		back = w.rng.IntN(len(content) - 9)
+	}
+	first := slices.Clone(content)
+	if back >= 0 {
+		copy(content[back:], "backwards")
+	}
+	return true, w.step("write the large "+name, w.now.with(name, content), func() error {
+		f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return err
+		}
+		if err = w.write(f, first); err == nil && back >= 0 {
+			_, err = f.WriteAt(content[back:back+9], int64(back))
+		}
+		return closing(f, err)
+	})
+}
+
+// renameDirAndBack renames a directory, makes another one of its name, and puts something there.
+func (w *worker) renameDirAndBack() (bool, error) {
+	from, ok := w.one(w.names(true))
+	to := w.newName("d")
+	if !ok || isBelow(to, from) || len(w.names(true)) >= 5 || len(w.names(false)) >= maxFiles {
+		return false, nil
+	}
+	below := w.fresh(from, "f")
+	before, content := w.record(w.rng.IntN(4<<10)), w.record(w.rng.IntN(4<<10))
+	err := w.step("create "+below, w.now.with(below, before), func() error { return w.put(below, os.O_CREATE|os.O_TRUNC, before) })
+	if err == nil {
+		err = w.step("rename the directory "+from+" to "+to, w.now.renamed(from, to), func() error { return os.Rename(w.path(from), w.path(to)) })
+	}
+	if err == nil {
+		err = w.step("mkdir "+from, w.now.withDir(from), func() error { return os.Mkdir(w.path(from), 0o755) })
+	}
+	if err == nil {
+		err = w.step("create "+below, w.now.with(below, content), func() error { return w.put(below, os.O_CREATE|os.O_TRUNC, content) })
+	}
+	return true, err
 }
 
 // mapped changes something within a file by a store into a shared mapping, and syncs that.

@@ -23,7 +23,10 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,9 +44,11 @@ func main() {
 	flag.StringVar(&o.commit, "commit", "close", "commit of the connections")
 	flag.IntVar(&o.stages, "stages", 4, "servers at a time")
 	flag.StringVar(&o.programs, "programs", "", "directory with pierfs and pierfsd; the default is to build them")
-	flag.StringVar(&o.only, "only", "", "sftp or ftp; the default is to take turns")
+	flag.StringVar(&o.only, "only", "", "sftp, ftp (vsftpd), ftps, proftpd, pure-ftpd, pyftpdlib or stepwise; the default is to take turns with the first two")
+	flag.Func("set", "KEY=VALUE of the connections' definition; may be given more than once", o.set)
 	flag.BoolVar(&o.mixed, "mixed", false, "give the connections each value of verify, conflict and update, and not the defaults")
 	flag.BoolVar(&o.power, "power", false, "have the power fail with each kill: what the daemon has not synced is dropped, or chance keeps some of it")
+	flag.BoolVar(&o.passthrough, "passthrough", false, "with -commit background: have the kernel write new files by itself (writePassthrough)")
 	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
 }
@@ -57,22 +62,49 @@ type options struct {
 	only   string
 	table  bool
 	mixed  bool
+	more   daemon.Fields
 	power  bool
+
+	passthrough bool
 
 	programs string
 }
 
 // fields are what the connection of the i-th stage has set besides.
 func (o options) fields(i int) daemon.Fields {
+	fields := daemon.Fields{}
+	if o.passthrough {
+		fields["writePassthrough"] = true
+	}
+	maps.Copy(fields, o.more)
 	if !o.mixed {
-		return nil
+		return fields
 	}
 	n := int(o.seed) + i/2 // of each protocol one after the other
-	fields := daemon.Fields{"verify": []string{"hash", "readback", "size"}[n%3], "conflict": []string{"overwrite", "fail", "keep-both"}[n%3]}
+	maps.Copy(fields, daemon.Fields{"verify": []string{"hash", "readback", "size"}[n%3], "conflict": []string{"overwrite", "fail", "keep-both"}[n%3]})
 	if n%2 == 0 {
 		fields["update"] = "inPlace"
 	}
+	maps.Copy(fields, o.more)
 	return fields
+}
+
+// set sets a field of all definitions.
+func (o *options) set(text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return fmt.Errorf("%q is not KEY=VALUE", text)
+	}
+	if o.more == nil {
+		o.more = daemon.Fields{}
+	}
+	o.more[key] = value
+	if n, err := strconv.Atoi(value); err == nil {
+		o.more[key] = n
+	} else if truth, err := strconv.ParseBool(value); err == nil {
+		o.more[key] = truth
+	}
+	return nil
 }
 
 // crash kills o.kills daemons at moments of chance and prints what came of it.

@@ -31,7 +31,9 @@ type stage struct {
 	rng      *rand.Rand
 	road     road
 	daemon   *daemon.Daemon
-	behind   string // the directory as the server has it
+	server   server
+	late     *time.Timer // that kills a daemon which was told to end; set before its gate is over
+	behind   string      // the directory as the server has it
 	workers  []*worker
 	log      *logbook // of all workers
 	register *register
@@ -41,13 +43,20 @@ type stage struct {
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
 }
 
+// server is what a stage has of its server.
+type server interface{ KillSessions(t testing.TB) }
+
 // protocol is one of those that a stage may speak.
 type protocol string
 
 const (
 	sftp     protocol = "sftp"
 	ftp      protocol = "ftp"
-	stepwise protocol = "ftp in steps" // where no file may take the name of another
+	ftps     protocol = "ftps"
+	proftpd  protocol = "proftpd"
+	pureftpd protocol = "pure-ftpd"
+	pyftpd   protocol = "pyftpdlib"
+	stepwise protocol = "stepwise" // where no file may take the name of another
 )
 
 // newStage starts a server, and makes a daemon that mounts it through a road.
@@ -72,7 +81,7 @@ func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string,
 	s.log, s.register = newLogbook(mount), newRegister(mount)
 	for i := range workers {
 		w := newWorker(mount, fmt.Sprintf("w%d", i), rand.New(rand.NewPCG(seed, uint64(100+i))))
-		w.big, w.ties, w.log, w.register = i == 0, p == sftp, s.log, s.register
+		w.big, w.ties, w.times, w.log, w.register = i == 0, p == sftp, p == sftp || p == ftp, s.log, s.register
 		s.workers = append(s.workers, w)
 	}
 	return s
@@ -111,12 +120,16 @@ func (s *stage) newSFTP(t *testing.T, socket string) daemon.Fields {
 		t.Fatal(err)
 	}
 	server := servers.NewSSHD(t, servers.SSHOptions{SFTP: strings.Join([]string{program, tapWord, socket}, " ")})
-	s.behind = server.Dir
+	s.server, s.behind = server, server.Dir
 	return daemon.To(t, server, nil)
 }
 
 // servedAs are the servers of FTP where that is not vsftpd.
 var servedAs = map[protocol]servers.FTPOptions{
+	ftps:     {TLS: servers.Explicit},
+	proftpd:  {Kind: servers.ProFTPD},
+	pureftpd: {Kind: servers.PureFTPd},
+	pyftpd:   {Kind: servers.PyFTPdlib},
 	stepwise: {Kind: servers.ProFTPD, Config: []string{"<Directory />", "AllowOverwrite off", "</Directory>"}},
 }
 
@@ -128,12 +141,18 @@ func (s *stage) newFTP(t *testing.T, o servers.FTPOptions) daemon.Fields {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.serve(t, l, func(c net.Conn) { s.road.hearControl(c, server.Address()) })
-	s.behind = server.Dir
-	return daemon.Fields{
+	s.server, s.behind = server, server.Dir
+	fields := daemon.Fields{
 		"protocol": "FTP", "host": server.Host, "port": l.Addr().(*net.TCPAddr).Port, "username": server.User, "password": server.Password,
 		"workingDir": server.Root,
 	}
+	hear := s.road.hearControl
+	if o.TLS != servers.Plain {
+		hear = s.road.hearSealed
+		fields["protocol"], fields["useImplicit"], fields["caFile"] = "FTPS", o.TLS == servers.Implicit, server.Authority.File
+	}
+	s.serve(t, l, func(c net.Conn) { hear(c, server.Address()) })
+	return fields
 }
 
 // serve serves l until the test ends. The server ends sooner, and with it everyone who is served.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"pierfs/integration/process"
 )
 
 // Who stores into a mapping and waits for its pages keeps his whole process from having memory: what the daemon needs for them may
@@ -17,7 +20,9 @@ const storeWord = "crash-store"
 
 // storing stores text at off, by way of a shared mapping, into the file name, which is of the given size, and syncs it.
 func storing(name string, text []byte, off, size int) error {
-	return exec.Command("/proc/self/exe", storeWord, name, string(text), strconv.Itoa(off), strconv.Itoa(size)).Run()
+	ctx, cancel := context.WithTimeout(context.Background(), process.Patience)
+	defer cancel()
+	return exec.CommandContext(ctx, "/proc/self/exe", storeWord, name, string(text), strconv.Itoa(off), strconv.Itoa(size)).Run()
 }
 
 // isStoring reports whether this process is to store something, which it then did.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,7 @@ type world map[string]node
 type node struct {
 	kind    os.FileMode // of os.ModeType
 	perm    os.FileMode // of a file; 0 is any
+	changed int64       // when a file was, in seconds, if a program has said so; 0 is any
 	content []byte
 }
 
@@ -37,6 +39,15 @@ func (w world) withPerm(path string, perm os.FileMode) world {
 	w = maps.Clone(w)
 	n := w[path]
 	n.perm = perm
+	w[path] = n
+	return w
+}
+
+// withTime returns w with the file at path changed at that time.
+func (w world) withTime(path string, changed int64) world {
+	w = maps.Clone(w)
+	n := w[path]
+	n.changed = changed
 	w[path] = n
 	return w
 }
@@ -103,8 +114,15 @@ func (s state) explains(found world) bool {
 	return true
 }
 
-// bears reports whether n may have the permissions of got.
-func (n node) bears(got node) bool { return n.perm == 0 || got.perm == 0 || n.perm == got.perm }
+// bears reports whether n may have the permissions and the time of got.
+func (n node) bears(got node) bool {
+	return (n.perm == 0 || got.perm == 0 || n.perm == got.perm) && (n.changed == 0 || got.changed == 0 || abs(n.changed-got.changed) <= aDay)
+}
+
+// aDay in seconds is as fine as a listing of FTP tells the time of an old file.
+const aDay = 24 * 60 * 60
+
+func abs(n int64) int64 { return max(n, -n) }
 
 func (s state) allows(name string, content []byte) bool {
 	want := s.world[name].content
@@ -131,6 +149,9 @@ const (
 	strange harmKind = "strange" // anything else that nobody wrote
 	left    harmKind = "left"    // a temporary name that stays
 	shown   harmKind = "shown"   // programs see something else than the server has
+
+	glimpsed harmKind = "glimpsed" // a temporary name that programs see
+	stale    harmKind = "ESTALE"   // for a program that reads
 )
 
 func (h harm) String() string { return fmt.Sprintf("%s: %q %s", h.kind, h.name, h.text) }
@@ -251,23 +272,32 @@ func tell(n node) string {
 	if len(records) > 6 {
 		records = append(records[:6], "...")
 	}
-	return fmt.Sprintf("%d bytes of [%s], %v", len(n.content), strings.Join(records, ", "), n.perm)
+	return fmt.Sprintf("%d bytes of [%s], %v, changed at %d", len(n.content), strings.Join(records, ", "), n.perm, n.changed)
 }
 
 // past are the contents that the files of a tree have had, and the names that were created exclusively. A server to which
 // something is owed has any of them.
 type past struct {
-	contents map[string]bool
+	contents map[string]bool // large ones by their sums
 	claims   map[string]bool
+	grown    []state // of large files that were added to
 }
 
-func newPast() past { return past{contents: map[string]bool{}, claims: map[string]bool{}} }
+// keyOf is content, or the sum of a large one.
+func keyOf(content []byte) string {
+	if len(content) < bigSize {
+		return string(content)
+	}
+	return fmt.Sprintf("%d bytes with the sum %x", len(content), sha256.Sum256(content))
+}
+
+func newPast() *past { return &past{contents: map[string]bool{}, claims: map[string]bool{}} }
 
 // halves returns which files of found have a content that no version of any file had: nor is it one with a part of an append behind it.
 func (p past) halves(found world) (harms []harm) {
 	for name, n := range found {
-		content := string(n.content)
-		if n.kind != 0 || len(content) >= bigSize || p.contents[content] || content == "" && p.claims[name] || p.isGrowing(content) {
+		content := keyOf(n.content)
+		if n.kind != 0 || p.contents[content] || content == "" && p.claims[name] || p.isGrowing(n.content) {
 			continue
 		}
 		harms = append(harms, harm{name, half, "has a content that no file ever had: " + tell(n)})
@@ -276,11 +306,14 @@ func (p past) halves(found world) (harms []harm) {
 }
 
 // isGrowing reports whether content lies between one that a file had and a longer one that it had later.
-func (p past) isGrowing(content string) bool {
+func (p past) isGrowing(content []byte) bool {
+	if slices.ContainsFunc(p.grown, func(s state) bool { return s.allows(s.grows, content) }) {
+		return true
+	}
 	less, more := false, false
 	for known := range p.contents {
-		less = less || known != "" && strings.HasPrefix(content, known)
-		more = more || strings.HasPrefix(known, content)
+		less = less || known != "" && strings.HasPrefix(string(content), known)
+		more = more || strings.HasPrefix(known, string(content))
 	}
 	return less && more
 }
@@ -288,9 +321,16 @@ func (p past) isGrowing(content string) bool {
 // temporary is how uploads under way are called. They are nobody's files.
 var temporary = regexp.MustCompile(`(?s)^\..*\.pierfs-[0-9a-f]{8}~?$`)
 
-// look reads the tree below dir. Temporary names are told apart; what goes meanwhile is not there.
-func look(dir string) (w world, temps []string, err error) {
-	w = world{}
+// sight is what was seen of a tree.
+type sight struct {
+	world
+	temps []string // temporary names, which are nobody's files
+	stale []string // files that had to be opened once more, for their readers were told ESTALE
+}
+
+// look reads the tree below dir. What goes meanwhile is not there.
+func look(dir string) (seen sight, err error) {
+	seen.world = world{}
 	err = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
@@ -298,17 +338,18 @@ func look(dir string) (w world, temps []string, err error) {
 		name := path[len(dir)+1:]
 		switch {
 		case temporary.MatchString(entry.Name()):
-			temps = append(temps, name)
+			seen.temps = append(seen.temps, name)
 		case entry.IsDir():
-			w[name] = node{kind: os.ModeDir}
+			seen.world[name] = node{kind: os.ModeDir}
 		case entry.Type() == os.ModeSymlink:
 			target, err := os.Readlink(path)
 			if err != nil {
 				return err
 			}
-			w[name] = node{kind: os.ModeSymlink, content: []byte(target)}
+			seen.world[name] = node{kind: os.ModeSymlink, content: []byte(target)}
 		default:
-			content, err := readAgain(path)
+			content, again, err := readAgain(path)
+			seen.stale = append(seen.stale, slices.Repeat([]string{name}, again)...)
 			if errors.Is(err, os.ErrNotExist) {
 				return nil
 			}
@@ -319,20 +360,20 @@ func look(dir string) (w world, temps []string, err error) {
 			if err != nil {
 				return err
 			}
-			w[name] = node{perm: info.Mode().Perm(), content: content}
+			seen.world[name] = node{perm: info.Mode().Perm(), changed: info.ModTime().Unix(), content: content}
 		}
 		return nil
 	})
-	return w, temps, err
+	return seen, err
 }
 
-// readAgain reads a file, and opens it once more if what it reads is replaced meanwhile: what is owed to a name may arrive between two
-// reads, and over FTP what was there before is gone then. docs/SEMANTICS.md tells that of background mode.
-func readAgain(path string) (content []byte, err error) {
-	for range 5 {
+// readAgain reads a file, and opens it once more if it is told ESTALE, which is to happen to nobody: what is owed to a name may arrive between
+// two reads, and over FTP what was there before is gone then.
+func readAgain(path string) (content []byte, again int, err error) {
+	for again = range 5 {
 		if content, err = os.ReadFile(path); !errors.Is(err, syscall.ESTALE) {
 			break
 		}
 	}
-	return content, err
+	return content, again, err
 }

@@ -295,6 +295,12 @@ func (d *Daemon) Kill() { d.process.Kill() }
 // Strike is Kill that does not wait for the end.
 func (d *Daemon) Strike() { d.process.Signal(syscall.SIGKILL) }
 
+// Terminate tells the daemon to end, and does not wait for that.
+func (d *Daemon) Terminate() { d.process.Signal(syscall.SIGTERM) }
+
+// Dump ends the daemon with what its goroutines are at in its log.
+func (d *Daemon) Dump() { d.process.Signal(syscall.SIGQUIT); <-d.process.Done() }
+
 // Mounts returns what is mounted below the daemon's directories, as the kernel tells it.
 func (d *Daemon) Mounts(t testing.TB) []string {
 	t.Helper()

@@ -267,6 +267,28 @@ func TestFTPUploadIsWhole(t *testing.T) {
 	}
 }
 
+// TestUploadThatIsNotUnderstood: where a server that has taken contents does not know STOR for once (pure-ftpd), that says nothing of the
+// temporary name, for want of which a file would be written in place: the upload is one to be tried again, and the old content is there.
+func TestUploadThatIsNotUnderstood(t *testing.T) {
+	t.Parallel()
+	s := NewFTP(t, FTPManner{})
+	furnishFTP(s)
+	patientFTP(t, s, func(c *connection) {
+		replace := func(content string) error {
+			return upload(t.Context(), c, "file", content, backends.WriteMode{TempName: ".file.part", Perm: 0o644})
+		}
+		if err := replace("first"); err != nil {
+			t.Fatal(err)
+		}
+		s.Behave(FTPManner{Rules: []FTPRule{FTPReplies("500 Unknown command", "STOR")}})
+		if err := replace("second"); backends.ClassOf(err) != backends.Transient || backends.CauseOf(err) != "" {
+			t.Errorf("the upload ended with %v, class %v, cause %q", err, backends.ClassOf(err), backends.CauseOf(err))
+		}
+		s.Behave(FTPManner{})
+		c.readsRight("file", "first")
+	})
+}
+
 // TestStaleRest: a server may keep the offset of a transfer that it has refused for the next one. What comes then is the end of a
 // file, and is not taken for all of it.
 func TestStaleRest(t *testing.T) {
