@@ -131,14 +131,6 @@ func (d *debt) forget(sent func(*debt) bool) {
 	}
 }
 
-// isOver writes down that nothing is owed of d any more, and lets go of its content. Not before may its bytes be changed: should
-// the daemon end in between, the next one finds the entry.
-func (f *File) isOver(d *debt) {
-	if f.tree.end(d.seq) {
-		f.letGo(d)
-	}
-}
-
 // letGo lets go of the content of d, whose entry is over.
 func (f *File) letGo(d *debt) {
 	f.mu.Lock()
