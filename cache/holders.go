@@ -62,6 +62,19 @@ func (t *Tree) unshare(staged *spool.File) (last bool, over []uint64) {
 	return true, over
 }
 
+// takeOver returns the entries of the journal that are over and whose content staged was under the name that it has. It is about to have
+// another.
+func (t *Tree) takeOver(staged *spool.File) (over []uint64) {
+	h := &t.holders
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if over = h.over[staged]; len(over) > 0 {
+		delete(h.over, staged)
+		delete(h.named, staged)
+	}
+	return over
+}
+
 // syncStaged returns when a staging file, and its name, are on the disk.
 func (t *Tree) syncStaged(staged *spool.File) error {
 	t.hook("staging.sync")

@@ -140,6 +140,7 @@ func (f *File) notice() {
 		return
 	}
 	if at, ok := f.staged.StoredAt(); ok {
+		f.renameStaging()
 		f.changed(0)
 		f.placed, f.riding.stirred = true, true
 		if f.riding.through > 0 && !at.IsZero() {

@@ -133,20 +133,31 @@ func (d *debt) forget(sent func(*debt) bool) {
 
 // letGo lets go of the content of d, whose entry is over.
 func (f *File) letGo(d *debt) {
+	f.tree.isDone(d)
 	f.mu.Lock()
 	if f.staged == d.staged && f.owing.debt == nil {
 		f.owing.frozen = 0
 	}
 	f.mu.Unlock()
-	f.tree.over(d)
+	f.tree.drop(d)
 }
 
 // over notes that the entry of d is done, and lets go of its content.
 func (t *Tree) over(d *debt) {
+	t.isDone(d)
+	t.drop(d)
+}
+
+// isDone notes that the entry of d is done, and that the journal tells of it as long as its staging file is there by that name.
+func (t *Tree) isDone(d *debt) {
 	h := &t.holders
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.over[d.staged] = append(h.over[d.staged], d.seq)
-	h.mu.Unlock()
+}
+
+// drop lets go of the content of d, whose entry is done.
+func (t *Tree) drop(d *debt) {
 	t.warn("removal of a staging file", t.dropStaging(d.staged))
 	t.changes.unpark()
 }

@@ -48,12 +48,13 @@ func (t *Tree) openJournal() (owed map[string]bool, err error) {
 			owed[s.Staged] = true
 		}
 	}
-	paid := map[string]int64{}
-	for _, e := range j.Over() {
-		paid[e.Staged] = max(paid[e.Staged], e.Size)
+	paid := map[string]journal.Entry{}
+	for _, e := range j.Over() { // the oldest first
+		e.Size = max(e.Size, paid[e.Staged].Size)
+		paid[e.Staged] = e
 	}
 	for _, e := range j.Over() {
-		if !owed[e.Staged] && !t.wasWrittenOn(e.Staged, paid[e.Staged]) {
+		if !owed[e.Staged] && !t.wasWrittenOn(paid[e.Staged]) {
 			t.warn("removal of a staging file", removeStaged(t.options.Staging, e.Staged))
 		}
 		j.Forget(e.Seq)
@@ -61,12 +62,12 @@ func (t *Tree) openJournal() (owed map[string]bool, err error) {
 	return owed, nil
 }
 
-// wasWrittenOn reports whether a program has written on behind the first size bytes of a staging file, which the server has: that was never
-// promised, and is kept.
-func (t *Tree) wasWrittenOn(name string, size int64) bool {
-	path := filepath.Join(t.options.Staging, filepath.Base(name))
+// wasWrittenOn reports whether a program has written on in the staging file of e, which the server has: that was never promised, and is
+// kept. It has become longer, or the kernel wrote to it and we have not looked since; who changes it through us gives it another name.
+func (t *Tree) wasWrittenOn(e journal.Entry) bool {
+	path := filepath.Join(t.options.Staging, filepath.Base(e.Staged))
 	info, err := os.Stat(path)
-	return err == nil && info.Size() > size && !spool.WasSent(path)
+	return err == nil && !spool.WasSent(path) && (info.Size() > e.Size || e.Ridden && !spool.WasMarked(path))
 }
 
 // removeStaged removes a staging file and its note, as far as they are there.

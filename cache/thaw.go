@@ -16,7 +16,13 @@ import (
 // thaw gives the file a staging file of its own before bytes from off on are changed, if they belong to a debt; the caller
 // holds mu.
 func (f *File) thaw(off int64) error {
-	if f.staged == nil || off >= f.owing.frozen || f.riding.writers > 0 {
+	if f.staged == nil || f.riding.writers > 0 {
+		return nil
+	}
+	if off >= f.owing.frozen {
+		if off < f.staged.Size() {
+			f.renameStaging()
+		}
 		return nil
 	}
 	t := f.tree
@@ -30,6 +36,29 @@ func (f *File) thaw(off int64) error {
 	}
 	f.swapStaging(own)
 	return nil
+}
+
+// renameStaging gives the staging file another name before bytes change that were owed and have arrived: by the name that the journal tells the
+// next daemon takes it for what arrived, and removes it. One that has become longer it keeps. The caller holds mu.
+func (f *File) renameStaging() {
+	t := f.tree
+	if f.owesStaged() || f.travelsNow() {
+		return
+	}
+	over := t.takeOver(f.staged)
+	if len(over) == 0 {
+		return
+	}
+	before := noteOf(f.staged.Path())
+	stem, err := t.newNote(f.name)
+	if err == nil {
+		if err = f.staged.MoveTo(stem + dataSuffix); err != nil {
+			before = stem + noteSuffix
+		}
+		err = errors.Join(err, os.Remove(before))
+	}
+	t.warn("renaming a staging file", err) // what is written now may be lost with the daemon, until it is promised
+	t.journal.Forget(over...)
 }
 
 // swapStaging makes own the file's staging file; the caller holds mu.

@@ -84,6 +84,9 @@ func (f *File) Watch() error {
 	return f.mark()
 }
 
+// WasMarked reports whether nobody but its File has written to the file path, which a former process has left, since that looked last.
+func WasMarked(path string) bool { return hasTime(path, marked) }
+
 // marks follows each write of ours; the caller holds mu.
 func (f *File) marks() {
 	if f.watched {

@@ -30,7 +30,9 @@ func (f *File) filled() error {
 }
 
 // WasSent reports whether the file path, which a former process has left, is as it was when Sent was called.
-func WasSent(path string) bool {
+func WasSent(path string) bool { return hasTime(path, sentAt) }
+
+func hasTime(path string, at time.Time) bool {
 	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular() && info.ModTime().Equal(sentAt)
+	return err == nil && info.Mode().IsRegular() && info.ModTime().Equal(at)
 }
