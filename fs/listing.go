@@ -334,6 +334,7 @@ func (s *fileSystem) begins(h *handle, p *snapshot) {
 		k.reach, k.ended = 0, false
 	case k.collectors > 1:
 		k.forget()
+		s.lives(k, h.node, left) // the kernel may collect it all the same, and show it to all of them
 		return
 	default:
 		k.forget()
