@@ -43,7 +43,7 @@ type File struct {
 	info backends.Info // as programs see the file
 	base backends.Info // what the server has and the content builds on; Known is 0 if it has nothing
 
-	kept error // why its content was put into quarantine when the Tree was closed: nothing of it is published by anybody who is still at that
+	kept error // why its content was put into quarantine when the Tree was closed: nobody is told that it was published
 	torn error // a write that failed half done: what is here is not what the program meant, and is not published
 
 	reader   backends.Reader // of base; nil until something is read
@@ -668,7 +668,9 @@ func (f *File) endWriting(ctx context.Context) (unfinished bool, err error) {
 	if unfinished = f.isUnfinished(); unfinished {
 		f.dropEarly()
 		f.abortClaim()
-		if !f.isBare() {
+		if f.isBare() {
+			f.noteKept(errUnfinished)
+		} else {
 			err = f.keep(errUnfinished)
 		}
 	}
@@ -697,15 +699,30 @@ var errUnfinished = errors.New("a program was still writing it when the daemon e
 
 // keep puts what was not published into quarantine because of err, when the Tree is closed.
 func (f *File) keep(err error) error {
+	f.noteKept(err)
 	if f.owes() {
 		kept := f.keepUnsealed(err)
 		f.givenBack()
 		return kept
 	}
-	f.mu.Lock()
-	f.kept = err
-	f.mu.Unlock()
 	return f.quarantine(err)
+}
+
+// noteKept has every publication that comes from now on, or is still under way, fail with err.
+func (f *File) noteKept(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kept = err
+}
+
+// whyKept returns the error of a publication that finds nothing to do because the content was put into quarantine; nil if it was not.
+func (f *File) whyKept() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.kept == nil {
+		return nil
+	}
+	return fault("publish", f.name, f.kept)
 }
 
 // isUnfinished reports whether the file holds a content that no program has closed, and that is not just the old one with something added.

@@ -71,7 +71,7 @@ var changedElsewhere = errors.Join(syscall.ESTALE, errors.New("somebody else cha
 // A write that comes while Publish is under way may be part of it, and is published again by the next.
 func (f *File) Publish(ctx context.Context) error {
 	if !f.Dirty() {
-		return nil
+		return f.whyKept()
 	}
 	if name, _ := f.Name(); f.tree.options.Background && !f.tree.linked(name) {
 		return f.promise(ctx)

@@ -76,6 +76,8 @@ func (f *File) seal() (d, before *debt, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case f.kept != nil:
+		return nil, nil, fault("publish", f.name, f.kept)
 	case !f.unsealedLocked():
 		return nil, nil, nil
 	case f.stale:

@@ -1250,6 +1250,12 @@ func TestCloseOfTheTreePublishesOnlyWhatWasAdded(t *testing.T) {
 			w.write(f, " and more", 5)
 			return f
 		}, "whole and more", ""},
+		"synced and changed": {func(w *world) *cache.File {
+			f := w.wrote("f", creating, "whole", 0)
+			w.must(f.Publish(w.Context()))
+			w.write(f, "H", 1)
+			return f
+		}, "whole", "wHole"},
 		"nothing but cut":    {func(w *world) *cache.File { return w.open("old", cuttingNew) }, old, ""},
 		"nothing but a name": {func(w *world) *cache.File { return w.open("f", creating) }, "", ""},
 	} {
@@ -1267,6 +1273,11 @@ func TestCloseOfTheTreePublishesOnlyWhatWasAdded(t *testing.T) {
 				} else {
 					w.has(bears, c.has)
 				}
+				arrived := c.kept == "" && c.has != "" && c.has != old
+				if err := f.Publish(w.Context()); (err == nil) != arrived {
+					t.Errorf("Publish after Close = %v; is it at the server: %v", err, arrived)
+				}
+				w.must(f.Close(w.Context(), false))
 				if c.kept == "" {
 					w.empty(w.options.Quarantine)
 				} else {
@@ -1324,6 +1335,40 @@ func TestPublicationThatMeetsTheEndOfTheTree(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who waits to promise what he wrote while the end of the Tree puts that into quarantine is told so.
+func TestPromiseThatMeetsTheEndOfTheTree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		syncing, on := make(chan struct{}), make(chan struct{})
+		first := true
+		w := newWorld(t, func(_ *mem.Options, to *cache.Options) {
+			to.Background, to.Target = true, "mem test"
+			to.Hook = func(site string) {
+				if site == "staging.sync" && first {
+					first = false
+					close(syncing)
+					<-on
+				}
+			}
+		})
+		f := w.wrote("f", creating, "whole", 0)
+		before, behind, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		go func() { before <- f.Publish(context.Background()) }()
+		<-syncing
+		w.write(f, "H", 1)
+		go func() { closed <- w.tree.Close(context.Background()) }()
+		synctest.Wait()
+		go func() { behind <- f.Publish(context.Background()) }()
+		synctest.Wait()
+		close(on)
+		w.must(<-before)
+		if told, toldClose := <-behind, <-closed; told == nil || toldClose == nil {
+			t.Errorf("Publish = %v, Close = %v; and what was written last is in quarantine", told, toldClose)
+		}
+		w.has("f", "whole")
+		w.quarantineHolds("wHole")
+	})
 }
 
 // wrote returns name, opened by mode, with content written at off.
