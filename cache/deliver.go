@@ -78,7 +78,7 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job, error) {
 	if d == nil || f.owing.held != nil || f.gone {
 		return nil, nil, nil
 	}
-	if f.debtIsWrittenLocked() {
+	if f.awaitsWriterLocked() {
 		return nil, nil, errWritten
 	}
 	if f.owing.failed == errWritten { // that was no failure

@@ -243,7 +243,8 @@ func (q *queue) tried(f *File, short bool, err error) {
 	case debt == nil, held:
 		delete(q.known, f)
 		delete(q.short, f)
-	case err == nil, errors.Is(err, errStopped): // it owes something newer, or by another name
+	case err == nil, errors.Is(err, errStopped), // it owes something newer, or by another name
+		errors.Is(err, errWritten) && !f.awaitsWriter(): // who has gone in this moment
 		q.ready = append(q.ready, f)
 	case isOutage(err):
 		q.pause = min(max(2*q.pause, firstOutage), lastOutage)

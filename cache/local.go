@@ -143,6 +143,9 @@ func (f *File) notice() {
 		f.renameStaging()
 		f.changed(0)
 		f.placed, f.riding.stirred = true, true
+		if d := f.owing.debt; d != nil && d.staged == f.staged {
+			d.altered = true
+		}
 		if f.riding.through > 0 && !at.IsZero() {
 			f.info.ModTime = at
 		}

@@ -33,6 +33,9 @@ type debt struct {
 	info   backends.Info // as programs see it
 	began  time.Time     // since when its name is owed something
 
+	// altered says that a program has written past us to staged since, perhaps over what was promised.
+	altered bool
+
 	// missing are the parts that were not here when staged was last synced. More may be here by now, which a loss of power would
 	// take away.
 	missing []journal.Range
@@ -217,14 +220,15 @@ func (f *File) unqueueLocked() {
 	}
 }
 
-// givenBack goes back to what the file owes, if it owes anything, and reports that.
+// givenBack goes back to what the file owes, if it owes anything, and reports that. As long as the kernel writes for a program that cannot
+// be done, and is with the last Close.
 func (f *File) givenBack() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.owing.debt == nil {
 		return false
 	}
-	if f.unsealedLocked() {
+	if f.unsealedLocked() && f.riding.writers == 0 {
 		f.revert()
 	}
 	return true

@@ -263,6 +263,29 @@ func (f *File) debtIsWrittenLocked() bool {
 	return d != nil && d.staged == f.riding.on && f.stillWritten()
 }
 
+// awaitsWriter reports whether what the file owes is not to be sent now: a program can still write to it, or has, and what it holds
+// is not promised yet.
+func (f *File) awaitsWriter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.awaitsWriterLocked()
+}
+
+func (f *File) awaitsWriterLocked() bool {
+	d := f.owing.debt
+	return f.debtIsWrittenLocked() || d != nil && d.altered && f.unsealedLocked()
+}
+
+// hurryBehind has what the file owes tried now, if what it owed before waited for its writer.
+func (f *File) hurryBehind(before *debt) {
+	f.mu.Lock()
+	waited := before != nil && before.altered
+	f.mu.Unlock()
+	if waited {
+		f.tree.queue.hurry(f)
+	}
+}
+
 // mayRest reports whether what the file owes can wait for its writer. One who is gone, and has perhaps left a mapping, is not waited for.
 func (f *File) mayRest() bool {
 	f.mu.Lock()
@@ -384,7 +407,7 @@ var errUnseen = errors.New("a program went on writing to it, and that could not 
 // cannotRevert reports whether what the file owes is no more what was promised, because a program wrote into it past us; it is then held for a
 // person. The caller holds mu.
 func (f *File) cannotRevert(d *debt) bool {
-	if f.riding.on == nil || f.staged != d.staged {
+	if f.staged != d.staged || !d.altered && f.riding.on != f.staged {
 		return false
 	}
 	f.owing.held = errUnseen

@@ -68,6 +68,9 @@ func (f *File) sealAndWriteDown(ctx context.Context) error {
 		return f.fault("publish", err)
 	}
 	f.enqueue()
+	if !f.awaitsWriter() {
+		f.hurryBehind(before)
+	}
 	return nil
 }
 
