@@ -56,7 +56,7 @@ func (b *Backend) run(ctx context.Context, op, name string, n int64, attempt fun
 	u := b.budget(ctx)
 	err := b.repeat(ctx, u, op, name, n, attempt)
 	if err == nil || backends.ClassOf(err) == backends.Final && backends.Errno(err) == syscall.ENOENT {
-		u.progress()
+		u.answered()
 		b.line.answer()
 	}
 	return err
@@ -85,6 +85,9 @@ func (b *Backend) repeat(ctx context.Context, u *budget, op, name string, n int6
 		began := time.Now()
 		err := b.once(ctx, u, op, name, n, attempt)
 		class := backends.ClassOf(err)
+		if class != backends.Final {
+			u.broke()
+		}
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err

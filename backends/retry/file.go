@@ -334,8 +334,12 @@ func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 func (w *writer) Sync(ctx context.Context) error { return w.note(ctx, w.Writer.Sync(ctx)) }
 
 func (w *writer) note(ctx context.Context, err error) error {
-	if u := budgetOf(ctx); u != nil && err == nil {
+	switch u := budgetOf(ctx); {
+	case u == nil:
+	case err == nil:
 		u.progress()
+	default:
+		u.broke()
 	}
 	return err
 }
@@ -347,6 +351,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	if err == nil {
 		w.backend.line.answer()
 	}
+	_ = w.note(ctx, err) // which it returns
 	if backends.ClassOf(err) != backends.Lost || w.temp == "" || ctx.Err() != nil {
 		return info, err
 	}

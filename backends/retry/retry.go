@@ -6,7 +6,7 @@
 //     long as it moves: what n bytes take at the least that counts as progress, 1 KiB within Timeout.
 //   - At most Count+1 attempts are made. They begin at 0, at about 0.2 s, and then at ever longer distances up to
 //     Timeout x Count, so that an outage which ends before that is not seen. Any other call that gets an answer meanwhile
-//     ends a pause early.
+//     ends a pause early, that of an upload too, and that of an upload is short if anything was answered behind what broke it.
 //   - Only Transient and Lost failures are repeated. After a Lost change the server is asked for its state first, so that a
 //     success of our own never comes back as EEXIST or ENOENT.
 //   - An open Reader goes on after a reconnect if size, time and identity of the file are unchanged; else ESTALE.
@@ -107,7 +107,7 @@ func (p Policy) Do(ctx context.Context, f func(context.Context) error) error {
 			u.tellLine(err)
 			return u.spent(err)
 		}
-		if !sleep(ctx, pause, nil) {
+		if !u.pause(ctx, pause, err) {
 			return err
 		}
 	}
@@ -124,6 +124,7 @@ type budget struct {
 	over     bool
 	sent     bool  // an attempt was made while the connection was not known to be offline
 	line     *line // that an upload goes by; nil before its first call
+	back     bool  // the server has answered a call since what failed last
 }
 
 type budgetKey struct{}
@@ -144,6 +145,35 @@ func (u *budget) progress() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.since = time.Now()
+}
+
+// answered is progress by an answer of the server.
+func (u *budget) answered() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.since, u.back = time.Now(), true
+}
+
+// broke notes that a call, or a part of an upload, failed in a way that may pass.
+func (u *budget) broke() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.back = false
+}
+
+// pause waits before an upload that failed with err is begun anew: for d, but no longer than it takes the server to be there, if it
+// was away. It reports whether ctx, and the line, are still alive.
+func (u *budget) pause(ctx context.Context, d time.Duration, err error) bool {
+	u.mu.Lock()
+	l, back, least := u.line, u.back, floor(u.failures)
+	u.mu.Unlock()
+	if l == nil || answers(err) {
+		return sleep(ctx, d, nil)
+	}
+	if back {
+		d = min(d, least)
+	}
+	return l.pause(ctx, least, d)
 }
 
 // deadline is when an attempt must end that moves n bytes. The first may take as long as n bytes take at the least rate;

@@ -711,6 +711,51 @@ func TestUploadsDoNotMultiplyAttempts(t *testing.T) {
 	}
 }
 
+// An upload that a short outage has broken goes on soon after it, and not behind the long pause that its own calls have brought it to: one of
+// these was answered meanwhile, or somebody else's.
+func TestUploadGoesOnOnceTheServerAnswers(t *testing.T) {
+	for what, c := range map[string]struct {
+		breaks string // the call with which the outage begins
+		outage time.Duration
+		then   func(*bed, context.Context)
+	}{
+		"a call of its own": {"commit", 3 * time.Second, func(s *bed, ctx context.Context) { s.b.Remove(ctx, "temp") }},
+		"another's call":    {"writeat", time.Second, func(*bed, context.Context) {}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			policy := retry.Policy{Count: 3, Timeout: 30 * time.Second}
+			try(t, policy, func(s *bed) {
+				began := time.Now()
+				over := func() bool { return time.Since(began) >= c.outage }
+				s.server.SetFault(func(ctx context.Context, op, name string) error {
+					switch {
+					case over():
+						return nil
+					case op == c.breaks:
+						s.server.Break()
+						return lost(op, name)
+					case op == "remove":
+						return down(ctx, op, name)
+					}
+					return nil
+				})
+				time.AfterFunc(c.outage, func() { s.stat("") })
+				var attempts atomic.Int64
+				s.ok(policy.Do(s.Context(), func(ctx context.Context) error {
+					err := upload(s.b, &attempts)(ctx)
+					if err != nil {
+						c.then(s, ctx)
+					}
+					return err
+				}))
+				if took := time.Since(began); took > c.outage+2*time.Second {
+					s.Errorf("an outage of %v cost an upload %v", c.outage, took)
+				}
+			})
+		})
+	}
+}
+
 func TestUploadThatAlwaysBreaksEnds(t *testing.T) {
 	try(t, policy, func(s *bed) {
 		s.server.SetFault(func(_ context.Context, op, name string) error {
