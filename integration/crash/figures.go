@@ -21,12 +21,14 @@ type figures struct {
 	torn     int            // appends in place of which a part is there, which nobody was told of
 	temps    int            // temporary names that were left by the dead
 	harms    map[harmKind]int
-	forgiven int // temporary names that programs have seen behind a failure of the power
-	dropped  int // changes that were not on the disk when the power failed
+	forgiven int            // temporary names that programs have seen behind a failure of the power
+	dropped  int            // changes that were not on the disk when the power failed
+	outages  int            // of the server
+	told     map[string]int // what programs were told behind an outage, by a daemon that lives
 }
 
 func newFigures() figures {
-	return figures{sites: map[string]int{}, passed: map[string]int{}, harms: map[harmKind]int{}}
+	return figures{sites: map[string]int{}, passed: map[string]int{}, harms: map[harmKind]int{}, told: map[string]int{}}
 }
 
 func (f *figures) add(g figures) {
@@ -41,6 +43,8 @@ func (f *figures) add(g figures) {
 	f.temps += g.temps
 	f.dropped += g.dropped
 	f.forgiven += g.forgiven
+	f.outages += g.outages
+	addAll(f.told, g.told)
 	addAll(f.sites, g.sites)
 	addAll(f.passed, g.passed)
 	addAll(f.harms, g.harms)
@@ -65,6 +69,9 @@ func (f figures) String() string {
 	if f.dropped > 0 {
 		text += fmt.Sprintf("; %d changes were dropped with the power; forgiven, for no sync is spent on them: temporary names that programs see until they are a day old, %d times",
 			f.dropped, f.forgiven)
+	}
+	if f.outages > 0 {
+		text += fmt.Sprintf("; %d outages of the server, behind which programs were told %v", f.outages, f.told)
 	}
 	return text
 }

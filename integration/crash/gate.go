@@ -14,12 +14,14 @@ import (
 // it is told to.
 type gate struct {
 	strike func() // after it the daemon does nothing more, though it may take a moment to be gone
+	fall   func() // begins an outage of the server, and does not wait for its end
 
 	mu       sync.Mutex
 	passed   map[string]int // how often each site
 	total    int
 	counted  int // of these, what counts for the aim
 	loaded   bool
+	fell     bool // the server, in the outage
 	aim      aim
 	at       string // where it was killed; "" if it was not, or between steps
 	over     bool   // the daemon is dead, or will be in a moment: nothing counts any more
@@ -39,6 +41,10 @@ type aim struct {
 	after time.Duration // of the daemon's start it is killed, whatever step it is at, if it is not 0
 	grace time.Duration // between SIGTERM and the kill; 0 is none of the former, and so it is at a step
 	cut   bool          // the server loses its sessions at that moment, and does not come to what they still held
+
+	outage int           // the step of the load at which the server dies, and all its sessions; 0 is never
+	gap    time.Duration // that it is away then
+	calm   bool          // the daemon outlives the outage, and is looked at before it is killed
 }
 
 func (a aim) String() string {
@@ -65,6 +71,9 @@ func (a aim) String() string {
 	if a.cut {
 		text += ", and the sessions with it"
 	}
+	if a.outage > 0 {
+		text += fmt.Sprintf("; the server at step %d, for %v", a.outage, a.gap)
+	}
 	return text
 }
 
@@ -86,6 +95,10 @@ func (g *gate) pass(site string) bool {
 	g.total++
 	if g.loaded || g.aim.early {
 		g.counted++
+	}
+	if g.loaded && g.aim.outage > 0 && g.aim.outage == g.counted {
+		g.fell = true
+		g.fall()
 	}
 	switch a := g.aim; {
 	case a.fresh != nil && a.fresh(site), a.fresh == nil && a.delay == 0 && a.nth > 0 && a.nth == g.counted:
@@ -128,6 +141,13 @@ func (g *gate) steps() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.total
+}
+
+// hasFallen reports whether the outage has begun.
+func (g *gate) hasFallen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fell
 }
 
 // isOver reports whether the daemon was killed.

@@ -32,6 +32,9 @@ func (s *stage) chance() aim {
 	if (a.delay > 0 || a.after > 0) && s.disk == nil && s.rng.IntN(3) == 0 {
 		a.grace = time.Duration(1+s.rng.IntN(200)) * time.Millisecond
 	}
+	if s.outages && !a.early && a.after == 0 {
+		s.addOutage(&a)
+	}
 	return a
 }
 
@@ -51,6 +54,9 @@ func (s *stage) live(t *testing.T, a aim, patient bool) (hit bool) {
 		s.blame(t, s.check(t, g, patient))
 		if !t.Failed() && !g.isOver() { // one that died meanwhile has not shown all that it owes
 			s.load(t, g)
+			if a.calm && !t.Failed() && !g.isOver() {
+				s.calm(t, g)
+			}
 		}
 	} else if !errors.Is(err, process.ErrEnded) {
 		t.Fatalf("pierfsd does not become ready: %v\n%s", err, s.daemon.Log())
@@ -77,6 +83,7 @@ func (s *stage) begin(t *testing.T, a aim) *gate {
 		s.daemon.Strike()
 		s.blackOut()
 	})
+	g.fall = func() { s.fall(a.gap) }
 	s.road.set(g)
 	s.daemon.Launch(t)
 	close(launched)
@@ -92,6 +99,10 @@ func (s *stage) finish(t *testing.T, g *gate) (at string) {
 	t.Helper()
 	g.killed()
 	<-s.daemon.Done()
+	if g.hasFallen() {
+		s.stands()
+		s.sum.outages++
+	}
 	if s.late != nil { // it has ended by itself
 		s.late.Stop()
 	}
@@ -133,12 +144,13 @@ func (s *stage) blame(t *testing.T, harms []harm) {
 func (s *stage) load(t *testing.T, g *gate) {
 	t.Helper()
 	g.load()
+	s.rest.Store(false)
 	errs := make([]error, len(s.workers))
 	var all sync.WaitGroup
 	for i, w := range s.workers {
 		all.Go(func() {
-			err := w.run()
-			if _, wrong := errors.AsType[errWrong](err); wrong || s.lives(g) {
+			err := w.run(&s.rest)
+			if err = s.unlessFallen(g, err); err != nil {
 				errs[i] = err
 				g.killed() // to end the others
 			}
@@ -158,7 +170,10 @@ func (s *stage) load(t *testing.T, g *gate) {
 		case <-done:
 			working = false
 		case <-enough.C:
-			if g.steps() > budget {
+			switch {
+			case g.aim.calm && g.hasFallen() && g.steps() > g.aim.outage+calming, g.aim.calm && g.steps() > budget:
+				s.rest.Store(true)
+			case g.steps() > budget:
 				g.killed()
 			}
 		case <-late.C:

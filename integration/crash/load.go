@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,16 +51,17 @@ func newWorker(mount, name string, rng *rand.Rand) *worker {
 	return &worker{name: name, dir: filepath.Join(mount, name), rng: rng, now: world{}, may: []state{{world: world{}}}, past: newPast()}
 }
 
-// run works until something fails, which it does when the daemon is dead.
-func (w *worker) run() error {
+// run works until it is to rest, or something fails, which it does when the daemon is dead.
+func (w *worker) run(rest *atomic.Bool) error {
 	if err := w.untie(); err != nil {
 		return err
 	}
-	for {
+	for !rest.Load() {
 		if err := w.work(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // job is one thing that a program does. It returns false if there is nothing to do it with.
@@ -113,13 +115,22 @@ func (w *worker) work() error {
 		j := w.next()
 		did, err := j.do(w)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", w.name, j.name, err)
+			return errJob{w.name, j.name, err}
 		}
 		if did {
 			return nil
 		}
 	}
 }
+
+// errJob is how a job of a worker has failed.
+type errJob struct {
+	worker, name string
+	err          error
+}
+
+func (e errJob) Error() string { return fmt.Sprintf("%s: %s: %v", e.worker, e.name, e.err) }
+func (e errJob) Unwrap() error { return e.err }
 
 // next takes a job out of a bag, which is filled again when it is empty.
 func (w *worker) next() job {
@@ -525,6 +536,19 @@ func (w *worker) unlinkOpen() (bool, error) {
 		err = w.write(f, content)
 		return closing(f, errors.Join(err, os.Remove(w.path(name))))
 	}, state{world: w.now.with(name, over)}) // the mount may go before the name does, and the file be closed all the same
+}
+
+// breakOff writes so much that it is on its way, and unlinks it before it is closed.
+func (w *worker) breakOff() (bool, error) {
+	name, content := w.newName("u"), w.record(2*bigSize)
+	return true, w.step("write to "+name+" and unlink it on its way", w.now.without(name), func() error {
+		f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		err = w.write(f, content)
+		return closing(f, errors.Join(err, os.Remove(w.path(name))))
+	}, state{world: w.now.with(name, content)}) // the mount may go before the name does, and the file be closed all the same
 }
 
 // unlinkLarge removes a large file while it may still be owed, and on its way.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,12 +40,19 @@ type stage struct {
 	register *register
 	sum      figures
 	disk     *power.Disk // below the daemon's directories; nil if the power does not fail with it
+	outages  bool        // the server dies now and then
+	rest     atomic.Bool // the workers are to end
+	outage   outage
 
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
 }
 
 // server is what a stage has of its server.
-type server interface{ KillSessions(t testing.TB) }
+type server interface {
+	KillSessions(t testing.TB)
+	Kill(t testing.TB)
+	Restart(t testing.TB)
+}
 
 // protocol is one of those that a stage may speak.
 type protocol string
@@ -64,7 +72,7 @@ func newStage(t *testing.T, programs daemon.Programs, p protocol, commit string,
 	t.Helper()
 	s := &stage{
 		protocol: p, commit: commit, rng: rand.New(rand.NewPCG(seed, 1)), daemon: daemon.New(t, programs), sum: newFigures(),
-		patience: process.Patience,
+		patience: process.Patience, outage: outage{t: t},
 	}
 	socket := s.newGateway(t)
 	var fields daemon.Fields
@@ -141,7 +149,7 @@ func (s *stage) newFTP(t *testing.T, o servers.FTPOptions) daemon.Fields {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server, s.behind = server, server.Dir
+	s.server, s.behind, s.outage.door = server, server.Dir, l
 	fields := daemon.Fields{
 		"protocol": "FTP", "host": server.Host, "port": l.Addr().(*net.TCPAddr).Port, "username": server.User, "password": server.Password,
 		"workingDir": server.Root,
@@ -151,7 +159,8 @@ func (s *stage) newFTP(t *testing.T, o servers.FTPOptions) daemon.Fields {
 		hear = s.road.hearSealed
 		fields["protocol"], fields["useImplicit"], fields["caFile"] = "FTPS", o.TLS == servers.Implicit, server.Authority.File
 	}
-	s.serve(t, l, func(c net.Conn) { hear(c, server.Address()) })
+	s.outage.each = func(c net.Conn) { hear(c, server.Address()) }
+	s.serve(t, l, s.outage.each)
 	return fields
 }
 
