@@ -69,7 +69,7 @@ type flight struct {
 	landed  chan struct{} // closed when something lands; nil while nobody waits
 	cursors []cursor      // latest first
 	pinned  bool          // all of the copy must stay: the server's file is about to go
-	unread  spool.Ranges  // what was fetched ahead of readers, and not yet read
+	unread  spool.Ranges  // what was fetched ahead of readers, or is being fetched, and not yet read
 	jumps   int           // reads that went on nowhere and found nothing
 	whole   bool          // all of it is worth having
 }
@@ -269,13 +269,19 @@ func (f *File) claimAhead() (*spool.File, spool.Range) {
 // fetchBlock fetches the claimed r ahead of readers. An error is the reader's who comes for these bytes: nothing has become real.
 // Nothing more is asked for until then: a server that is away fails faster than we ask.
 func (f *File) fetchBlock(copied *spool.File, r spool.Range) {
+	f.mu.Lock()
+	if f.copied == copied {
+		f.flight.unread.Add(r) // before anything of it is here, and so before anybody reads it
+	}
+	f.mu.Unlock()
 	if f.fetchInto(f.tree.ctx, copied, r) == nil {
-		f.fetchedAhead(copied, r)
+		f.tree.counters.prefetched.Add(r.Len())
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.copied == copied {
+		f.flight.unread.Remove(r)
 		f.flight.stop()
 	}
 }

@@ -122,7 +122,7 @@ func (f *File) dropCopy(keep bool) {
 	if f.copied == nil {
 		return
 	}
-	f.tree.counters.wasted.Add(f.flight.unread.Len())
+	f.tree.counters.wasted.Add(f.wasted())
 	f.tree.warn("a cached file", f.copied.Release(keep && !f.stale && !f.gone))
 	f.flight.wake()
 	f.copied, f.flight = nil, flight{}

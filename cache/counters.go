@@ -44,16 +44,7 @@ func (t *Tree) Reading() Reading {
 	}
 }
 
-// fetchedAhead notes that r was fetched ahead of a reader.
-func (f *File) fetchedAhead(copied *spool.File, r spool.Range) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.copied == copied {
-		f.noteAhead(r)
-	}
-}
-
-// noteAhead is fetchedAhead for a caller who holds mu.
+// noteAhead notes that r was fetched ahead of a reader; the caller holds mu.
 func (f *File) noteAhead(r spool.Range) {
 	f.tree.counters.prefetched.Add(r.Len())
 	f.flight.unread.Add(r)
@@ -67,4 +58,14 @@ func (f *File) wasGiven(copied *spool.File, r spool.Range, waited bool) {
 	if f.copied == copied {
 		f.flight.unread.Remove(r)
 	}
+}
+
+// wasted returns how much was fetched ahead of readers and never read by them; what is still to come is not. The caller holds mu.
+func (f *File) wasted() (n int64) {
+	for unread := range f.flight.unread.All() {
+		for came := range f.flight.flying.Missing(unread) {
+			n += came.Len()
+		}
+	}
+	return n
 }
