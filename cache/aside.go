@@ -46,7 +46,7 @@ func (t *Tree) aging(names []string) (above []string) {
 
 func (h *heard) hear(name string, info backends.Info) {
 	if slices.Contains(h.above, name) {
-		if info.IsDir() {
+		if info.IsDir() && !h.tree.changes.concern(name) {
 			h.tree.attrs.Answer(name, h.tree.told(name, info), h.asked, h.mark) // if it was overtaken, the next who needs it asks
 		}
 		return
@@ -77,7 +77,7 @@ func (h *heard) changed(edits ...attr.Edit) {
 		if !e.Alters() {
 			t.kept.touched(dir)
 		}
-		if info, ok := h.of(dir); ok && info.IsDir() {
+		if info, ok := h.of(dir); ok && info.IsDir() && !t.changes.concern(dir) { // else it is as it was before a change that is owed
 			told.Dirs[dir] = t.told(dir, info)
 		}
 	}

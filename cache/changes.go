@@ -163,6 +163,39 @@ func (l *changes) concernsLocked(name string) bool {
 	return true
 }
 
+// movesIn reports whether a change is owed that makes the names that the server has in the directory dir those of before.
+func (l *changes) movesIn(dir string) bool {
+	if l.count.Load() == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, above := dir, false; !above; name = parent(name) {
+		if len(l.moves[name]) > 0 {
+			return true
+		}
+		above = name == ""
+	}
+	return slices.ContainsFunc(l.list, func(c *change) bool {
+		return !c.attrs() && slices.ContainsFunc(c.names(), func(name string) bool { return isBelow(name, dir) })
+	})
+}
+
+// setIn returns the names in the directory dir whose attributes are to be changed.
+func (l *changes) setIn(dir string) (names []string) {
+	if l.count.Load() == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.list {
+		if name := string(c.e.Name); c.attrs() && name != "" && parent(name) == dir {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // block reports whether a change that is related to name must be made before the entry seq.
 func (l *changes) block(name string, seq uint64) bool {
 	l.mu.Lock()

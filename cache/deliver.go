@@ -162,7 +162,7 @@ func (f *File) unpaid(j *job, err error) {
 	if !isOutage(err) || j.begun {
 		f.tree.attrs.Forget(j.name)
 	}
-	if !isOutage(err) {
+	if !isOutage(err) && !errors.Is(err, errStopped) {
 		f.tree.log.Warn("what is owed could not be sent yet", "name", j.name, "err", err)
 	}
 }

@@ -25,7 +25,7 @@ func (f *File) recordLocked(d *debt) journal.Entry {
 		Ridden: f.riding.on != nil && f.riding.on == d.staged,
 	}
 	if f.base.Known != 0 {
-		base := versionOf(f.base)
+		base := versionOf(f.tree.kept.asTold(f.name, f.base))
 		e.Base = &base
 	}
 	for _, s := range f.owing.sent {

@@ -29,12 +29,13 @@ func (t *Tree) owe(c *change, also journal.Change) ([]journal.Entry, error) {
 	return also.Add[1:], nil
 }
 
-// versionAt is what a change expects of what the server has; nil if it expects nothing of it.
-func versionAt(info backends.Info) *journal.Version {
+// versionAt is what a change expects of what the server has at name; nil if it expects nothing of it. It is as the server told it: a time
+// that a program set, and the server could not keep, is forgotten with the name.
+func (t *Tree) versionAt(name string, info backends.Info) *journal.Version {
 	if info.Known == 0 || info.IsDir() {
 		return nil
 	}
-	v := versionOf(info)
+	v := versionOf(t.kept.asTold(name, info))
 	return &v
 }
 
@@ -49,11 +50,11 @@ func (t *Tree) expected(name string, e Entry) *journal.Version {
 		if _, asked, _ := t.attrs.GetListed(name); isRecalled(asked) {
 			return nil
 		}
-		return versionAt(e.Info)
+		return t.versionAt(name, e.Info)
 	case f.Dirty():
 		return nil
 	}
-	return versionAt(f.baseInfo())
+	return t.versionAt(name, f.baseInfo())
 }
 
 // recall returns what restores what is known of names now, once it turned out that nothing has happened to them.
@@ -207,14 +208,14 @@ func (t *Tree) removeLater(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	c := &change{e: journal.Entry{Kind: journal.Remove, Name: journal.Name(name), Base: versionAt(e.Info)}}
+	c := &change{e: journal.Entry{Kind: journal.Remove, Name: journal.Name(name), Base: t.versionAt(name, e.Info)}}
 	c.e.Sent = t.marks(f)
 	var also journal.Change
 	known := true
 	if f != nil {
 		known = f.onServer()
 		f.mu.Lock()
-		c.e.Base = versionAt(f.base)
+		c.e.Base = t.versionAt(name, f.base)
 		if d := f.owing.debt; d != nil {
 			also.Done = append(also.Done, d.seq)
 		}
@@ -357,7 +358,7 @@ func (t *Tree) renameLater(ctx context.Context, from, to string, mode backends.R
 			return err
 		}
 	}
-	c := &change{e: journal.Entry{Kind: journal.Rename, Name: journal.Name(from), To: journal.Name(to), Base: versionAt(was), Over: versionAt(replaced), Show: versionOf(was)}}
+	c := &change{e: journal.Entry{Kind: journal.Rename, Name: journal.Name(from), To: journal.Name(to), Base: t.versionAt(from, was), Over: t.versionAt(to, replaced), Show: versionOf(was)}}
 	f := t.live(from)
 	c.e.Sent, c.e.Went, c.e.All = t.marks(f), t.marks(target), f == nil || !f.mayBeUnheard()
 	if err := t.oweRenamed(c, files, target); err != nil {

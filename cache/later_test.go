@@ -391,6 +391,130 @@ func TestOwedAttributesAreNotSetOnAnothersFile(t *testing.T) {
 	}
 }
 
+// TestAttributesOfADirectoryAreShownWhileContentsArrive: what was set on a directory behind what is owed in it is seen all the while, also when
+// the server tells what the directory is like as the first of it arrives, and so do listings that were never made before.
+func TestAttributesOfADirectoryAreShownWhileContentsArrive(t *testing.T) {
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.MetadataTTL = time.Nanosecond })
+	ctx := t.Context()
+	w.mkdir("d")
+	w.mkdir("d/e")
+	w.refuse(true)
+	for _, name := range []string{"d/a", "d/b", "d/e/a", "d/e/b"} {
+		w.save(name, "content")
+	}
+	mode, at := 0o755|os.ModeSticky, time.Unix(1_000_000_000, 500)
+	for _, name := range []string{"d/e", "d"} {
+		for _, a := range []backends.Attr{{Perm: &mode}, {ModTime: &at, AccTime: &at}} {
+			_, err := w.tree.SetAttr(ctx, name, a)
+			w.must(err)
+		}
+	}
+	isAsSet := func(e cache.Entry) {
+		t.Helper()
+		if e.Mode != os.ModeDir|mode || !e.ModTime.Equal(at) {
+			t.Errorf("%s is %v of %v, want %v of %v", e.Name, e.Mode, e.ModTime, mode, at)
+		}
+	}
+	look := func() {
+		t.Helper()
+		for _, name := range []string{"d", "d/e"} {
+			e, err := w.tree.Stat(ctx, name)
+			w.must(err)
+			isAsSet(e)
+		}
+		for _, e := range append(w.entries(""), w.entries("d")...) {
+			if e.IsDir() {
+				isAsSet(e)
+			}
+		}
+	}
+	look()
+	w.server.SetFault(func(_ context.Context, op, name string) error {
+		if op == "create" && strings.Contains(name, "b") {
+			return syscall.EDQUOT
+		}
+		return nil
+	})
+	w.tree.Wake()
+	w.await("the first files arrive", func() bool { return w.tree.Owed().Files == 6 })
+	look()
+	w.refuse(false)
+	w.paid()
+	w.must(w.tree.Drain(ctx))
+	look()
+}
+
+// TestFinerTimeIsNoConflict: what a program has given a time that the server cannot keep (cp -p, rsync -a) is still the file that the server has
+// when something owed replaces, changes or removes it, also by the next daemon, which knows the time no more.
+func TestFinerTimeIsNoConflict(t *testing.T) {
+	steps := map[string]func(*world){
+		"replaced": func(w *world) {
+			w.save("y", "new")
+			w.must(w.tree.Rename(w.Context(), "y", "x", backends.Replace))
+		},
+		"appended": func(w *world) {
+			f := w.open("x", cache.OpenMode{Write: true})
+			w.add(f, "new")
+			w.must(f.Publish(w.Context()))
+			w.must(f.Close(w.Context(), false))
+		},
+		"patched": func(w *world) {
+			f := w.open("x", cache.OpenMode{Write: true})
+			w.write(f, "new", 0)
+			w.must(f.Publish(w.Context()))
+			w.must(f.Close(w.Context(), false))
+		},
+		"renamed": func(w *world) { w.must(w.tree.Rename(w.Context(), "x", "y", backends.Replace)) },
+		"removed": func(w *world) { w.must(w.tree.Remove(w.Context(), "x")) },
+	}
+	want := map[string]map[string]string{
+		"replaced": {"x": "new"}, "appended": {"x": "oldnew"}, "patched": {"x": "new"}, "renamed": {"y": "old"}, "removed": {},
+	}
+	for name, step := range steps {
+		for _, when := range []string{"there", "away", "killed"} {
+			t.Run(name+","+when, func(t *testing.T) {
+				d := &dying{at: 1 << 30, dead: make(chan struct{})}
+				w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.Hook = d.hook })
+				w.save("x", "old")
+				at := time.Unix(1_000_000_000, 123_456_789)
+				_, err := w.tree.SetAttr(t.Context(), "x", backends.Attr{ModTime: &at, AccTime: &at})
+				w.must(err)
+				w.paid()
+				w.shows("x", "old")
+				if w.refuse(true); when != "there" {
+					w.away(true)
+				}
+				step(w)
+				if when == "killed" {
+					w.crash(d)
+				}
+				w.refuse(false)
+				w.must(w.tree.Drain(t.Context()))
+				if got := w.holds(); !maps.Equal(got, want[name]) {
+					t.Errorf("the server has %q, want %q", got, want[name])
+				}
+			})
+		}
+	}
+}
+
+// TestTimeOfWhatIsOwedStays: a file bears the time at which it was written also when the server has it, which keeps whole seconds alone: an
+// editor takes a file for changed by others whose time is another one than it has seen.
+func TestTimeOfWhatIsOwedStays(t *testing.T) {
+	w := newRemote(t, func(_ *mem.Options, to *cache.Options) { to.MetadataTTL = time.Nanosecond })
+	w.refuse(true)
+	w.save("x", "content")
+	before, err := w.tree.Stat(t.Context(), "x")
+	w.must(err)
+	w.refuse(false)
+	w.paid()
+	after, err := w.tree.Stat(t.Context(), "x")
+	w.must(err)
+	if !after.ModTime.Equal(before.ModTime) {
+		t.Errorf("the time was %v and is %v", before.ModTime, after.ModTime)
+	}
+}
+
 // TestDirectoryIsGivenItsAttributesLast copies a directory as cp -a does, which takes away the right to write to it in the end: that comes
 // to the server behind what is owed in it, also if the directory is renamed meanwhile, and if the daemon dies.
 func TestDirectoryIsGivenItsAttributesLast(t *testing.T) {

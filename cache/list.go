@@ -156,7 +156,11 @@ func (t *Tree) List(ctx context.Context, dir string) (*Listing, error) {
 		if known && !isRecalled(asked) && t.listLastKnown(dir, l) {
 			return l, nil
 		}
-		if err := t.awaitChanges(ctx, dir); err != nil {
+		var err error
+		if t.changes.movesIn(dir) { // else the server has the names, and attributes wait for contents, which may take long
+			err = t.awaitChanges(ctx, dir)
+		}
+		if err != nil {
 			if ctx.Err() == nil && t.listLastKnown(dir, l) {
 				return l, nil
 			}
@@ -228,12 +232,23 @@ func (t *Tree) fillKnown(dir string, l *Listing, known *attr.List, asked time.Ti
 	})
 }
 
+// setIn returns what is known of names in dir whose attributes are owed.
+func (t *Tree) setIn(dir string) map[string]backends.Info {
+	set := map[string]backends.Info{}
+	for _, name := range t.changes.setIn(dir) {
+		if info, _, state := t.attrs.GetListed(name); state == attr.Present && info.Known.Has(backends.HasType) {
+			set[name] = info
+		}
+	}
+	return set
+}
+
 // list fetches dir into l and into what is known; not into that if changes are owed there, for the server tells of before, and they may
 // have been made when that is looked at.
 func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) error {
 	t.putBackIn(ctx, dir)
 	mark := t.attrs.Mark()
-	behind := t.changes.concernsIn(dir)
+	behind, set := t.changes.concernsIn(dir), t.setIn(dir)
 	listed, hidden := 0, t.Caps().Hidden
 	for info, err := range t.backend.List(ctx, dir) {
 		if err != nil {
@@ -247,6 +262,10 @@ func (t *Tree) list(ctx context.Context, dir string, l *Listing, over *overlay) 
 			continue
 		}
 		t.noteLeftover(name, info, l.began)
+		if promised, ok := set[name]; ok {
+			over.add(l, promised)
+			continue
+		}
 		if !info.Known.Has(backends.HasType) {
 			info = backends.Info{Name: info.Name} // it is there, and must be asked about before anything is believed of it
 		}

@@ -134,7 +134,11 @@ func (t *Tree) removeTemp(ctx context.Context, temp string) {
 			t.note(name)
 			continue
 		}
-		if err := t.backend.Remove(ctx, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		switch err := t.backend.Remove(ctx, name); {
+		case err == nil, errors.Is(err, os.ErrNotExist):
+		case ctx.Err() != nil && t.note(name): // it was given up here, and is removed in a moment
+			t.sweep()
+		default:
 			t.remember(name, err)
 		}
 	}

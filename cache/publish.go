@@ -258,9 +258,13 @@ func (f *File) sentAll(j *job) {
 }
 
 // toKeep is what programs are to be shown of a content that was just published, and of which the server says info: what they
-// set, and where the server tells times by the minute, the second in which they wrote it. The caller holds mu.
+// set, and where the server tells times by the minute, the second in which they wrote it. Of a content that was owed they have seen
+// the time since it was promised: a program that finds another one takes the file for changed. The caller holds mu.
 func (f *File) toKeep(j *job, info backends.Info) backends.Attr {
 	a := j.pending
+	if a.ModTime == nil && !j.owed.IsZero() {
+		a.ModTime = j.attr.ModTime
+	}
 	unit := max(info.TimeUnit, f.tree.Caps().TimeUnit)
 	if wrote := f.info.ModTime; a.ModTime == nil && unit >= time.Minute && f.change == j.change && overlap(wrote, 0, info.ModTime, unit) {
 		a.ModTime = &wrote

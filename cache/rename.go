@@ -172,7 +172,7 @@ func (f *File) isNews() bool {
 	return f.base.Known == 0 && len(f.owing.sent) == 0 && !f.tried && f.writer == nil && !f.gone && !f.stale && f.published == 0
 }
 
-// inTheWay returns what the server has at to, which is to be replaced; ok is false if a file cannot simply be put there.
+// inTheWay returns what the server has at to, as it tells it, which is to be replaced; ok is false if a file cannot simply be put there.
 func (t *Tree) inTheWay(ctx context.Context, to string, target *File, mode backends.RenameMode) (base backends.Info, ok bool, err error) {
 	if target != nil && target.Dirty() {
 		target.mu.Lock()
@@ -180,7 +180,7 @@ func (t *Tree) inTheWay(ctx context.Context, to string, target *File, mode backe
 		if mode == backends.NoReplace {
 			return base, false, fault("rename", to, syscall.EEXIST)
 		}
-		return target.base, len(target.owing.sent) == 0 && !target.tried && target.writer == nil && !target.stale, nil
+		return t.kept.asTold(to, target.base), len(target.owing.sent) == 0 && !target.tried && target.writer == nil && !target.stale, nil
 	}
 	e, err := t.Refresh(ctx, to)
 	switch {
@@ -191,7 +191,7 @@ func (t *Tree) inTheWay(ctx context.Context, to string, target *File, mode backe
 	case mode == backends.NoReplace:
 		return base, false, fault("rename", to, syscall.EEXIST)
 	}
-	return e.Info, e.Mode.IsRegular(), nil
+	return t.kept.asTold(to, e.Info), e.Mode.IsRegular(), nil
 }
 
 // renameDebt writes down that what f owes is owed to the name to, where base is replaced, and that target owes nothing.

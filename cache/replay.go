@@ -117,7 +117,7 @@ func (t *Tree) removeIfOurs(ctx context.Context, c *change) error {
 	if err != nil {
 		return err
 	}
-	ours := c.e.Base == nil && len(c.e.Sent) == 0 || c.e.Base != nil && now.SameVersion(infoOf(name, *c.e.Base))
+	ours := c.e.Base == nil && len(c.e.Sent) == 0 || c.e.Base != nil && t.kept.asTold(name, now).SameVersion(infoOf(name, *c.e.Base))
 	if !ours { // or what was on its way when it was removed
 		if ours, err = t.isOneOf(ctx, name, now, c.e.Sent); err != nil {
 			return err
@@ -141,7 +141,7 @@ func (t *Tree) setIfOurs(ctx context.Context, c *change) error {
 		switch {
 		case err != nil:
 			return unlessRemoved(err)
-		case t.isVersion(now, *c.e.Base), t.isVersion(now, c.e.Show): // the latter if an answer was lost
+		case t.isVersion(name, now, *c.e.Base), t.isVersion(name, now, c.e.Show): // the latter if an answer was lost
 		case mayContinue(infoOf(name, *c.e.Base), now) && isAsAccessible(now, infoOf(name, *c.e.Base), infoOf(name, c.e.Show)):
 			t.attrs.Forget(name) // it is longer than programs were told
 			a = a.Untimed()
@@ -160,7 +160,8 @@ func (t *Tree) setIfOurs(ctx context.Context, c *change) error {
 }
 
 // isVersion reports whether now is v, of which a program may have set a time that is finer than the server keeps.
-func (t *Tree) isVersion(now backends.Info, v journal.Version) bool {
+func (t *Tree) isVersion(name string, now backends.Info, v journal.Version) bool {
+	now = t.kept.asTold(name, now)
 	now.TimeUnit = max(now.TimeUnit, t.Caps().TimeUnit)
 	return now.SameVersion(infoOf(now.Name, v))
 }
@@ -185,6 +186,7 @@ func (t *Tree) renameIfOurs(ctx context.Context, c *change, from, to string) err
 	if err != nil && !free {
 		return err
 	}
+	there = t.kept.asTold(to, there)
 	base := c.e.Base
 	done := !free && (base == nil || there.SameVersion(infoOf(to, *base)))
 	theirs, mine, err := t.whoseAre(ctx, c, was, there)

@@ -164,7 +164,6 @@ func (k kept) touched(dir string) {
 	}
 }
 
-// forget drops what is remembered of name.
 // asTold returns info as the server itself told it, whose time may be one that a program set.
 func (k kept) asTold(name string, info backends.Info) backends.Info {
 	if known, ok := k.byName.Peek(name); ok && !known.mod.set.IsZero() && known.mod.set.Equal(info.ModTime) {
@@ -173,6 +172,7 @@ func (k kept) asTold(name string, info backends.Info) backends.Info {
 	return info
 }
 
+// forget drops what is remembered of name.
 func (k kept) forget(name string) { k.byName.Remove(name) }
 
 // rename carries what is remembered at from, and below it if it may be a directory, to to.
