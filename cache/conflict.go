@@ -204,7 +204,7 @@ func (f *File) keepOwed(d *debt, reason error) (string, error) {
 	err := makeDir(t.options.Quarantine)
 	var copied *spool.File
 	if err == nil {
-		copied, err = d.staged.Clone(kept)
+		copied, err = d.staged.Clone(kept, d.size)
 	}
 	if err == nil {
 		told := note{Name: name, Begun: d.began, Kept: time.Now(), Reason: reason.Error(), Missing: d.staged.Missing(0, d.size)}

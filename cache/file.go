@@ -89,7 +89,7 @@ type File struct {
 
 func newFile(t *Tree, name string, info backends.Info) *File {
 	return &File{tree: t, id: t.staged.Add(1), turn: newTurn(), fetching: newTurn(), name: name, info: info, version: t.staged.Add(1), tail: math.MaxInt64,
-		owing: owing{sealing: newTurn()}}
+		owing: owing{sealing: newTurn(), thawing: newTurn()}}
 }
 
 // turn is a lock that a context can stop waiting for.
@@ -291,7 +291,7 @@ func (f *File) beginsWith(ctx context.Context, content []byte) bool {
 // WriteAt writes p at off, into the staging file. It does not touch the server, but for what a part of a block needs.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	defer f.sendEarly()
-	return f.write(off, func(staged *spool.File) (int64, int, error) {
+	return f.write(ctx, off, func(staged *spool.File) (int64, int, error) {
 		n, err := staged.WriteAt(p, off)
 		return off, n, err
 	})
@@ -300,22 +300,19 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 // Append writes p at the end, wherever others have moved it meanwhile.
 func (f *File) Append(ctx context.Context, p []byte) (int, error) {
 	defer f.sendEarly()
-	return f.write(math.MaxInt64, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
+	return f.write(ctx, math.MaxInt64, func(staged *spool.File) (int64, int, error) { return staged.Append(p) })
 }
 
 // write changes nothing of the staging file before from.
-func (f *File) write(from int64, write func(*spool.File) (off int64, n int, err error)) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.writable("write"); err != nil {
+func (f *File) write(ctx context.Context, from int64, write func(*spool.File) (off int64, n int, err error)) (int, error) {
+	if err := f.lockToChange(ctx, "write", from); err != nil {
 		return 0, err
 	}
+	defer f.mu.Unlock()
 	if err := f.stageLocked(); err != nil {
 		return 0, fault("write", f.name, err)
 	}
-	if err := f.thaw(from); err != nil {
-		return 0, fault("write", f.name, err)
-	}
+	f.changesFrom(from)
 	f.notice()
 	end := f.staged.Size() // a write beyond the end changes the gap as well
 	off, n, err := write(f.staged)
@@ -355,19 +352,22 @@ func (f *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error 
 
 // truncate sets the size; size < 0 never comes from a kernel and is EINVAL.
 func (f *File) truncate(size int64) error {
+	if size < 0 {
+		return f.fault("truncate", syscall.EINVAL)
+	}
 	done, err := f.sealBefore(size)
 	if err != nil {
 		return fault("truncate", f.name, err)
 	}
 	defer done()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.writable("truncate"); err != nil {
+	from := size
+	if size == 0 { // it then gets a new staging file, and nothing is copied
+		from = math.MaxInt64
+	}
+	if err := f.lockToChange(f.tree.ctx, "truncate", from); err != nil {
 		return err
 	}
-	if size < 0 {
-		return fault("truncate", f.name, syscall.EINVAL)
-	}
+	defer f.mu.Unlock()
 	if err := f.truncateLocked(size); err != nil {
 		return fault("truncate", f.name, err)
 	}
@@ -393,9 +393,7 @@ func (f *File) truncateLocked(size int64) error {
 	if err := f.stageLocked(); err != nil {
 		return err
 	}
-	if err := f.thaw(size); err != nil {
-		return err
-	}
+	f.changesFrom(size)
 	end := f.staged.Size()
 	if err := f.staged.Truncate(size); err != nil {
 		return err

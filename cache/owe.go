@@ -44,6 +44,7 @@ type debt struct {
 // owing is what a File owes. Guarded by File.mu, but for what is said.
 type owing struct {
 	sealing turn // held by whoever writes down what is owed, or changes its name; taken after File.turn
+	thawing turn // held by whoever copies what is frozen, to change it; taken last
 	queued  bool // the queue has the file open; guarded by tree.mu
 
 	debt   *debt
@@ -52,6 +53,7 @@ type owing struct {
 	paying *debt   // that is being sent
 	stop   context.CancelFunc
 	frozen int64 // so many bytes of File.staged belong to a debt
+	lasts  bool  // they have since thaw began to copy them
 	held   error // why it is not sent before a person says so
 	tries  int   // since it last moved
 	failed error // of the last try
@@ -139,7 +141,7 @@ func (f *File) letGo(d *debt) {
 	f.tree.isDone(d)
 	f.mu.Lock()
 	if f.staged == d.staged && f.owing.debt == nil {
-		f.owing.frozen = 0
+		f.unfreeze()
 	}
 	f.mu.Unlock()
 	f.tree.drop(d)

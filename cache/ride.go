@@ -349,7 +349,7 @@ func (f *File) sealApart(ctx context.Context, needed func() bool) error {
 		}
 		f.mu.Lock()
 		if !f.travelsNow() { // its writer may have gone meanwhile, and the sending of what was owed have begun
-			f.owing.frozen = 0
+			f.unfreeze()
 		}
 		f.mu.Unlock()
 		f.enqueue()
@@ -358,28 +358,52 @@ func (f *File) sealApart(ctx context.Context, needed func() bool) error {
 	return errWritten
 }
 
-// copyApart takes the state that is to be owed on a staging file of its own; nil if there is no need.
+// copyApart takes the state that is to be owed on a staging file of its own; nil if there is no need. Nobody waits for the copy who does not need it.
 func (f *File) copyApart(needed func() bool) (d, before *debt, err error) {
+	t := f.tree
+	f.mu.Lock()
+	staged, err := f.toCopy(needed)
+	name, change := f.name, f.change
+	if staged != nil {
+		t.share(staged) // it is not removed meanwhile
+	}
+	f.mu.Unlock()
+	if staged == nil {
+		return nil, nil, err
+	}
+	defer func() { t.warn("removal of a staging file", t.dropStaging(staged)) }()
+	stem, err := t.newNote(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := staged.Snapshot(stem + dataSuffix)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.Remove(stem+noteSuffix))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	now, err := f.toCopy(needed)
+	switch {
+	case now == staged && f.change == change:
+		return f.sealAs(own)
+	case now != nil:
+		err = spool.ErrMoving
+	}
+	return nil, nil, errors.Join(err, t.dropStaging(own))
+}
+
+// toCopy returns the staging file if what is owed of it is to be copied, and nil if there is no need; the caller holds mu.
+func (f *File) toCopy(needed func() bool) (*spool.File, error) {
 	switch {
 	case f.owing.debt == nil, !needed(), f.gone, f.stale, f.torn != nil:
-		return nil, nil, nil
+		return nil, nil
 	case f.owing.debt.staged != f.staged: // which is another one since the file was cut
-		return nil, nil, errWritten
+		return nil, errWritten
 	}
 	if f.notice(); !f.stored { // by a program that has outlived a daemon, of which only what was promised counts
 		f.staged.Stored()
 	}
-	stem, err := f.tree.newNote(f.name)
-	if err != nil {
-		return nil, nil, err
-	}
-	own, err := f.staged.Snapshot(stem + dataSuffix)
-	if err != nil {
-		return nil, nil, errors.Join(err, os.Remove(stem+noteSuffix))
-	}
-	return f.sealAs(own)
+	return f.staged, nil
 }
 
 // sealBefore makes sure that what is owed outlives that the file is cut to size in place; until done is called nothing more is promised.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -13,29 +14,86 @@ import (
 	"pierfs/cache/spool"
 )
 
-// thaw gives the file a staging file of its own before bytes from off on are changed, if they belong to a debt; the caller
-// holds mu.
-func (f *File) thaw(off int64) error {
-	if f.staged == nil || f.riding.writers > 0 {
-		return nil
-	}
-	if off >= f.owing.frozen {
-		if off < f.staged.Size() {
-			f.renameStaging()
+// lockToChange locks mu for op, which is going to change bytes of the staging file from off on: none of them belongs to a debt then. After an
+// error mu is not locked.
+func (f *File) lockToChange(ctx context.Context, op string, off int64) error {
+	for {
+		f.mu.Lock()
+		err := f.writable(op)
+		if err == nil && !f.isFrozen(off) {
+			return nil
 		}
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if err := f.thaw(ctx); err != nil {
+			return f.fault(op, err)
+		}
+	}
+}
+
+// isFrozen reports whether some byte of the staging file from off on belongs to a debt, and may not be changed; the caller holds mu.
+func (f *File) isFrozen(off int64) bool {
+	return f.staged != nil && max(off, 0) < f.owing.frozen && f.riding.writers == 0
+}
+
+// unfreeze notes that no byte of the staging file belongs to a debt any more; the caller holds mu.
+func (f *File) unfreeze() { f.owing.frozen, f.owing.lasts = 0, false }
+
+// thaw gives the file a staging file of its own, a copy of the one that holds its debt. What is frozen stays as it is while it is copied, so
+// that nobody waits for that but those who are going to change it.
+func (f *File) thaw(ctx context.Context) error {
+	if err := f.owing.thawing.take(ctx); err != nil {
+		return err
+	}
+	defer f.owing.thawing.give()
+	t := f.tree
+	f.mu.Lock()
+	name, staged, frozen := f.name, f.staged, f.owing.frozen
+	if !f.isFrozen(0) { // somebody else was faster
+		f.mu.Unlock()
 		return nil
 	}
-	t := f.tree
-	stem, err := t.newNote(f.name)
+	f.owing.lasts = true
+	t.share(staged) // it is not removed meanwhile
+	f.mu.Unlock()
+	defer func() { t.warn("removal of a staging file", t.dropStaging(staged)) }()
+	stem, err := t.newNote(name)
 	if err != nil {
 		return err
 	}
-	own, err := f.staged.CloneWithin(stem + dataSuffix)
+	taken := false
+	c, err := staged.BeginClone(stem+dataSuffix, frozen)
+	if err == nil {
+		taken, err = f.takeThawed(c, staged)
+	}
+	if !taken {
+		err = errors.Join(err, os.Remove(stem+noteSuffix))
+	}
+	return err
+}
+
+// takeThawed ends the copy of staged, and makes it the staging file; taken is false if that became another one meanwhile, or may be changed.
+func (f *File) takeThawed(c *spool.Clone, staged *spool.File) (taken bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.staged != staged || !f.owing.lasts {
+		return false, c.GiveUp()
+	}
+	own, err := c.End()
 	if err != nil {
-		return errors.Join(err, os.Remove(stem+noteSuffix))
+		return false, err
 	}
 	f.swapStaging(own)
-	return nil
+	return true, nil
+}
+
+// changesFrom has bytes of the staging file from off on be changed in place, of which none is frozen; the caller holds mu.
+func (f *File) changesFrom(off int64) {
+	if f.riding.writers == 0 && off < f.staged.Size() {
+		f.renameStaging()
+	}
 }
 
 // renameStaging gives the staging file another name before bytes change that were owed and have arrived: by the name that the journal tells the
@@ -64,7 +122,8 @@ func (f *File) renameStaging() {
 // swapStaging makes own the file's staging file; the caller holds mu.
 func (f *File) swapStaging(own *spool.File) {
 	old := f.staged
-	f.staged, f.owing.frozen = own, 0
+	f.staged = own
+	f.unfreeze()
 	f.patch.lost = true // it was not told range by range
 	if old != nil {
 		f.tree.warn("removal of a staging file", f.tree.dropStaging(old))
@@ -98,7 +157,7 @@ func (f *File) keepUnsealed(reason error) error {
 		return reason
 	}
 	kept := keptAs(f.tree.options.Quarantine, filepath.Base(f.staged.Path()))
-	copied, err := f.staged.Clone(kept)
+	copied, err := f.staged.Clone(kept, f.owing.frozen)
 	if err == nil {
 		told := note{Name: f.name, Kept: time.Now(), Reason: reason.Error(), Missing: copied.Missing(0, copied.Size())}
 		err = cmp.Or(keepNote(noteOf(kept), told), copied.Sync(), copied.Close())

@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,8 +29,8 @@ func TestReopenedFileIsWhatItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if f.Size() != 110 || f.Held() != 20 || !slices.Equal(f.Missing(0, 110), missing) {
-		t.Errorf("size %d, held %d, missing %v; want 110, 20 and %v", f.Size(), f.Held(), f.Missing(0, 110), missing)
+	if f.Size() != 110 || f.Real() != 10 || !slices.Equal(f.Missing(0, 110), missing) {
+		t.Errorf("size %d, real %d, missing %v; want 110, 10 and %v", f.Size(), f.Real(), f.Missing(0, 110), missing)
 	}
 	got := make([]byte, 10)
 	if _, err := f.ReadAt(got, 100); string(got) != "at the end" {
@@ -42,38 +41,5 @@ func TestReopenedFileIsWhatItWas(t *testing.T) {
 	}
 	if _, err := Reopen(path, 111, nil); err == nil {
 		t.Error("a file that is too short was taken for the content")
-	}
-}
-
-func TestCloneIsACopyOfItsOwn(t *testing.T) {
-	dir := t.TempDir()
-	f, err := Create(filepath.Join(dir, "f"), 5<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Remove()
-	for _, off := range []int64{0, 1 << 20, 5<<20 - 3, 6 << 20} {
-		if _, err := f.WriteAt([]byte("here"), off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := make([]byte, f.Size())
-	if _, err := f.ReadAt(want, 0); err != nil {
-		t.Fatal(err)
-	}
-	c, err := f.Clone(filepath.Join(dir, "c"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Remove()
-	if _, err := f.WriteAt([]byte("else"), 0); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, c.Size())
-	if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("the copy has %d bytes, %v, of which not all are what they were", len(got), err)
-	}
-	if !slices.Equal(c.Missing(0, c.Size()), f.Missing(0, f.Size())) {
-		t.Errorf("missing %v, want %v", c.Missing(0, c.Size()), f.Missing(0, f.Size()))
 	}
 }

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -54,24 +53,6 @@ func (f *File) isDeleted() bool {
 	return unix.Fstat(int(f.disk.Fd()), &now) == nil && now.Nlink == 0
 }
 
-// copyTo makes the file path (0600, it must not exist) of what is here, and durable. It leaves holes where there are some.
-func (f *File) copyTo(path string) error {
-	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer to.Close() // of what is synced
-	if err := to.Truncate(f.Size()); err != nil {
-		return err
-	}
-	for r := range f.Data(Range{End: f.Size()}) {
-		if _, err := io.Copy(io.NewOffsetWriter(to, r.Off), io.NewSectionReader(f.disk, r.Off, r.Len())); err != nil {
-			return err
-		}
-	}
-	return to.Sync()
-}
-
 // marked is the time that a watched file bears as long as nobody but its File has written to it. What is stored into a mapping
 // gives it another, however coarse the clock of the local file system is. It is not the time that Sent leaves.
 var marked = time.Unix(2, 0)
@@ -95,8 +76,14 @@ func (f *File) marks() {
 }
 
 func (f *File) mark() error {
-	t := unix.NsecToTimeval(marked.UnixNano())
-	return unix.Futimes(int(f.disk.Fd()), []unix.Timeval{t, t})
+	f.marked++
+	return f.setTime(marked)
+}
+
+// setTime has the local file bear t as the time of its last change, whatever its name is by now.
+func (f *File) setTime(t time.Time) error {
+	tv := unix.NsecToTimeval(t.UnixNano())
+	return unix.Futimes(int(f.disk.Fd()), []unix.Timeval{tv, tv})
 }
 
 // Stored reports whether something was stored since the last question, or since Watch. A page that was stored to is noticed

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"math"
 	"os"
 	"time"
 )
@@ -74,34 +75,36 @@ func (f *File) StoredAt() (at time.Time, ok bool) {
 	return at, true
 }
 
-// Snapshot is CloneWithin of a watched file, of one moment: ErrMoving says that somebody has written to it meanwhile, or since Stored was
-// asked last.
+// Snapshot makes path a copy of a watched file that is of one moment, and takes its room from where the file takes it. ErrMoving says that
+// somebody has written to the file meanwhile, or since Stored was asked last.
 func (f *File) Snapshot(path string) (*File, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if err := f.disk.Sync(); err != nil { // pages of mappings that are clean cannot be stored to unseen
 		return nil, err
 	}
-	if !f.isMarked() {
+	before, still := f.stands()
+	if !still {
 		return nil, ErrMoving
 	}
-	f.measure()
-	f.settle(0)
-	reserved, err := f.reserve(f.size, f.taken)
+	c, err := f.BeginClone(path, math.MaxInt64) // what is changed all the same is found out
 	if err != nil {
 		return nil, err
 	}
-	defer f.settle(reserved)
-	copied, err := f.clone(path, f.room)
-	if err == nil && !f.isMarked() {
+	copied, err := c.End()
+	if err != nil {
+		return nil, err
+	}
+	if after, still := f.stands(); !still || after != before {
 		return nil, errors.Join(ErrMoving, copied.Remove())
 	}
-	return copied, err
+	return copied, nil
 }
 
-func (f *File) isMarked() bool {
+// stands reports whether nobody has written to the local file since it was marked, and how often that was done.
+func (f *File) stands() (marks int, still bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	info, err := f.disk.Stat()
-	return err == nil && info.ModTime().Equal(marked)
+	return f.marked, err == nil && info.ModTime().Equal(marked)
 }
 
 // CheckRiding returns why the kernel cannot be let write to files of the directory dir by itself, or nil. Their file system must tell of

@@ -29,6 +29,13 @@ func (r *Room) Used() int64 {
 	return r.used.Load()
 }
 
+// giveBack gives back what was reserved and not used.
+func (r *Room) giveBack(n int64) {
+	if r != nil {
+		r.used.Add(-n)
+	}
+}
+
 // Within has the file take its room from r from now on, and returns the file. It is called once, before others know the file.
 func (f *File) Within(r *Room) *File {
 	f.mu.Lock()
@@ -83,13 +90,8 @@ func (f *File) leave() {
 
 // allocated returns how many bytes of r have room on the disk; the caller holds mu.
 func (f *File) allocated(r Range) (n int64) {
-	for off := r.Off; off < r.End; {
-		data, ok := f.dataLocked(off)
-		if !ok || data.Off >= r.End {
-			break
-		}
-		n += min(data.End, r.End) - data.Off
-		off = data.End
+	for data := range runs(r, f.dataLocked) {
+		n += data.Len()
 	}
 	return n
 }

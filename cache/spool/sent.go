@@ -18,7 +18,7 @@ func (f *File) Sent() error {
 		return nil
 	}
 	f.sent = true
-	return os.Chtimes(f.path, sentAt, sentAt)
+	return f.setTime(sentAt)
 }
 
 // filled restores what Sent wrote, for a base that is completed is no change; the caller holds mu.
@@ -26,7 +26,7 @@ func (f *File) filled() error {
 	if !f.sent {
 		return nil
 	}
-	return os.Chtimes(f.path, sentAt, sentAt)
+	return f.setTime(sentAt)
 }
 
 // WasSent reports whether the file path, which a former process has left, is as it was when Sent was called.

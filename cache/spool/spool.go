@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"slices"
 	"sync"
@@ -46,6 +45,7 @@ type File struct {
 	noted   bool      // what is real is written down, and true as long as no byte changes
 	lent    bool      // somebody reads the local file itself: what is there must not change, but by what is written
 	watched bool      // see Watch
+	marked  int       // how often it was marked for that
 	ridden  bool      // see Ride
 	sent    bool      // the content has arrived where it was meant for, and was not changed since; see Sent
 	grown   bool      // it has become the image of a longer base, and is of no version that could be looked up again
@@ -380,47 +380,6 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 	}
 	f.marks()
 	return nil
-}
-
-// Data yields the parts of r that may hold something else than zeros, in order, as far as the local file system knows
-// its holes (SEEK_DATA, lseek(2)); elsewhere all of r.
-func (f *File) Data(r Range) iter.Seq[Range] {
-	return func(yield func(Range) bool) {
-		for off := r.Off; off < r.End; {
-			data, ok := f.data(off)
-			if !ok || data.Off >= r.End {
-				return
-			}
-			data.End = min(data.End, r.End)
-			if !yield(data) {
-				return
-			}
-			off = data.End
-		}
-	}
-}
-
-// data returns the first run of data that ends behind off; false if there is only a hole.
-func (f *File) data(off int64) (Range, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.dataLocked(off)
-}
-
-// dataLocked is data for a caller who holds mu: the seeks move a position that nothing else uses.
-func (f *File) dataLocked(off int64) (Range, bool) {
-	begin, err := f.disk.Seek(off, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
-		return Range{}, false
-	}
-	if err != nil {
-		return Range{off, f.size}, true
-	}
-	end, err := f.disk.Seek(begin, unix.SEEK_HOLE)
-	if err != nil {
-		end = f.size
-	}
-	return Range{begin, end}, true
 }
 
 // Sync returns when the content is on this machine's disk.
