@@ -131,6 +131,9 @@ func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 	case keep:
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
+	if s.writesDirectly(h) {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
 	if h.empty && h.backing == 0 {
 		// The kernel asks for no page behind the end, and the end is the server's word: a server that tells 0 and has more
 		// (as /proc does) would be believed without a question.
@@ -140,6 +143,16 @@ func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // nothing to publish: closing it is no request
 	}
 	out.Fh = s.handles.add(h)
+}
+
+// forgetsBehindWrites is the protocol of Linux 6.18, which drops the pages of what was written past them not only before such a write but also behind
+// it. Older kernels let a reader who came in between keep the old page, or the zeros behind an end that has moved on since.
+const forgetsBehindWrites = 45
+
+// writesDirectly reports whether what the program of h writes comes to us from its own memory. Through the kernel's pages it takes half as long again
+// and more, for they have to be found and filled first, and nobody reads them who only writes. With O_SYNC the kernel then sends no FSYNC.
+func (s *fileSystem) writesDirectly(h *handle) bool {
+	return s.direct && h.write && !h.read && h.ridable && h.backing == 0
 }
 
 // ridable reports whether a program that opens a file with these flags may have the kernel write it by itself: each write of one that asks for

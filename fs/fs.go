@@ -45,6 +45,7 @@ type fileSystem struct {
 	notifier *notifier
 	kernel   notices // set before the first request
 	backer   backer  // likewise
+	direct   bool    // likewise; see writesDirectly
 	mapped   mapped
 
 	releasing sync.WaitGroup // releases that still publish
@@ -77,7 +78,9 @@ func newFileSystem(tree *cache.Tree, o Options) *fileSystem {
 func (s *fileSystem) log() *slog.Logger { return s.now().o.Logger }
 
 // Init is told of the server before the first request.
-func (s *fileSystem) Init(server *fuse.Server) { s.kernel, s.backer = server, server }
+func (s *fileSystem) Init(server *fuse.Server) {
+	s.kernel, s.backer, s.direct = server, server, server.KernelSettings().Minor >= forgetsBehindWrites
+}
 
 func (s *fileSystem) String() string { return fsType }
 
