@@ -157,10 +157,14 @@ func (f *File) keepUnsealed(reason error) error {
 		return reason
 	}
 	kept := keptAs(f.tree.options.Quarantine, filepath.Base(f.staged.Path()))
-	copied, err := f.staged.Clone(kept, f.owing.frozen)
+	var copied *spool.File
+	err := makeDir(f.tree.options.Quarantine)
+	if err == nil {
+		copied, err = f.staged.Clone(kept, f.owing.frozen)
+	}
 	if err == nil {
 		told := note{Name: f.name, Kept: time.Now(), Reason: reason.Error(), Missing: copied.Missing(0, copied.Size())}
-		err = cmp.Or(keepNote(noteOf(kept), told), copied.Sync(), copied.Close())
+		err = cmp.Or(keepNote(noteOf(kept), told), copied.Sync(), copied.Close(), syncPath(f.tree.options.Quarantine))
 	}
 	f.tree.lastError.Store(&reason)
 	f.tree.log.Error("content could not be written down", "name", f.name, "kept", kept, "err", cmp.Or(err, reason))
