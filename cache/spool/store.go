@@ -370,13 +370,7 @@ func (h *Shelf) Usage() (u Usage) {
 	h.store.await()
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
-	for _, e := range h.entries {
-		if e.id != "" || e.content != nil {
-			u.Files++
-			u.Bytes += e.bytes
-		}
-	}
-	return u
+	return h.below("", func(*entry) {})
 }
 
 // Usage returns what the Store holds of all trees, and how many bytes it may hold.
@@ -385,7 +379,7 @@ func (s *Store) Usage() (u Usage, bound int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.shelves {
-		u.Files += len(h.entries)
+		u.Files += h.below("", func(*entry) {}).Files
 	}
 	u.Bytes = s.used
 	return u, s.size

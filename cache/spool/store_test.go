@@ -606,3 +606,15 @@ func TestReaderOfAReleasedFileGetsAnError(t *testing.T) {
 	}
 	s.holds("f", content, spool.Range{End: 1000})
 }
+
+// TestWhatIsOnlyRememberedIsNoFile: since when a version is known counts as no content.
+func TestWhatIsOnlyRememberedIsNoFile(t *testing.T) {
+	s := newStore(t, spool.StoreOptions{})
+	now := time.Now()
+	s.shelf.KeepSmall("new", spool.Version{Size: 3, ModTime: now}, []byte("new"), now)
+	s.keep("kept", bytesOf(1000, 1))
+	one := s.shelf.Usage()
+	if all, _ := s.store.Usage(); all != one || one.Files != 1 {
+		t.Errorf("the Store has %+v, its one shelf %+v; want one file", all, one)
+	}
+}
