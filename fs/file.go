@@ -149,8 +149,9 @@ func (s *fileSystem) opened(h *handle, keep bool, out *fuse.OpenOut) {
 // it. Older kernels let a reader who came in between keep the old page, or the zeros behind an end that has moved on since.
 const forgetsBehindWrites = 45
 
-// writesDirectly reports whether what the program of h writes comes to us from its own memory. Through the kernel's pages it takes half as long again
-// and more, for they have to be found and filled first, and nobody reads them who only writes. With O_SYNC the kernel then sends no FSYNC.
+// writesDirectly reports whether what the program of h writes comes to us from its own memory. Through the kernel's pages large blocks take twice as
+// long (0.47 s in place of 0.23 for 512 MiB by 1 MiB), for these have to be found and filled first, and nobody reads them here; blocks of 4 KiB take a sixth less.
+// Of who opens a file with O_SYNC the kernel would then ask for no fsync.
 func (s *fileSystem) writesDirectly(h *handle) bool {
 	return s.direct && h.write && !h.read && h.ridable && h.backing == 0
 }
