@@ -141,6 +141,18 @@ type Writer interface {
 	// Abort throws away what was written, its temporary name on the server included, as far as the server still
 	// listens; its error says that something may be left. It does not wait longer than the connection's timeout.
 	Abort() error
+
+	// TakeOver has the server copy the n bytes from off on of what a former Writer has left under WriteMode.Left. The content ends at off
+	// before and at off+n after it, and these bytes are durable then. Nothing of them crosses the wire; n is chosen so that the
+	// server is done within the connection's timeout. EOPNOTSUPP where Caps().TakeOver is false. After an error, also one that says that too
+	// little was left, the Writer serves for nothing but Abort.
+	TakeOver(ctx context.Context, off, n int64) error
+
+	// Acknowledged is how many bytes from the beginning on the server holds for certain, whatever becomes of it, of its machine or of the
+	// connection: it has answered for each of them, and for their durability behind that. It may be asked when the Writer has ended as well, for a Create with
+	// WriteMode.Left to go on from what is left then. It is 0 wherever there may be a doubt: if anything but onward writes
+	// and TakeOver was done, if the server refused something, and from when a content may bear its name.
+	Acknowledged() int64
 }
 
 // WriteMode says how Create goes about it.
@@ -155,6 +167,10 @@ type WriteMode struct {
 
 	// Size is how long the content is likely to become, so that the way can be made wide enough in time; 0 is not known.
 	Size int64
+
+	// Left is the temporary name of a former Writer of the very same content, for Writer.TakeOver. It is only read from, and may be
+	// absent. A request of that Writer which the server comes to late finds that file and no other, so that it harms nothing.
+	Left string
 
 	// Exclusive makes Create fail with EEXIST if name exists. Where Caps().Exclusive says so, this is decided by the
 	// server: an empty file then stands under name from Create on, which Abort removes. What bears ClaimName(TempName) on
@@ -289,6 +305,7 @@ type Caps struct {
 	Truncate    bool
 	Fsync       bool
 	Sums        bool // it computes checksums of contents
+	TakeOver    bool // Writer.TakeOver works
 	StatFS      bool
 	ReadOnly    bool // every change is EROFS and nothing is sent (jail)
 

@@ -305,6 +305,82 @@ var writeTests = []rule{
 			s.lists("", "file")
 		}
 	}},
+	{"a Writer takes over what another has left, and is told when that is too little", func(s *suite) {
+		text := content(big, 7)
+		s.write(".left", text)
+		begin := func(left string) backends.Writer {
+			w, err := s.b.Create(s.ctx, "file", backends.WriteMode{TempName: ".temp", Perm: 0o644, Left: left})
+			s.ok(err, "create")
+			return w
+		}
+		if !s.b.Caps().TakeOver {
+			w := begin(".left")
+			s.code(w.TakeOver(s.ctx, 0, 1<<20), "TakeOver", syscall.EOPNOTSUPP)
+			s.ok(w.Abort(), "abort")
+			s.lists("", ".left")
+			return
+		}
+		w := begin(".left")
+		s.ok(w.TakeOver(s.ctx, 0, 1<<20), "TakeOver")
+		s.ok(w.TakeOver(s.ctx, 1<<20, 1<<20), "TakeOver")
+		if got := w.Acknowledged(); got != 2<<20 {
+			s.Errorf("%d bytes are certain of %d that were taken over", got, 2<<20)
+		}
+		s.ok(s.b.Remove(s.ctx, ".left"), "remove") // it is of no more use
+		s.put(w, text[2<<20:], 2<<20)
+		s.commit(w, big)
+		if got := w.Acknowledged(); got != 0 {
+			s.Errorf("%d bytes are told to be left of what has got its name", got)
+		}
+		s.holds("file", text)
+		s.lists("", "file")
+
+		s.write(".short", text[:1000])
+		s.mkdir(".dir")
+		links := s.b.Caps().Symlink
+		if links {
+			s.ok(s.b.Symlink(s.ctx, "file", ".link"), "symlink")
+		}
+		for _, left := range []string{".short", ".dir", ".nothing", ".link", ""} {
+			w := begin(left)
+			if err := w.TakeOver(s.ctx, 0, 1001); backends.ClassOf(err) != backends.Final || err == nil {
+				s.Errorf("TakeOver of %q: %v", left, err)
+			}
+			if _, err := w.WriteAt(s.ctx, []byte("x"), 0); err == nil {
+				s.Errorf("a Writer that could not take over %q goes on", left)
+			}
+			if got := w.Acknowledged(); got != 0 {
+				s.Errorf("%d bytes of %q are told to be certain", got, left)
+			}
+			s.ok(w.Abort(), "abort")
+		}
+		w = begin("file")
+		s.put(w, "x", 0)
+		s.ok(w.Sync(s.ctx), "sync")
+		s.code(w.TakeOver(s.ctx, 0, 1000), "TakeOver over what was written", syscall.EINVAL)
+		s.ok(w.Abort(), "abort")
+		s.holds("file", text)
+	}},
+	{"what is not written onward is not certain", func(s *suite) {
+		long := content(6<<20, 8)
+		for what, spoil := range map[string]func(backends.Writer){
+			"a gap":          func(w backends.Writer) { s.put(w, long, 100) },
+			"written again":  func(w backends.Writer) { s.put(w, long, 0); s.put(w, "x", 1000) },
+			"another size":   func(w backends.Writer) { s.put(w, long, 0); s.ok(w.Truncate(s.ctx, int64(len(long))), "truncate") },
+			"nothing at all": func(backends.Writer) {},
+		} {
+			if !s.b.Caps().RandomWrite || !s.b.Caps().Truncate {
+				continue
+			}
+			w := s.create("file")
+			spoil(w)
+			s.ok(w.Sync(s.ctx), "sync")
+			if got := w.Acknowledged(); got != 0 {
+				s.Errorf("%s: %d bytes are told to be certain", what, got)
+			}
+			s.ok(w.Abort(), "abort")
+		}
+	}},
 	{"a temporary name that is left over is used again", func(s *suite) {
 		s.write(temp("file"), "left over by a crash, and longer")
 		s.write("file", "new")

@@ -147,7 +147,7 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 
 // Create begins a content.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
-	if err := b.down("create", &name, &mode.TempName); err != nil {
+	if err := b.down("create", &name, &mode.TempName, &mode.Left); err != nil {
 		return nil, err
 	}
 	return b.writer(b.Backend.Create(ctx, name, mode))
@@ -294,3 +294,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 }
 
 func (w *writer) Abort() error { return w.backend.up(w.Writer.Abort()) }
+
+func (w *writer) TakeOver(ctx context.Context, off, n int64) error {
+	return w.backend.up(w.Writer.TakeOver(ctx, off, n))
+}

@@ -151,12 +151,15 @@ func (b *Backend) InUse() string {
 	return b.hosts[b.at].Name
 }
 
-// Caps are those of the host in use.
+// Caps are those of the host in use. What a Writer leaves is at its host, and what bears that name at another may be a copy that was made
+// meanwhile: nothing is taken over.
 func (b *Backend) Caps() backends.Caps {
 	b.mu.Lock()
 	host := b.hosts[b.at]
 	b.mu.Unlock()
-	return host.Caps()
+	caps := host.Caps()
+	caps.TakeOver = caps.TakeOver && len(b.hosts) == 1
+	return caps
 }
 
 // Stat asks the host in use.
@@ -186,6 +189,9 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 
 // Create starts at the host in use, where the Writer stays.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
+	if len(b.hosts) > 1 {
+		mode.Left = ""
+	}
 	return ask(b, func(host backends.Backend) (backends.Writer, error) { return host.Create(ctx, name, mode) })
 }
 

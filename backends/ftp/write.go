@@ -782,3 +782,11 @@ func (w *writer) Abort() error {
 	w.throwAway()
 	return nil
 }
+
+// TakeOver is not to be had: APPE behind what a server may still be taking in would put bytes at the wrong place.
+func (w *writer) TakeOver(context.Context, int64, int64) error {
+	return seam("takeover", w.name, refuse(syscall.EOPNOTSUPP, "the server copies no content"))
+}
+
+// Acknowledged is 0: a server answers for a content as a whole.
+func (w *writer) Acknowledged() int64 { return 0 }

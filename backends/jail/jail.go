@@ -198,7 +198,7 @@ func (b *Backend) Open(ctx context.Context, name string) (backends.Reader, error
 
 // Create begins a content inside.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
-	if err := b.change("create", name, mode.TempName); err != nil {
+	if err := b.change("create", name, mode.TempName, mode.Left); err != nil {
 		return nil, err
 	}
 	last := keepLast // the link itself is replaced, or in the way (O_EXCL follows none)
@@ -212,6 +212,11 @@ func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMo
 	if mode.TempName != "" {
 		// A backend makes this name new and never opens what bears it, so that there is no link to follow.
 		if mode.TempName, err = b.resolve(ctx, "create", mode.TempName, keepLast); err != nil {
+			return nil, err
+		}
+	}
+	if mode.Left != "" {
+		if mode.Left, err = b.resolve(ctx, "create", mode.Left, keepLast); err != nil {
 			return nil, err
 		}
 	}

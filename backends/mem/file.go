@@ -144,8 +144,10 @@ func (r *reader) Close() error {
 
 // Create begins a content.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
-	if err := backends.CheckName("create", mode.TempName); err != nil {
-		return nil, err
+	for _, name := range []string{mode.TempName, mode.Left} {
+		if err := backends.CheckName("create", name); err != nil {
+			return nil, err
+		}
 	}
 	w := &writer{handle: handle{backend: b, name: name}, mode: mode}
 	defer b.forgetClaim(w) // unless the reply is lost
@@ -213,6 +215,7 @@ type writer struct {
 	answered  bool // the caller knows that the claim was made
 	next      int64
 	failed    syscall.Errno
+	onward    int64 // so much was written onward from the beginning, and answered; -1 where it was not. Backend.mu guards it
 }
 
 // create makes the files that the mode asks for. Backend.mu is held.
@@ -301,8 +304,15 @@ func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 		w.next = off + int64(len(p))
 		return w.backend.write(w.file, p, off)
 	})
-	if err != nil {
+	w.backend.mu.Lock()
+	defer w.backend.mu.Unlock()
+	switch {
+	case err != nil:
 		return 0, err
+	case off == w.onward:
+		w.onward += int64(len(p))
+	case off < w.onward:
+		w.onward = -1
 	}
 	return len(p), nil
 }
@@ -315,7 +325,7 @@ func (w *writer) Truncate(ctx context.Context, size int64) error {
 		case size < 0:
 			return syscall.EINVAL
 		}
-		w.next = size
+		w.next, w.onward = size, -1
 		w.file.modTime = w.backend.now() // as ftruncate(2) does for every size
 		return w.backend.resize(w.file, size)
 	})
@@ -323,6 +333,43 @@ func (w *writer) Truncate(ctx context.Context, size int64) error {
 
 func (w *writer) Sync(ctx context.Context) error {
 	return w.change(ctx, "sync", func() syscall.Errno { return 0 })
+}
+
+// TakeOver copies, as the server would.
+func (w *writer) TakeOver(ctx context.Context, off, n int64) error {
+	err := w.change(ctx, "takeover", func() syscall.Errno {
+		b := w.backend
+		if !b.caps.TakeOver || w.mode.Left == "" {
+			return syscall.EOPNOTSUPP
+		}
+		left, code := b.find(w.mode.Left)
+		switch {
+		case code != 0:
+			return code
+		case off != w.file.size || n < 0 || !left.mode.IsRegular() || left.size < off+n:
+			return syscall.EINVAL
+		}
+		p := make([]byte, n)
+		left.read(p, off)
+		w.next = off + n
+		return b.write(w.file, p, off)
+	})
+	w.backend.mu.Lock()
+	defer w.backend.mu.Unlock()
+	if err == nil && off == w.onward {
+		w.onward += n
+	}
+	return err
+}
+
+// Acknowledged believes what was answered.
+func (w *writer) Acknowledged() int64 {
+	w.backend.mu.Lock()
+	defer w.backend.mu.Unlock()
+	if w.inPlace || w.failed != 0 || !w.backend.caps.TakeOver {
+		return 0
+	}
+	return max(w.onward, 0)
 }
 
 func (w *writer) Commit(ctx context.Context, c backends.Commit) (info backends.Info, err error) {
@@ -393,6 +440,7 @@ func (w *writer) publish() syscall.Errno {
 	if w.mode.TempName == "" {
 		return 0
 	}
+	w.onward = -1
 	how := backends.Replace
 	if w.mode.Exclusive && w.claim == nil {
 		how = backends.NoReplace

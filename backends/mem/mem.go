@@ -107,7 +107,7 @@ func New(o Options) *Backend {
 	b.caps = backends.Caps{
 		Protocol: "mem", Server: "a server in memory",
 		RandomRead: true, RandomWrite: true, Append: true, Replace: true, Exclusive: true, Symlink: true, Link: true,
-		SetPerm: true, SetOwner: true, SetTimes: true, Truncate: true, Fsync: true, StatFS: true,
+		SetPerm: true, SetOwner: true, SetTimes: true, Truncate: true, Fsync: true, TakeOver: true, StatFS: true,
 		TimeUnit: time.Second, MaxRead: 256 << 10, MaxWrite: 256 << 10,
 		UID: 1000, GID: 1000, HasLogin: true,
 	}

@@ -222,3 +222,7 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 func (w *writer) Abort() error {
 	return w.backend.did("abort", w.name, w.Writer.Abort)
 }
+
+func (w *writer) TakeOver(ctx context.Context, off, n int64) error {
+	return w.backend.did("takeover", w.name, func() error { return w.Writer.TakeOver(ctx, off, n) })
+}

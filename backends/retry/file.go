@@ -333,6 +333,11 @@ func (w *writer) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 // Sync reports progress to the Do it runs in.
 func (w *writer) Sync(ctx context.Context) error { return w.note(ctx, w.Writer.Sync(ctx)) }
 
+// TakeOver reports progress to the Do it runs in.
+func (w *writer) TakeOver(ctx context.Context, off, n int64) error {
+	return w.note(ctx, w.Writer.TakeOver(ctx, off, n))
+}
+
 func (w *writer) note(ctx context.Context, err error) error {
 	switch u := budgetOf(ctx); {
 	case u == nil:

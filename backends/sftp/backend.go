@@ -178,6 +178,7 @@ func (s *session) caps() backends.Caps {
 	c.Replace = s.meta.offers(extPosixRename)
 	c.Link = s.meta.offers(extHardlink)
 	c.Fsync = s.meta.offers(extFsync)
+	c.TakeOver = s.takesOver()
 	c.Sums = s.meta.offers(extCheckFile)
 	c.StatFS = s.meta.offers(extStatVFS)
 	c.MaxRead, c.MaxWrite = s.maxRead, s.maxWrite

@@ -71,6 +71,7 @@ const (
 	extLsetstat    = "lsetstat@openssh.com"
 	extLimits      = "limits@openssh.com"
 	extUsersGroups = "users-groups-by-id@openssh.com"
+	extCopyData    = "copy-data" // draft-ietf-secsh-filexfer-extensions-00, section 7
 )
 
 const (
@@ -115,6 +116,11 @@ func extendedFrame(name string, args ...string) frame {
 
 func openFrame(path string, flags uint32, a attrs) frame {
 	return newFrame(typeOpen, 40+len(path)).text(path).u32(flags).attrs(a)
+}
+
+// copyFrame has the server copy n bytes at off of one open file to the same place of another. In PROTOCOL, 0 of n would mean all that there is.
+func copyFrame(from, to string, off, n int64) frame {
+	return newFrame(typeExtended, 64+len(from)+len(to)).text(extCopyData).text(from).u64(uint64(off)).u64(uint64(n)).text(to).u64(uint64(off))
 }
 
 func readFrame(handle string, off int64, n int) frame {

@@ -48,6 +48,7 @@ type writer struct {
 	closed []*call       // the CLOSE of each that had one
 	made   backends.Info // what the file at place was when we had made it; Known is 0 if nobody asked
 	top    atomic.Int64  // the highest end of what was sent
+	left   string        // where a former Writer has left a beginning of the content; "" if none has
 
 	turn   chan struct{} // holds one token: whoever has it may touch what follows
 	held   frame         // the WRITE being filled, nil if none
@@ -61,6 +62,7 @@ type writer struct {
 	mu      sync.Mutex
 	failure error     // of the first WRITE that went wrong
 	missed  []*packet // WRITEs that went wrong on a further way, to be sent by the first
+	sure    sure
 }
 
 // packet is a WRITE on its way.
@@ -74,8 +76,8 @@ type packet struct {
 
 // Create opens the temporary name, and with Exclusive the name itself, in one round trip.
 func (b *Backend) Create(ctx context.Context, name string, mode backends.WriteMode) (backends.Writer, error) {
-	if mode.TempName != "" {
-		if err := backends.CheckName("create", mode.TempName); err != nil {
+	for _, beside := range []string{mode.TempName, mode.Left} {
+		if err := backends.CheckName("create", beside); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +122,8 @@ func weaken(err error, beside bool, cause backends.Cause) error {
 func (b *Backend) create(ctx context.Context, s *session, name string, mode backends.WriteMode) (*writer, error) {
 	s.expect(mode.Size)
 	m := s.channel()
-	w := &writer{b: b, s: s, way: way{m: m}, name: name, temp: mode.TempName, turn: make(chan struct{}, 1)}
+	w := &writer{b: b, s: s, way: way{m: m}, name: name, temp: mode.TempName, left: mode.Left, turn: make(chan struct{}, 1)}
+	w.sure.kept = s.takesOver() && b.o.Verify != "off" // then the server may make something else of what it gets
 	opened := false
 	defer func() {
 		if !opened {
@@ -416,6 +419,9 @@ func (w *writer) hold(ctx context.Context, p []byte, off int64) (int, error) {
 		}
 	}
 	if w.held == nil {
+		if off < w.top.Load() {
+			w.doubt()
+		}
 		w.held, w.at = w.packet(off, len(p)), off
 	}
 	n := min(len(p), head+w.s.maxWrite-len(w.held))
@@ -463,6 +469,7 @@ func (w *writer) ship(ctx context.Context) error {
 	f := by.m.flight()
 	w.load(f, p, by)
 	f.send(bulk)
+	w.secure()
 	if by.m.load() > crowded && w.made.Known != 0 && !w.single && w.ways.mayWiden(w.s) {
 		w.b.background(w.widen)
 	}
@@ -482,6 +489,7 @@ func (w *writer) room(ctx context.Context, n int64, first bool) (way, error) {
 func (w *writer) load(f *flight, p *packet, by way) {
 	p.frame, p.by = p.frame.readdress(p.by.handle, by.handle), by
 	n := int64(len(p.frame))
+	end := p.off + n - int64(writeHeader(by.handle))
 	p.call = f.add(p.frame)
 	p.kept = new(atomic.Int32)
 	p.kept.Store(2)
@@ -497,6 +505,8 @@ func (w *writer) load(f *flight, p *packet, by way) {
 		}
 		if err != nil {
 			w.fail(err)
+		} else {
+			w.answered(p.off, end)
 		}
 		p.written(p.frame)
 	}
@@ -662,6 +672,7 @@ func (w *writer) whyWrite(ctx context.Context, err error) error {
 
 // Truncate sets the size of what is written.
 func (w *writer) Truncate(ctx context.Context, size int64) error {
+	w.doubt()
 	return w.flush(ctx, "truncate", func(f *flight) {
 		f.add(newFrame(typeFsetstat, 32).text(w.handle).attrs(attrs{flags: attrSize, size: uint64(size)}))
 	})
@@ -724,6 +735,9 @@ func (w *writer) Commit(ctx context.Context, c backends.Commit) (backends.Info, 
 	defer w.m.files.Add(-1)
 	info, err := w.complete(ctx, c)
 	if err != nil {
+		if !lostReply(err) {
+			w.doubt()
+		}
 		w.cleanUp(ctx)
 		return backends.Info{}, w.told("commit", err)
 	}
@@ -848,6 +862,7 @@ func (w *writer) attributes(ctx context.Context, attr backends.Attr) ([]attrs, e
 // that. The server's consent is not enough: in the same flight it must show the content under its name and the temporary
 // name gone, for whoever believes a renaming that never was throws his own copy away.
 func (w *writer) publish(ctx context.Context, info backends.Info) (backends.Info, error) {
+	w.doubt()
 	var there, left *call
 	beside := touching(ctx, w.name)
 	err := w.s.replace(ctx, w.m, w.temp, w.name, func(f *flight) {

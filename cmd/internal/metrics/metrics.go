@@ -105,7 +105,7 @@ func kindOf(op string) string {
 	switch op {
 	case "readat", "readlast", "open":
 		return "read"
-	case "writeat", "create", "update", "commit", "truncate", "sync", "abort":
+	case "writeat", "takeover", "create", "update", "commit", "truncate", "sync", "abort":
 		return "write"
 	case "list":
 		return "list"
