@@ -54,6 +54,7 @@ func (f *File) payOnce(ctx context.Context) error {
 	}
 	defer f.tree.dropSent(d)
 	info, err := f.deliver(sending, j, d)
+	f.dropIfReplaced(d)
 	if err != nil && sending.Err() != nil && ctx.Err() == nil {
 		err = errStopped
 	}
@@ -87,7 +88,7 @@ func (f *File) beginPaying(stop context.CancelFunc) (*debt, *job, error) {
 	j := &job{
 		name: f.name, change: d.change, staged: d.staged, size: d.size, tail: d.tail, perm: d.info.Mode & permBits,
 		base: f.base, pending: d.attr, attr: d.set, begun: f.begun || len(f.owing.sent) > 0,
-		owed: d.began, placed: d.placed,
+		owed: d.began, placed: d.placed, left: &d.left,
 	}
 	j.announce = func(ctx context.Context) error { return f.sending(ctx, d) }
 	f.tree.share(d.staged)
@@ -346,19 +347,17 @@ func (f *File) baseIsGone(ctx context.Context, j *job) bool {
 func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.Info, err error) {
 	t := f.tree
 	temp = t.tempName(j.name, false)
-	w, err := t.backend.Create(ctx, temp, backends.WriteMode{Perm: j.perm, Size: j.size, Exclusive: t.Caps().Exclusive})
+	w, from, err := f.create(ctx, j, temp, backends.WriteMode{Perm: j.perm, Size: j.size, Exclusive: t.Caps().Exclusive})
 	if err != nil {
 		t.notCreated(ctx, temp, err)
 		return "", info, because(err, backends.CauseTempName)
 	}
+	begun := gathered{end: from}
+	j.place = begun.end
 	attr, _ := sendable(j.attr, t.Caps())
-	info, err = send(ctx, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	info, err = send(ctx, w, j, attr, begun.rest(t, j.staged, j.size))
 	if err != nil {
-		t.removeTemp(ctx, temp)
-		if backends.ClassOf(err) != backends.Final {
-			t.removeAgain(temp)
-		}
-		t.freeTemp(temp)
+		f.breakOff(ctx, j, temp, w.Acknowledged(), err)
 		// A server that is told the name no sooner (FTP) gives a reason for it; what it does not explain is a disk that is full.
 		if !t.Caps().Exclusive && backends.Errno(err) != syscall.EIO {
 			err = because(err, backends.CauseTempName)
@@ -372,12 +371,13 @@ func (f *File) gather(ctx context.Context, j *job) (temp string, info backends.I
 func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Info, error) {
 	t := f.tree
 	temp := t.tempName(j.name, false)
-	w, err := t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size})
+	w, from, err := f.create(ctx, j, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size})
 	if err != nil {
 		t.notCreated(ctx, temp, err)
 		return backends.Info{}, err
 	}
-	defer t.freeTemp(temp)
+	begun := gathered{end: from}
+	j.place = begun.end
 	placing, clash := false, false
 	j.before = func(now backends.Info, err error) error {
 		switch {
@@ -395,16 +395,14 @@ func (f *File) deliverAtOnce(ctx context.Context, j *job, d *debt) (backends.Inf
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx, j.name)
 	displaced := j.displaces(t, temp)
-	info, err := send(listening, w, j, attr, t.worthSending(j.staged, spool.Range{Off: 0, End: j.size}))
+	info, err := send(listening, w, j, attr, begun.rest(t, j.staged, j.size))
 	displaced(err)
 	if err == nil {
+		t.freeTemp(temp)
 		j.heard = heard
 		return info, nil
 	}
-	t.removeTemp(ctx, temp)
-	if backends.ClassOf(err) != backends.Final {
-		t.removeAgain(temp)
-	}
+	f.breakOff(ctx, j, temp, w.Acknowledged(), err)
 	j.before = nil
 	if clash {
 		return f.deliverBeside(ctx, j, d)

@@ -370,6 +370,14 @@ type gathered struct {
 	again  spool.Ranges // but these are others by now
 }
 
+// certain is how much of n bytes from the beginning, which the server has, is still to stay.
+func (g *gathered) certain(n int64) int64 {
+	for r := range g.again.All() {
+		n = min(n, r.Off)
+	}
+	return n
+}
+
 // rest yields what is still to be sent of staged, of size bytes: its end, and what was changed behind that.
 func (g *gathered) rest(t *Tree, staged *spool.File, size int64) iter.Seq[spool.Range] {
 	return func(yield func(spool.Range) bool) {

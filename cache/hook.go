@@ -15,7 +15,7 @@ type hooked struct {
 }
 
 // wireCalls are the calls that hooked tells of.
-var wireCalls = []string{"create", "writeat", "commit", "abort", "update", "mkdir", "remove", "rmdir", "rename", "setattr", "symlink", "link"}
+var wireCalls = []string{"create", "writeat", "takeover", "commit", "abort", "update", "mkdir", "remove", "rmdir", "rename", "setattr", "symlink", "link"}
 
 // Sites returns all words that Options.Hook may be told.
 func Sites() []string {
@@ -95,4 +95,8 @@ func (w hookedWriter) Commit(ctx context.Context, c backends.Commit) (info backe
 
 func (w hookedWriter) Abort() error {
 	return w.h.around("abort", func() error { return w.Writer.Abort() })
+}
+
+func (w hookedWriter) TakeOver(ctx context.Context, off, n int64) error {
+	return w.h.around("takeover", func() error { return w.Writer.TakeOver(ctx, off, n) })
 }

@@ -335,11 +335,15 @@ func (t *Tree) fence(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// leftOf returns the temporary names known to be left of uploads to names.
+// leftOf returns the temporary names known to be left of uploads to names. One that is still reserved is left on purpose (see takeover.go): it was
+// never about to be renamed.
 func (t *Tree) leftOf(names []string) (temps []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for temp, target := range t.litter.names {
+		if freed, known := t.temps[temp]; known && freed.IsZero() {
+			continue
+		}
 		if slices.ContainsFunc(names, func(name string) bool { return target == name || target == "" && t.mayBeTemp(temp, name) }) {
 			temps = append(temps, temp)
 		}

@@ -32,6 +32,7 @@ type debt struct {
 	set    backends.Attr // what is to be set at the server
 	info   backends.Info // as programs see it
 	began  time.Time     // since when its name is owed something
+	left   remains       // of attempts to send it
 
 	// altered says that a program has written past us to staged since, perhaps over what was promised.
 	altered bool
@@ -163,6 +164,7 @@ func (t *Tree) isDone(d *debt) {
 
 // drop lets go of the content of d, whose entry is done.
 func (t *Tree) drop(d *debt) {
+	t.dropLeft(d.left.Swap(nil))
 	t.warn("removal of a staging file", t.dropStaging(d.staged))
 	t.changes.unpark()
 }

@@ -57,6 +57,7 @@ type job struct {
 	// announce is called before the first byte is sent into the file that bears the name; nil if nobody wants to know.
 	announce func(context.Context) error
 	patch    patch     // what differs from the base
+	left     *remains  // of attempts before this one
 	early    *early    // what is on its way already; nil if nothing is
 	heard    *heard    // what was said of the directory when the content got its name; nil if nobody listened
 	owed     time.Time // since when it is owed; zero if it was not acknowledged before
@@ -111,6 +112,7 @@ func (f *File) publish(ctx context.Context) error {
 		j.linked = f.tree.linked(j.name)
 		info, err := f.upload(ctx, j)
 		j.early.drop() // if it was not used
+		f.tree.dropLeft(j.left.Swap(nil))
 		f.tree.forgetLinks(j.name)
 		again := f.end(j, info, err) || errors.Is(err, cutWhileSent) || round < maxRounds && f.overtook(j, err)
 		if !again || ctx.Err() != nil {
@@ -155,6 +157,7 @@ func (f *File) begin() (*job, error) {
 		name: f.name, change: f.change, staged: f.staged, size: f.staged.Size(), tail: f.tail, perm: f.info.Mode & permBits,
 		base: f.base, writer: f.writer, temp: f.temp, pending: f.pending, begun: f.begun, claim: f.reclaim,
 		assumed: f.assumed && f.base.Known == 0 && (!f.unheard || f.sent != nil), doubt: f.doubtful && f.base.Known != 0,
+		left: new(remains),
 	}
 	if j.pending.AccTime != nil && j.pending.ModTime == nil { // the two go together on the wire
 		j.pending.ModTime = new(f.info.ModTime)
@@ -442,7 +445,6 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	if ok {
 		w, temp = begun.writer, begun.temp
 	}
-	j.place = begun.end
 	if w == nil {
 		if temp = t.tempName(j.name, j.claim); temp == "" && j.before != nil { // which no Commit asks then
 			if err := j.before(t.ask(ctx, j.name)); err != nil {
@@ -450,13 +452,13 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 			}
 		}
 		var err error
-		w, err = t.backend.Create(ctx, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size, Exclusive: j.claim})
+		w, begun.end, err = f.create(ctx, j, j.name, backends.WriteMode{TempName: temp, Perm: j.perm, Size: j.size, Exclusive: j.claim})
 		if err != nil {
 			t.notCreated(ctx, temp, err)
 			return backends.Info{}, err
 		}
 	}
-	defer t.freeTemp(temp)
+	j.place = begun.end
 	attr, _ := sendable(j.attr, t.Caps())
 	listening, heard := t.listen(ctx, j.name)
 	j.heard = heard
@@ -465,12 +467,11 @@ func (f *File) replace(ctx context.Context, j *job) (backends.Info, error) {
 	displaced(err)
 	// A Writer that fails in order gives a claimed name up, which must then be claimed anew. One that is lost cannot.
 	j.claim = claimed && err != nil && backends.ClassOf(err) == backends.Final
-	if err != nil && temp != "" {
-		t.removeTemp(ctx, temp) // its session may be gone, and then its Writer could not
-		if backends.ClassOf(err) != backends.Final {
-			t.removeAgain(temp)
-		}
+	if err != nil && temp != "" { // its session may be gone, and then its Writer could not remove it
+		f.breakOff(ctx, j, temp, begun.certain(w.Acknowledged()), err)
+		return info, err
 	}
+	t.freeTemp(temp)
 	return info, err
 }
 

@@ -24,7 +24,7 @@ var wireSites = map[protocol]string{
 
 // inPassing are further steps on the wire, which a daemon is killed at when it comes by: no load is sure to lead to them.
 var inPassing = map[protocol]string{
-	sftp: "users-groups-by-id lsetstat readlink rename",
+	sftp: "users-groups-by-id lsetstat readlink rename copy-data",
 	ftp:  "connect",
 }
 
@@ -33,7 +33,12 @@ var transfers = []string{"LIST", "RETR", "STOR", "APPE"}
 
 // unreached are sites that no load leads to, and why.
 var unreached = map[protocol]map[string]string{
+	sftp: {
+		"wire.takeover.before": "an upload goes on only where it broke behind 4 MiB that were synced, which no load is sure of; package cache kills a daemon there",
+		"wire.takeover.after":  "an upload goes on only where it broke behind 4 MiB that were synced, which no load is sure of; package cache kills a daemon there",
+	},
 	ftp: {
+		"wire.takeover.before": "FTP has no copying", "wire.takeover.after": "FTP has no copying",
 		"wire.symlink.before": "FTP has no links", "wire.symlink.after": "FTP has no links",
 		"wire.link.before": "FTP has no links", "wire.link.after": "FTP has no links",
 	},
