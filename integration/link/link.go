@@ -57,6 +57,7 @@ type Link struct {
 	bytes    [2]int64
 	opened   int
 	cutAfter [2]int64 // bytes still to deliver before the cut; -1 for none
+	cutEach  [2]int64 // what cutAfter is behind each cut; 0 for none
 
 	work sync.WaitGroup
 }
@@ -386,6 +387,9 @@ func (l *Link) deliver(p *pair, d Direction, next parcel) bool {
 	if left := l.cutAfter[d]; left >= 0 && len(data) > 0 && int64(len(data)) >= left {
 		data, cut = data[:left], true
 		l.cutAfter[d] = -1
+		if each := l.cutEach[d]; each > 0 {
+			l.cutAfter[d] = each
+		}
 	} else if left > 0 {
 		l.cutAfter[d] -= int64(len(data))
 	}
@@ -434,6 +438,16 @@ func (l *Link) CutAfter(d Direction, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cutAfter[d] = n
+}
+
+// CutEach is CutAfter again and again, each time n bytes after the last cut. An n of 0 ends that.
+func (l *Link) CutEach(d Direction, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cutEach[d], l.cutAfter[d] = n, n
+	if n == 0 {
+		l.cutAfter[d] = -1
+	}
 }
 
 // BlackHole keeps all connections open and accepts new ones, but delivers nothing until Heal, not even an end.
