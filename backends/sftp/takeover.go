@@ -19,10 +19,12 @@ import (
 const (
 	// secureStep is how much is worth a sync of its own.
 	secureStep = 2 << 20
-	// secureRest is how many times as long as a sync took the next one waits, and secureLong how long one may be likely to take: the
-	// channel carries nothing else meanwhile. On a line that is nearly as fast as the server's disk there is none after the first few then.
+	// secureRest is how many times as long as a sync took the next one waits, as far as secureMost, and secureLong how long one may be likely
+	// to take: the channel carries nothing else meanwhile. On a line that is nearly as fast as the server's disk there is none after the first
+	// few then.
 	secureRest = 10
-	secureLong = time.Second
+	secureMost = 5 * time.Second
+	secureLong = 250 * time.Millisecond
 )
 
 // takesOver reports whether a content can go on from what is left of it. What servers unlike OpenSSH make of copy-data nobody has looked at.
@@ -37,9 +39,8 @@ type sure struct {
 	beyond  map[int64]int64 // further pieces that were answered, from their beginnings to their ends
 	durable int64           // all bytes before it are synced
 	syncing bool
-	next    time.Time     // when the next sync may begin
-	synced  int64         // bytes that the last one brought to the disk
-	took    time.Duration // and how long it took
+	next    time.Time // when the next sync may begin
+	pace    float64   // nanoseconds that a byte took at least, of those that a sync brought to the disk; 0 before the first
 }
 
 // answered notes that the server has taken a WRITE.
@@ -73,7 +74,7 @@ func (w *writer) doubt() {
 // due reports whether it is time for a sync.
 func (u *sure) due() bool {
 	n := u.whole - u.durable
-	likely := time.Duration(float64(u.took) * float64(n) / float64(max(u.synced, 1)))
+	likely := time.Duration(u.pace * float64(n))
 	return u.kept && !u.syncing && n >= secureStep && !time.Now().Before(u.next) && likely <= secureLong
 }
 
@@ -103,8 +104,11 @@ func (w *writer) secure() {
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		u.syncing, u.took, u.synced = false, time.Since(began), upTo-u.durable
-		u.next, u.durable = time.Now().Add(secureRest*u.took), upTo
+		took := time.Since(began)
+		if pace := float64(took) / float64(upTo-u.durable); u.pace == 0 || pace < u.pace { // the disk may have been busy with others
+			u.pace = pace
+		}
+		u.syncing, u.next, u.durable = false, time.Now().Add(min(secureRest*took, secureMost)), upTo
 	}
 	f.send(urgent)
 }
