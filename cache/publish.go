@@ -133,7 +133,12 @@ func (f *File) overtook(j *job, err error) bool {
 
 // Sync is Publish, for a caller that will not take a bare file for nothing. The server makes content durable where it
 // can before it says that it has it, so there is nothing else to ask for.
-func (f *File) Sync(ctx context.Context) error { return f.Publish(ctx) }
+func (f *File) Sync(ctx context.Context) error {
+	if err := f.syncRidden(); err != nil {
+		return f.fault("publish", err)
+	}
+	return f.Publish(ctx)
+}
 
 // begin takes the state to be published; nil if there is nothing to do.
 func (f *File) begin() (*job, error) {

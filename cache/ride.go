@@ -217,6 +217,24 @@ func (f *File) Stirred() bool {
 // for want of room.
 const leastLeft = 1 << 20
 
+// syncRidden returns when what is promised and has been written to since is on the disk. Publish would find nothing to do if the kernel had told of
+// a write by time when it began and not when it ended (O_DIRECT with io_submit or io_uring).
+func (f *File) syncRidden() error {
+	f.mu.Lock()
+	d, on := f.owing.debt, f.riding.on
+	promised := on != nil && on == f.staged && d != nil && d.staged == on && !f.unsealedLocked()
+	torn := f.torn
+	f.mu.Unlock()
+	if !promised || torn != nil {
+		return torn
+	}
+	err := f.tree.syncStaged(on)
+	if err != nil {
+		f.lost(d, err)
+	}
+	return err
+}
+
 // checkWrites returns ENOSPC if a write of the kernel's may have failed, and has the content not be promised before it is cut to nothing.
 func (f *File) checkWrites() error {
 	f.mu.Lock()

@@ -11,9 +11,10 @@ import (
 )
 
 // rides returns a world in which the kernel may write to staging files, and a new file of it with the local file that it is lent for a writer.
-func rides(t *testing.T) (w *world, f *cache.File, disk *os.File) {
+// Hook may be nil.
+func rides(t *testing.T, hook func(site string)) (w *world, f *cache.File, disk *os.File) {
 	t.Helper()
-	w = newOwing(t, func(_ *mem.Options, to *cache.Options) { to.Passthrough = true })
+	w = newOwing(t, func(_ *mem.Options, to *cache.Options) { to.Passthrough, to.Hook = true, hook })
 	if err := w.tree.Riding(); err != nil {
 		t.Fatalf("the file system of %s does not serve; set TMPDIR to a directory on ext4 or XFS: %v", t.TempDir(), err)
 	}
@@ -35,7 +36,7 @@ func (w *world) kernelWrites(disk *os.File, content string, off int64) {
 
 // TestPromiseThatWasWrittenOverIsHeld: what a program wrote over a promise, and could be promised no more, is not sent as if it were that.
 func TestPromiseThatWasWrittenOverIsHeld(t *testing.T) {
-	w, f, disk := rides(t)
+	w, f, disk := rides(t, nil)
 	w.kernelWrites(disk, "promised", 0)
 	w.must(f.Publish(t.Context()))
 	w.kernelWrites(disk, "CHANGED", 0)
@@ -61,7 +62,7 @@ func TestPromiseThatWasWrittenOverIsHeld(t *testing.T) {
 
 // TestWriterWhoGoesOnBehindAFailureIsNotForgotten: a close failed, and a child of the program, which has the same descriptor, writes on.
 func TestWriterWhoGoesOnBehindAFailureIsNotForgotten(t *testing.T) {
-	w, f, disk := rides(t)
+	w, f, disk := rides(t, nil)
 	w.refuse(true) // what is owed stays so
 	w.kernelWrites(disk, "promised", 0)
 	w.must(f.Publish(t.Context()))
@@ -81,4 +82,25 @@ func TestWriterWhoGoesOnBehindAFailureIsNotForgotten(t *testing.T) {
 	w.refuse(false)
 	w.must(w.tree.Drain(t.Context()))
 	w.has("f", "promise")
+}
+
+// TestSyncBringsToTheDiskWhatNoTimeTells: the kernel changes the time of a file when a write begins, and one that is not waited for may end later.
+func TestSyncBringsToTheDiskWhatNoTimeTells(t *testing.T) {
+	var breaks func()
+	w, f, disk := rides(t, func(site string) {
+		if site == "staging.sync" && breaks != nil {
+			breaks()
+		}
+	})
+	w.kernelWrites(disk, "promised", 0)
+	w.must(f.Sync(t.Context()))
+	restore := func() { t.Error("nothing was synced") }
+	breaks = func() { breaks, restore = nil, breakFile(t, w.options.Staging, ".data") }
+	err := f.Sync(t.Context())
+	restore()
+	if again := f.Sync(t.Context()); err == nil || again == nil {
+		t.Errorf("Sync = %v, and then %v; what was lost with a failed sync is acknowledged by none", err, again)
+	}
+	f.Alight(creating)
+	_ = f.Close(t.Context(), true)
 }
