@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"unicode"
@@ -84,7 +85,11 @@ func (t *controlTap) up(to io.Writer, from io.Reader) {
 		t.mu.Lock()
 		t.asked = append(t.asked, word)
 		t.mu.Unlock()
-		if !t.gate.pass("ftp." + word + ".asked") {
+		site := "ftp." + word + ".asked"
+		if _, name, _ := strings.Cut(strings.TrimSpace(line), " "); t.gate.hear != nil && filepath.Base(filepath.Dir(name)) == contested {
+			t.gate.hear(site, []string{name})
+		}
+		if !t.gate.pass(site) {
 			return
 		}
 		if _, err := io.WriteString(to, line); err != nil {

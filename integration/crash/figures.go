@@ -24,11 +24,12 @@ type figures struct {
 	forgiven int            // temporary names that programs have seen behind a failure of the power
 	dropped  int            // changes that were not on the disk when the power failed
 	outages  int            // of the server
+	contest  map[string]int // what became of what was written to names that others wrote to
 	told     map[string]int // what programs were told behind an outage, by a daemon that lives
 }
 
 func newFigures() figures {
-	return figures{sites: map[string]int{}, passed: map[string]int{}, harms: map[harmKind]int{}, told: map[string]int{}}
+	return figures{sites: map[string]int{}, passed: map[string]int{}, harms: map[harmKind]int{}, told: map[string]int{}, contest: map[string]int{}}
 }
 
 func (f *figures) add(g figures) {
@@ -45,6 +46,7 @@ func (f *figures) add(g figures) {
 	f.forgiven += g.forgiven
 	f.outages += g.outages
 	addAll(f.told, g.told)
+	addAll(f.contest, g.contest)
 	addAll(f.sites, g.sites)
 	addAll(f.passed, g.passed)
 	addAll(f.harms, g.harms)
@@ -72,6 +74,9 @@ func (f figures) String() string {
 	}
 	if f.outages > 0 {
 		text += fmt.Sprintf("; %d outages of the server, behind which programs were told %v", f.outages, f.told)
+	}
+	if len(f.contest) > 0 {
+		text += fmt.Sprintf("; of what was written to names that somebody else wrote to: %v", f.contest)
 	}
 	return text
 }

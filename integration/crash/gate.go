@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,8 +14,9 @@ import (
 // gate is what every step of one daemon on the wire passes, one after the other. It counts them, and kills the daemon where
 // it is told to.
 type gate struct {
-	strike func() // after it the daemon does nothing more, though it may take a moment to be gone
-	fall   func() // begins an outage of the server, and does not wait for its end
+	strike func()                            // after it the daemon does nothing more, though it may take a moment to be gone
+	hear   func(site string, names []string) // is told of requests that name something; nil for nobody
+	fall   func()                            // begins an outage of the server, and does not wait for its end
 
 	mu       sync.Mutex
 	passed   map[string]int // how often each site
@@ -238,7 +240,11 @@ func (r *road) hearTap(c net.Conn) {
 	defer g.leave()
 	for lines := bufio.NewScanner(c); lines.Scan(); {
 		answer := byte(goOn)
-		if !g.pass(lines.Text()) {
+		site, names, _ := strings.Cut(lines.Text(), " ")
+		if names != "" && g.hear != nil {
+			g.hear(site, strings.Split(names, " "))
+		}
+		if !g.pass(site) {
 			answer = halt
 		}
 		if _, err := c.Write([]byte{answer}); err != nil {

@@ -62,7 +62,7 @@ func (s *stage) live(t *testing.T, a aim, patient bool) (hit bool) {
 		t.Fatalf("pierfsd does not become ready: %v\n%s", err, s.daemon.Log())
 	}
 	at := s.finish(t, g)
-	s.blame(t, s.judge(t))
+	s.blame(t, append(s.judge(t), s.judgeContest()...))
 	if t.Failed() {
 		t.Logf("killed: %v (%s)", a, at)
 	}
@@ -84,6 +84,9 @@ func (s *stage) begin(t *testing.T, a aim) *gate {
 		s.blackOut()
 	})
 	g.fall = func() { s.fall(a.gap) }
+	if s.contest != nil {
+		g.hear = s.contest.hear
+	}
 	s.road.set(g)
 	s.daemon.Launch(t)
 	close(launched)
@@ -156,6 +159,23 @@ func (s *stage) load(t *testing.T, g *gate) {
 			}
 		})
 	}
+	over := make(chan struct{})
+	if c := s.contest; c != nil {
+		all.Go(func() {
+			if err := s.unlessFallen(g, c.run(func() bool { return s.rest.Load() || g.isOver() })); err != nil {
+				t.Error(err)
+				g.killed()
+			}
+		})
+		var rival sync.WaitGroup
+		rival.Go(func() {
+			if err := c.compete(func() bool { return isClosed(over) }); err != nil {
+				t.Error(err)
+			}
+		})
+		defer rival.Wait()
+	}
+	defer close(over)
 	done := make(chan struct{})
 	go func() { // ends with the workers
 		all.Wait()
@@ -185,6 +205,15 @@ func (s *stage) load(t *testing.T, g *gate) {
 		if err != nil {
 			t.Errorf("a program was told, by a daemon that lives: %v", err)
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -223,6 +252,17 @@ func (s *stage) judge(t *testing.T) (harms []harm) {
 		harms = append(harms, s.settleLog(found.world)...)
 	}
 	return append(harms, inside(logbookDir, onlyLog(found.world))...)
+}
+
+// judgeContest is judge for what others have written to as well.
+func (s *stage) judgeContest() []harm {
+	if s.contest == nil {
+		return nil
+	}
+	harms := s.contest.judge()
+	addAll(s.sum.contest, s.contest.sum)
+	clear(s.contest.sum)
+	return harms
 }
 
 // owing reports whether programs are told before the server has what they did.

@@ -13,7 +13,8 @@
 //	go run ./integration/crash -n 1000
 //
 // kills as often as one likes and prints a line of figures; with -power everything that the daemon keeps lies on a disk that loses its power
-// with each kill (power.go), with -outages servers die and come back in mid-load (outage.go). The same seed has the same programs do the same things and kills after
+// with each kill (power.go), with -outages servers die and come back in mid-load (outage.go), and with -rival somebody else changes some of the
+// names at the server (rival.go). The same seed has the same programs do the same things and kills after
 // as many steps; what the kernel, the daemon and the server make of that in between is theirs.
 //
 // Locks: gate.mu is held while a daemon is killed, so that nothing passes after it.
@@ -50,6 +51,7 @@ func main() {
 	flag.BoolVar(&o.power, "power", false, "have the power fail with each kill: what the daemon has not synced is dropped, or chance keeps some of it")
 	flag.BoolVar(&o.passthrough, "passthrough", false, "with -commit background: have the kernel write new files by itself (writePassthrough)")
 	flag.BoolVar(&o.outages, "outages", false, "have the server die and come back in mid-load, alone, before a kill or with it")
+	flag.BoolVar(&o.rival, "rival", false, "have somebody else change some of the names at the server")
 	flag.BoolVar(&o.debug, "debug", false, "have the daemons log each call on the wire")
 	flag.BoolVar(&o.table, "sites", false, "list all sites, with how often each was passed and a daemon was killed at it")
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Crash", F: func(t *testing.T) { crash(t, o) }}}, nil, nil)
@@ -68,6 +70,7 @@ type options struct {
 	power  bool
 
 	outages bool
+	rival   bool
 	debug   bool
 
 	passthrough bool
@@ -145,6 +148,9 @@ func byChance(t *testing.T, programs daemon.Programs, o options) figures {
 					s.powerFails(t)
 				}
 				s.outages = o.outages
+				if o.rival {
+					s.newContest(t, o.seed+uint64(i))
+				}
 				if o.debug {
 					s.daemon.Args = append(s.daemon.Args, "--log-level", "debug")
 				}

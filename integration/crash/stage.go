@@ -43,6 +43,7 @@ type stage struct {
 	outages  bool        // the server dies now and then
 	rest     atomic.Bool // the workers are to end
 	outage   outage
+	contest  *contest // nil for none
 
 	patience time.Duration // for the server to have all, and nothing else, behind a restart
 }

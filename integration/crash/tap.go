@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -49,7 +50,7 @@ func tap(socket string, in io.Reader, out io.Writer) error {
 	if err := server.Start(); err != nil {
 		return err
 	}
-	t := sftpTap{gate: &asker{c: c}, open: map[uint32]string{}}
+	t := sftpTap{gate: &asker{c: c}, open: map[uint32]string{}, opening: map[uint32][]string{}, handles: map[string][]string{}}
 	go func() { // ends with the daemon's side of the session, at the latest with this process
 		t.up(requests, in)
 		requests.Close()
@@ -63,6 +64,9 @@ type sftpTap struct {
 	gate *asker
 	mu   sync.Mutex
 	open map[uint32]string // what was asked, by request id
+
+	opening map[uint32][]string // of these, what opens a contested file: its name, and a number of its own
+	handles map[string][]string // the same by handle
 }
 
 // up passes requests on until there are no more, or the daemon is killed.
@@ -76,7 +80,7 @@ func (t *sftpTap) up(to io.Writer, from io.Reader) {
 		t.mu.Lock()
 		t.open[p.id()] = word
 		t.mu.Unlock()
-		if t.gate.pass("sftp."+word+".asked") != nil {
+		if t.gate.pass(strings.Join(append([]string{"sftp." + word + ".asked"}, t.contested(p)...), " ")) != nil {
 			return
 		}
 		if _, err := to.Write(p); err != nil {
@@ -98,6 +102,10 @@ func (t *sftpTap) down(to io.Writer, from io.Reader) error {
 		t.mu.Lock()
 		word := t.open[p.id()]
 		delete(t.open, p.id())
+		if names := t.opening[p.id()]; names != nil && p[4] == fxpHandle && len(p) > 13 {
+			t.handles[string(p[13:])] = names
+		}
+		delete(t.opening, p.id())
 		t.mu.Unlock()
 		if to == nil {
 			continue
@@ -135,6 +143,10 @@ func readPacket(r io.Reader) (packet, error) {
 const (
 	fxpInit     = 1
 	fxpVersion  = 2
+	fxpOpen     = 3
+	fxpWrite    = 6
+	fxpFsetstat = 10
+	fxpHandle   = 102
 	fxpExtended = 200
 )
 
@@ -149,6 +161,46 @@ func (p packet) id() uint32 {
 		return 0
 	}
 	return binary.BigEndian.Uint32(p[5:])
+}
+
+// contested returns the contested names that p is about. Behind that of a file that it opens, writes to or sets attributes of by its handle comes
+// which opening it is about.
+func (t *sftpTap) contested(p packet) (names []string) {
+	switch p[4] {
+	case fxpOpen:
+		if names = p.contested(); len(names) > 0 {
+			names = append(names[:1], fmt.Sprintf("%d-%d", os.Getpid(), p.id()))
+			t.mu.Lock()
+			t.opening[p.id()] = names
+			t.mu.Unlock()
+		}
+		return names
+	case fxpWrite, fxpFsetstat:
+		if len(p) < 13 {
+			return nil
+		}
+		n := binary.BigEndian.Uint32(p[9:])
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.handles[string(p[13:min(13+int(n), len(p))])]
+	}
+	return p.contested()
+}
+
+// contested returns the names in p below the directory of that name.
+func (p packet) contested() (names []string) {
+	rest := p[min(len(p), 9):]
+	for len(rest) > 4 {
+		n := binary.BigEndian.Uint32(rest)
+		if uint64(n) > uint64(len(rest)-4) {
+			break
+		}
+		if name := string(rest[4 : 4+n]); filepath.Base(filepath.Dir(name)) == contested && !strings.ContainsAny(name, " \n") {
+			names = append(names, name)
+		}
+		rest = rest[4+n:]
+	}
+	return names
 }
 
 // request names what p asks for, an extension by its own name without the domain.
