@@ -21,6 +21,7 @@ func TestWhoOnlyWritesFillsNoPages(t *testing.T) {
 		{"to append", syscall.O_WRONLY | syscall.O_APPEND, true, true},
 		{"to read and write", syscall.O_RDWR, true, false},
 		{"to read", syscall.O_RDONLY, true, false},
+		{"to write past the pages by itself", syscall.O_WRONLY | syscall.O_DIRECT, true, false},
 		{"to write in sync", syscall.O_WRONLY | syscall.O_SYNC, true, false},
 		{"to write data in sync", syscall.O_WRONLY | syscall.O_DSYNC, true, false},
 		{"to write on an older kernel", syscall.O_WRONLY, false, false},

@@ -157,8 +157,10 @@ func (s *fileSystem) writesDirectly(h *handle) bool {
 }
 
 // ridable reports whether a program that opens a file with these flags may have the kernel write it by itself: each write of one that asks for
-// O_SYNC is a promise, and so a request.
-func ridable(flags uint32) bool { return flags&syscall.O_SYNC == 0 && flags&syscall.O_DSYNC == 0 }
+// O_SYNC is a promise, and so a request; and who takes O_DIRECT back for his last block (dd) does not take it from the local file.
+func ridable(flags uint32) bool {
+	return flags&syscall.O_SYNC == 0 && flags&syscall.O_DSYNC == 0 && flags&syscall.O_DIRECT == 0
+}
 
 // openMode returns what the flags of open(2) ask for.
 func openMode(flags uint32) cache.OpenMode {
