@@ -518,6 +518,7 @@ func TestAllChannelsAnswerBeforeAnythingIsFinal(t *testing.T) {
 	b, err := r.Create(t.Context(), "file", backends.WriteMode{TempName: ".file", Perm: 0o644})
 	ok(t, err)
 	w := b.(*writer)
+	w.doubt() // nothing is synced on the way
 	writeByAll(t, w, content)
 	info, err := w.Commit(t.Context(), backends.Commit{Size: int64(len(content)), Attr: backends.Attr{ModTime: &when, AccTime: &when}})
 	ok(t, err)
