@@ -15,8 +15,8 @@ import (
 )
 
 // The list of temporary names in use also tells which names stand on the server as empty files, because a program has created
-// them exclusively and not closed them yet. One that a killed daemon has left is removed by the next, and one whose close() failed while
-// the server was away once it is back: if it still is the empty file of that time, and nothing was done with it here. After a restart of the machine the list may lack its end, and nothing is removed.
+// them exclusively and not closed them yet. One that a killed daemon has left is removed by the next: if it still is the empty file of
+// that time, and nothing was done with it here. After a restart of the machine the list may lack its end, and nothing is removed.
 
 const (
 	claimMark = "claim " // boot, Unix time, name
@@ -40,16 +40,6 @@ func (l *litter) unclaimed(temp string) error {
 	}
 	delete(l.holds, temp)
 	return l.add(freeMark + strconv.QuoteToASCII(name))
-}
-
-// leaveClaim has name removed once the server can be asked, where an empty file has stood since at and its content never came; the caller
-// holds Tree.mu.
-func (l *litter) leaveClaim(name string, at time.Time) error {
-	if len(l.claims) >= maxLitter {
-		return nil
-	}
-	l.claims[name] = at
-	return l.write()
 }
 
 // namedBy returns the name that a line of mark tells; "" if nobody can read it.
@@ -134,7 +124,7 @@ func (t *Tree) removeClaim(ctx context.Context, name string, at time.Time) error
 	err = t.backend.Remove(ctx, name)
 	t.attrs.Forget(name)
 	if err == nil {
-		t.log.Info("an empty file was removed whose content never came, for the server was away or the daemon was killed", "name", name)
+		t.log.Info("an empty file was removed that a killed daemon had left, whose program had not closed it", "name", name)
 	}
 	return err
 }

@@ -60,7 +60,6 @@ type File struct {
 	reads    bool            // somebody opened it to read it
 	assumed  bool            // it was made because the name was believed to be free, and does not mean to replace anything
 	reclaim  bool            // the name must be new on the server, and is held no more
-	claimed  time.Time       // when the name was won on the server, where an empty file stands under it; zero if none does
 	tried    bool            // a publication failed that may have happened
 	unheard  bool            // what bears the name may be what a publication without an answer has brought there
 	sent     []sent          // that, as far as it can be told from another's; see unheard.go
@@ -609,7 +608,6 @@ func (f *File) Close(ctx context.Context, told bool) error {
 				failed = f.quarantine(failed)
 			}
 			f.discard()
-			f.tree.sweep()
 			return failed
 		}
 		return nil // also if Publish failed: those who opened it meanwhile owe it now
@@ -647,9 +645,6 @@ func (f *File) leave(giveUp bool) leaving {
 	f.opens = 0
 	f.shut = syscall.EBADF
 	t.free(f)
-	if !f.claimed.IsZero() && f.base.Known == 0 && !f.reclaim && !f.gone {
-		t.warn("the list of temporary files on the server", t.litter.leaveClaim(f.name, f.claimed))
-	}
 	return leftLast
 }
 

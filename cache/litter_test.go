@@ -3,7 +3,6 @@ package cache_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -508,45 +507,6 @@ func TestNextDaemonRemovesClaimsThatWereNotMadeGood(t *testing.T) {
 		w.must(w.tree.Close(w.Context()))
 		_ = errors.Join(killed.Close(w.Context()), again.Close(w.Context())) // they are dead as far as the next one knows
 	})
-}
-
-// TestEmptyFileOfAFailedCloseIsRemoved: who creates a file exclusively, as cp does, and is told by close() that the server is away, leaves no empty file
-// under the final name once it is back. What somebody has done with the name since stays.
-func TestEmptyFileOfAFailedCloseIsRemoved(t *testing.T) {
-	for _, restart := range []bool{false, true} {
-		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, nil)
-				var files []*cache.File
-				for _, name := range []string{"failed", "taken since"} {
-					f := w.open(name, claiming)
-					w.write(f, "content", 0)
-					files = append(files, f)
-				}
-				w.server.SetFault(func(_ context.Context, op, name string) error {
-					return &backends.Error{Op: op, Name: name, Code: syscall.ECONNREFUSED, Class: backends.Transient}
-				})
-				for _, f := range files {
-					if err := f.Publish(w.Context()); err == nil {
-						t.Error("published without a server")
-					}
-					w.must(f.Close(w.Context(), true))
-				}
-				killed := w.tree
-				if restart {
-					w.replaceTree(w.server)
-				}
-				w.server.SetFault(nil)
-				w.give("taken since", "by somebody else")
-				time.Sleep(time.Minute)
-				w.only("taken since")
-				w.must(w.tree.Close(w.Context()))
-				if restart {
-					_ = killed.Close(w.Context()) // it is dead as far as the next one knows
-				}
-			})
-		})
-	}
 }
 
 // TestOldLeftoversOfOthersAreRemoved: of machines that are no more. What is young, or named otherwise, stays.

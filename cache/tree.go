@@ -849,9 +849,6 @@ func (t *Tree) create(ctx context.Context, name string, mode OpenMode, now era) 
 		return nil, err
 	}
 	f.reads, f.logs = mode.Read, mode.onlyAppends()
-	if writer != nil {
-		f.claimed = time.Now()
-	}
 	f.reclaim = mode.Exclusive && writer == nil // whoever was faster than our publication is not replaced by it
 	f.change++                                  // its bare existence is unpublished
 	f.opens = 1
