@@ -490,13 +490,14 @@ func (w *writer) load(f *flight, p *packet, by way) {
 	p.frame, p.by = p.frame.readdress(p.by.handle, by.handle), by
 	n := int64(len(p.frame))
 	end := p.off + n - int64(writeHeader(by.handle))
+	further := by != w.way // which Abort changes while WRITEs are unanswered
 	p.call = f.add(p.frame)
 	p.kept = new(atomic.Int32)
 	p.kept.Store(2)
 	p.over = func(r reply) {
 		w.s.give(&by.m.writes, n)
 		err := r.status()
-		if err != nil && by != w.way {
+		if err != nil && further {
 			w.mu.Lock()
 			p.missed = true
 			w.missed = append(w.missed, p)
